@@ -1,0 +1,28 @@
+# Each target makes its own set-up: on a fresh machine with Python (>= 3.11) and make, `make demo` and
+# `make test` are all there is to type.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint swiss clean help
+
+help:            ## what there is to make
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
+	touch $@
+
+demo: .venv/installed   ## a virtual region, three steps, two models, an ensemble, a map: minutes on two cores
+	$(BIN)/glczoo demo --out demo
+
+test: .venv/installed   ## the tests; GLCZOO_TEST_DATA=folder adds those on real data
+	$(BIN)/python -m pytest
+
+lint: .venv/installed   ## ruff, ruff format, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:           ## remove the environment and what the demo made
+	rm -rf .venv demo runs

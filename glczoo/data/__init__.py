@@ -1,0 +1,1 @@
+"""Regions, occurrences, rasters and satellite patches: from files to `x[B, C, H, W]`."""

@@ -1,0 +1,364 @@
+"""Tables of occurrences become surveys: places, with the species known there.
+
+Shapes: lon[N], lat[N], patch_id[N] · labels as CSR: offsets[N + 1], species[nnz] · targets[B, K].
+
+A *survey* is one (patchID, dayOfYear): grouping by patchID alone would merge repeat visits. A presence-only
+record is a survey with one known species. The only module that imports pandas.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from glczoo.data.region import Region, Table
+
+__all__ = [
+    "Points",
+    "SpeciesIndex",
+    "Surveys",
+    "read_points",
+    "read_species",
+    "read_surveys",
+]
+
+
+@dataclass(frozen=True)
+class SpeciesIndex:
+    """The vocabulary: class k stands for species `ids[k]`.
+
+    speciesIds are sorted, distinct and may have gaps (GeoLifeCLEF 2023 counts from 1 to more than the number
+    of species): a class is never `id - 1`.
+    """
+
+    ids: np.ndarray  # int64[K]
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def classes(self, species_ids: np.ndarray, where: str) -> np.ndarray:
+        """Class of every speciesId, int64[n].
+
+        Raises:
+            ValueError: an id is not in the vocabulary; the message counts and names them.
+        """
+        position = np.searchsorted(self.ids, species_ids).clip(max=len(self.ids) - 1)
+        unknown = self.ids[position] != species_ids
+        if unknown.any():
+            first = np.unique(species_ids[unknown])
+            raise ValueError(
+                f"{where}: {len(first)} species of {unknown.sum()} rows are not in the vocabulary of "
+                f"{len(self.ids)} species, the first: {first[:5].tolist()}"
+            )
+        return position
+
+    def save(self, path: Path) -> None:
+        """Write `species.csv`: class;speciesId;name."""
+        names = self.names or [""] * len(self)
+        table = pd.DataFrame({"class": np.arange(len(self)), "speciesId": self.ids, "name": names})
+        table.to_csv(path, sep=";", index=False)
+
+    @classmethod
+    def load(cls, path: Path) -> "SpeciesIndex":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is not a vocabulary in class order.
+        """
+        table = pd.read_csv(path, sep=";", keep_default_na=False)
+        if not {"class", "speciesId", "name"} <= set(table):
+            raise ValueError(f"{path} is no vocabulary: it has the columns {list(table)}")
+        ids = table["speciesId"].to_numpy(np.int64)
+        if (np.diff(ids) <= 0).any() or (table["class"] != np.arange(len(ids))).any():
+            raise ValueError(f"{path} is no vocabulary: speciesIds must ascend and classes count from 0")
+        names = table["name"].astype(str)
+        return cls(ids, tuple(names) if names.any() else ())
+
+
+@dataclass(frozen=True)
+class Points:
+    """Places to predict at: lon[N], lat[N] in degrees, patch_id[N] (-1 where none) and the rows' ids."""
+
+    lon: np.ndarray  # float64[N]
+    lat: np.ndarray  # float64[N]
+    patch_id: np.ndarray  # int64[N]
+    ids: np.ndarray  # int64[N]: row ids of a table, surveys: their number
+
+    def __len__(self) -> int:
+        return len(self.lon)
+
+
+@dataclass(frozen=True)
+class Surveys(Points):
+    """Surveys and their species in CSR form: survey i holds classes `species[offsets[i]:offsets[i + 1]]`."""
+
+    offsets: np.ndarray  # int64[N + 1]
+    species: np.ndarray  # int64[nnz], classes
+    source: np.ndarray  # int64[N]: position in source_names
+    source_names: tuple[str, ...] = ()
+    presence_only: bool = False
+
+    def sizes(self) -> np.ndarray:
+        """Species of each survey, int64[N]."""
+        return np.diff(self.offsets)
+
+    def subset(self, index: np.ndarray) -> "Surveys":
+        """The surveys at `index` (positions or a mask), in that order."""
+        index = np.flatnonzero(index) if index.dtype == bool else index
+        sizes = self.sizes()[index]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        flat = np.repeat(self.offsets[:-1][index] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        return replace(
+            self,
+            lon=self.lon[index],
+            lat=self.lat[index],
+            patch_id=self.patch_id[index],
+            ids=self.ids[index],
+            offsets=offsets,
+            species=self.species[flat],
+            source=self.source[index],
+        )
+
+    def targets(self, index: torch.Tensor, num_classes: int) -> torch.Tensor:
+        """Dense labels of a batch, float32[B, K] on the device of `index[B]`."""
+        device, rows = index.device, index.cpu().numpy()
+        sizes = torch.from_numpy(self.sizes()[rows])
+        classes = np.concatenate([self.species[self.offsets[i] : self.offsets[i + 1]] for i in rows])
+        targets = torch.zeros(len(rows), num_classes, device=device)
+        targets[torch.repeat_interleave(sizes).to(device), torch.from_numpy(classes).to(device)] = 1
+        return targets
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Surveys"]) -> "Surveys":
+        """All surveys of several tables, in order."""
+        starts = np.cumsum([0] + [len(part.species) for part in parts])
+        offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
+        names = tuple(dict.fromkeys(name for part in parts for name in part.source_names))
+        sources = [np.array([names.index(n) for n in part.source_names], int)[part.source] for part in parts]
+        return cls(
+            *(
+                np.concatenate([getattr(part, key) for part in parts])
+                for key in ("lon", "lat", "patch_id", "ids")
+            ),
+            offsets=np.concatenate([*offsets, starts[-1:]]),
+            species=np.concatenate([part.species for part in parts]),
+            source=np.concatenate(sources),
+            source_names=names,
+            presence_only=all(part.presence_only for part in parts),
+        )
+
+
+def read_surveys(region: Region, kind: Literal["po", "pa"], vocabulary: SpeciesIndex) -> Surveys:
+    """Read the PO or PA table.
+
+    A row that stands there twice (same survey, same species) counts once in PA; every PO row is its own
+    survey, since each is a record.
+
+    Raises:
+        FileNotFoundError: the table is not there.
+        ValueError: a column is missing, coordinates are out of range or swapped, one survey has two places,
+            or a species is unknown to the vocabulary. The message names the file and the first rows.
+    """
+    described = region.table(kind)
+    path = region.find(*described.file)
+    table = _read(
+        path, described, region, [described.species], [described.day, described.patch, "datasetName"]
+    )
+    if kind == "pa" and described.without_species:
+        empty_path = region.find(
+            str(Path(described.file[0]).parent / described.without_species), described.without_species
+        )
+        empty = _read(empty_path, described, region, [], [described.day, described.patch, "datasetName"])
+        table = pd.concat([table, empty], ignore_index=True)
+    known = table[described.species].notna().to_numpy()
+    classes = np.full(len(table), -1)
+    classes[known] = vocabulary.classes(_integers(table[described.species][known], path), str(path))
+    patch = _patch_ids(table, described, path)
+    names, source = np.unique(_column(table, "datasetName", "").fillna("").astype(str), return_inverse=True)
+    lon, lat = table[described.lon].to_numpy(), table[described.lat].to_numpy()
+    if kind == "po":
+        if not known.all():
+            raise ValueError(
+                f"{path}: {(~known).sum()} presence-only rows name no species, the first: {_rows(~known)}"
+            )
+        number = np.arange(len(table))
+        return Surveys(
+            lon,
+            lat,
+            patch,
+            number,
+            np.arange(len(table) + 1),
+            classes,
+            source,
+            tuple(names),
+            presence_only=True,
+        )
+
+    day = _column(table, described.day, -1).fillna(-1).to_numpy(np.int64)
+    survey = pd.MultiIndex.from_arrays([patch, day])
+    number, first = pd.factorize(survey)
+    first_row = pd.Series(np.arange(len(table))).groupby(number).first().to_numpy()
+    moved = (np.abs(lon - lon[first_row][number]) > 1e-6) | (np.abs(lat - lat[first_row][number]) > 1e-6)
+    if moved.any():
+        raise ValueError(
+            f"{path}: {len(np.unique(number[moved]))} surveys ({described.patch}, {described.day}) have more "
+            f"than one place, the first at {_rows(moved)}"
+        )
+    pairs = np.unique(np.stack([number, classes], axis=1)[classes >= 0], axis=0)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(first)))])
+    return Surveys(
+        lon[first_row],
+        lat[first_row],
+        patch[first_row],
+        np.arange(len(first)),
+        offsets,
+        pairs[:, 1],
+        source[first_row],
+        tuple(names),
+    )
+
+
+def read_points(region: Region | None, path: Path, described: Table | None = None) -> Points:
+    """Read places to predict at: a region's test table or anyone's CSV with lon and lat columns.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no lon or lat column, or coordinates out of range.
+    """
+    if described is None:
+        with open(path, encoding="utf-8") as file:
+            described = Table(file=str(path), separator=";" if ";" in file.readline() else ",")
+    table = _read(path, described, region, [], [described.id, described.patch])
+    ids = _column(table, described.id, np.nan)
+    numbers = np.arange(len(table)) if ids.isna().any() else _integers(ids, path)
+    lon, lat = table[described.lon].to_numpy(), table[described.lat].to_numpy()
+    return Points(lon, lat, _patch_ids(table, described, path), numbers)
+
+
+def read_species(region: Region) -> SpeciesIndex:
+    """The region's vocabulary: its species table, or else every species of the PO and PA tables.
+
+    Raises:
+        FileNotFoundError: a table is not there.
+        ValueError: a species table names a species twice.
+    """
+    if region.species:
+        path = region.find(region.species.file)
+        table = pd.read_csv(path, sep=region.species.separator)
+        _require(table, path, [region.species.id, *filter(None, [region.species.name])])
+        table = table.sort_values(region.species.id)
+        ids = _integers(table[region.species.id], path)
+        if (np.diff(ids) == 0).any():
+            raise ValueError(f"{path}: species {ids[1:][np.diff(ids) == 0][:5].tolist()} stand there twice")
+        return SpeciesIndex(ids, tuple(table[region.species.name].astype(str)) if region.species.name else ())
+    found = []
+    for kind in ("po", "pa"):
+        if kind in region.tables:
+            described = region.tables[kind]
+            path = region.find(*described.file)
+            column = pd.read_csv(
+                path,
+                sep=described.separator,
+                usecols=lambda name, key=described.species: name.lower() == key.lower(),
+            )
+            _require(column, path, [described.species])
+            found.append(_integers(column.iloc[:, 0].dropna(), path))
+    return SpeciesIndex(np.unique(np.concatenate(found)))
+
+
+def read_folds(region: Region, surveys: Surveys) -> tuple[np.ndarray, np.ndarray | None]:
+    """Fold of every survey, int64[N], and its fixed rank in [0, 1), float64[N], where the table has one.
+
+    Raises:
+        ValueError: the region describes no split, or a survey is not in the split's table.
+    """
+    if region.split is None:
+        raise ValueError(f"region {region.name} describes no split from file; say data.split=random")
+    path = region.find(region.split.file)
+    table = pd.read_csv(path, sep=region.split.separator)
+    _require(table, path, [region.split.patch, region.split.fold, *filter(None, [region.split.rank])])
+    table = table.drop_duplicates(region.split.patch).set_index(region.split.patch)
+    row = table.index.get_indexer(pd.Index(surveys.patch_id))
+    if (row < 0).any():
+        missing = surveys.patch_id[row < 0]
+        raise ValueError(
+            f"{path}: {len(missing)} surveys are not in the split, the first: {missing[:5].tolist()}"
+        )
+    rank = table[region.split.rank].to_numpy(float)[row] if region.split.rank else None
+    return table[region.split.fold].to_numpy(np.int64)[row], rank
+
+
+def _read(
+    path: Path, described: Table, region: Region | None, needed: list[str], wanted: list[str]
+) -> pd.DataFrame:
+    """The named columns of a CSV, names matched without letter case, coordinates checked."""
+    needed = [described.lon, described.lat, *needed]
+    canonical = {name.lower(): name for name in [*needed, *wanted]}
+    table = pd.read_csv(
+        path,
+        sep=described.separator,
+        usecols=lambda name: name.lower() in canonical,
+        dtype={"datasetName": "category"},
+        low_memory=False,
+    )
+    table = table.rename(columns=lambda name: canonical[name.lower()])
+    _require(table, path, needed)
+    lon, lat = (
+        pd.to_numeric(table[c], errors="coerce").to_numpy(float) for c in (described.lon, described.lat)
+    )
+    bad = ~((np.abs(lon) <= 180) & (np.abs(lat) <= 90))
+    west, south, east, north = (region.bounds if region is not None else None) or (-180, -90, 180, 90)
+    inside = (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
+    swapped = (lat >= west) & (lat <= east) & (lon >= south) & (lon <= north) & ~inside
+    if region is not None and region.bounds and swapped.sum() > 0.5 * len(table) > 0:
+        raise ValueError(
+            f"{path}: {swapped.sum()} of {len(table)} rows lie in the region only with {described.lon} and "
+            f"{described.lat} exchanged: are the columns swapped?"
+        )
+    if bad.any():
+        raise ValueError(
+            f"{path}: {bad.sum()} of {len(table)} rows have no {described.lon} in [-180, 180] or no "
+            f"{described.lat} in [-90, 90] (degrees), the first at {_rows(bad)}"
+        )
+    table[described.lon], table[described.lat] = lon, lat
+    return table
+
+
+def _require(table: pd.DataFrame, path: Path, columns: list[str]) -> None:
+    present = {name.lower() for name in table.columns}
+    missing = [column for column in columns if column.lower() not in present]
+    if missing:
+        raise ValueError(
+            f"{path}: column {missing} is missing; of those looked for, the file has {list(table.columns)} "
+            "(is the separator right?)"
+        )
+
+
+def _column(table: pd.DataFrame, name: str, default: object) -> pd.Series:
+    return table[name] if name in table else pd.Series([default] * len(table))
+
+
+def _integers(column: pd.Series, path: Path) -> np.ndarray:
+    """int64 of a column that pandas may have read as floats (`9343.0`)."""
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
+    bad = ~np.isfinite(numbers) | (numbers != np.round(numbers))
+    if bad.any():
+        raise ValueError(
+            f"{path}: {bad.sum()} values of {column.name} are not whole numbers, the first at {_rows(bad)}"
+        )
+    return numbers.astype(np.int64)
+
+
+def _patch_ids(table: pd.DataFrame, described: Table, path: Path) -> np.ndarray:
+    column = _column(table, described.patch, -1)
+    return _integers(column.fillna(-1), path)
+
+
+def _rows(mask: np.ndarray) -> str:
+    """Line numbers in the file of the first rows that a mask marks."""
+    return f"line(s) {(np.flatnonzero(mask)[:3] + 2).tolist()}"

@@ -1,0 +1,271 @@
+"""A region: a folder of data and the `region.yaml` that describes it.
+
+Words (one meaning each, everywhere in the package): a *band* is one covariate; a *modality* is an ordered
+list of bands of one ground resolution; a *region* is the ordered list of modalities, the tables of
+occurrences and the place where the files lie. The order of the bands is data: it fixes the channels of every
+patch `x[B, C, H, W]` and is written into every model.
+
+A `region.yaml` is explained key by key by the fields below; `recipes/regions/glc23.yaml` is the worked
+example. This module and `recipe.py` are the only ones that import yaml and pydantic.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+
+__all__ = ["Band", "Modality", "Region", "SplitFile", "Table", "parse", "read_yaml"]
+
+
+class Strict(BaseModel):
+    """A schema that refuses keys it does not know: a typo must not silently train another model."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class Band(Strict):
+    """One covariate: what it measures and where it is read."""
+
+    name: str = Field(description="short name, unique within the region")
+    file: str = Field(description="GeoTIFF, or folder of the JPEG tree, relative to the modality's folder")
+    index: int = Field(default=1, ge=1, description="which band of the file, counted from 1")
+    unit: str = Field(default="", description="unit of the stored values")
+    source: str = Field(default="", description="where the values come from; the modality's source if empty")
+    nodata: float | None = Field(default=None, description="value that means no data, beside the file's own")
+
+
+class Modality(Strict):
+    """Bands of one ground resolution, in the order of their channels."""
+
+    name: str
+    kind: Literal["raster", "jpeg"] = Field(
+        default="raster", description="GeoTIFFs read around a point, or a tree of JPEG patches by patchID"
+    )
+    folder: str = Field(default="", description="folder of the files, relative to the region's root")
+    resolution: str = Field(default="", description="size of a cell on the ground, for people")
+    source: str = Field(default="", description="provider and version of the data")
+    bands: list[Band] = Field(min_length=1)
+
+
+class Table(Strict):
+    """A CSV file of occurrences or points and the names of its columns (defaults: GeoLifeCLEF 2023)."""
+
+    file: list[str] = Field(description="path, or several spellings of which the first that exists is read")
+    separator: str = ";"
+    lon: str = "lon"
+    lat: str = "lat"
+    species: str = "speciesId"
+    patch: str = Field(default="patchID", description="place of the record; names the JPEG patch")
+    day: str = Field(
+        default="dayOfYear", description="with the patch it names a survey; may be absent or empty"
+    )
+    id: str = Field(default="Id", description="row id of a test table, written into the submission")
+    without_species: str | None = Field(
+        default=None, description="PA only: table of surveys that found none of the species (same columns)"
+    )
+
+    @field_validator("file", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
+class SplitFile(Strict):
+    """A fixed split of the PA surveys, read from a table with one row for each patch."""
+
+    file: str
+    separator: str = ";"
+    patch: str = Field(default="patchID", description="column that holds the survey's patchID")
+    fold: str = Field(default="fold", description="column that holds the fold's number")
+    rank: str | None = Field(default=None, description="column with a fixed rank in [0, 1): nested subsets")
+    test: list[int] = Field(default=[0], description="folds held out: never trained on, never chosen by")
+
+
+class SpeciesTable(Strict):
+    """The vocabulary: which species the region's models answer with."""
+
+    file: str
+    separator: str = ";"
+    id: str = "speciesId"
+    name: str | None = Field(default=None, description="column with a name for people")
+
+
+class Region(Strict):
+    """Everything that is known about a region's data before it is read."""
+
+    name: str
+    description: str = ""
+    licence: str = Field(default="", description="terms of the data, repeated on model cards")
+    root: str = Field(
+        default=".", description="folder of the data, relative to this file; GLCZOO_DATA overrides it"
+    )
+    bounds: tuple[float, float, float, float] | None = Field(
+        default=None, description="west, south, east, north in degrees: where records may lie"
+    )
+    patch_size: int = Field(default=128, ge=1, description="cells along one side of a patch")
+    modalities: list[Modality] = Field(min_length=1)
+    tables: dict[Literal["po", "pa", "test"], Table]
+    split: SplitFile | None = None
+    species: SpeciesTable | None = Field(
+        default=None, description="explicit vocabulary; else every species of the PO and PA tables"
+    )
+    _folder: Path = PrivateAttr(default=Path())
+
+    @field_validator("modalities")
+    @classmethod
+    def _unique(cls, modalities: list[Modality]) -> list[Modality]:
+        names = [m.name for m in modalities] + [b.name for m in modalities for b in m.bands]
+        twice = sorted({name for name in names if names.count(name) > 1} - {m.name for m in modalities})
+        if twice or len({m.name for m in modalities}) < len(modalities):
+            raise ValueError(
+                f"names of modalities and of bands must be unique, these are not: {twice or names}"
+            )
+        return modalities
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Region":
+        """Read a `region.yaml` (or the folder that holds one).
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not a region; every mistake is named at once.
+        """
+        path = Path(path)
+        path = path / "region.yaml" if path.is_dir() else path
+        region = parse(cls, read_yaml(path), str(path))
+        region._folder = path.parent
+        return region
+
+    @property
+    def root_path(self) -> Path:
+        """The folder of the data: `GLCZOO_DATA` if set, else `root` beside the file."""
+        override = os.environ.get("GLCZOO_DATA")
+        return Path(override) if override else self._folder / self.root
+
+    @property
+    def band_names(self) -> list[str]:
+        """All bands in the order of their channels."""
+        return [band.name for band, _ in self.bands()]
+
+    def bands(self) -> Iterator[tuple[Band, Modality]]:
+        """Every band with its modality, in the order of the channels."""
+        for modality in self.modalities:
+            for band in modality.bands:
+                yield band, modality
+
+    def select(self, modalities: list[str] | None) -> list[Modality]:
+        """The named modalities in the region's order; all of them for None.
+
+        Raises:
+            ValueError: a name is not one of the region's.
+        """
+        known = [m.name for m in self.modalities]
+        unknown = [name for name in modalities or [] if name not in known]
+        if unknown:
+            raise ValueError(f"region {self.name} has no modality {unknown}; it has {known}")
+        return [m for m in self.modalities if modalities is None or m.name in modalities]
+
+    def table(self, name: Literal["po", "pa", "test"]) -> Table:
+        """A table's description.
+
+        Raises:
+            ValueError: the region has no such table.
+        """
+        if name not in self.tables:
+            raise ValueError(f"region {self.name} describes no {name} table; it has {sorted(self.tables)}")
+        return self.tables[name]
+
+    def find(self, *spellings: str) -> Path:
+        """The first of the spellings that exists under the root, letter case ignored.
+
+        Raises:
+            FileNotFoundError: none exists; the message names the root and every spelling tried.
+        """
+        root = self.root_path
+        if not root.is_dir():
+            raise FileNotFoundError(
+                f"region {self.name}: the data folder {root} does not exist; put the data there, or set "
+                "GLCZOO_DATA to the folder that holds it"
+            )
+        for spelling in spellings:
+            found = _find_ignoring_case(root, Path(spelling).parts)
+            if found is not None:
+                return found
+        tried = " or ".join(spellings)
+        raise FileNotFoundError(f"region {self.name}: {tried} not found under {root} (letter case ignored)")
+
+
+def _find_ignoring_case(folder: Path, parts: tuple[str, ...]) -> Path | None:
+    """Walk down from `folder`: the exact name if it is there, else one that differs in letter case."""
+    if not parts:
+        return folder
+    if parts[0] in ("/", ".."):
+        return _find_ignoring_case(folder / parts[0], parts[1:])
+    if (folder / parts[0]).exists():
+        return _find_ignoring_case(folder / parts[0], parts[1:])
+    if folder.is_dir():
+        for entry in sorted(folder.iterdir()):
+            if entry.name.lower() == parts[0].lower():
+                return _find_ignoring_case(entry, parts[1:])
+    return None
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not YAML, or not a mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold `key: value` lines, it holds {type(data).__name__}")
+    return data
+
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def parse(schema: type[Schema], data: dict[str, Any], where: str) -> Schema:
+    """Check `data` against a schema.
+
+    Raises:
+        ValueError: one line for each mistake, unknown keys with the nearest key that exists.
+    """
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        mistakes = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"])
+            if item["type"] == "extra_forbidden":
+                nearest = difflib.get_close_matches(str(item["loc"][-1]), _keys(schema), n=1, cutoff=0.5)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                mistakes.append(f"unknown key {key!r}{hint}")
+            elif item["type"] == "missing":
+                mistakes.append(f"{key}: this key is missing")
+            else:
+                mistakes.append(
+                    f"{key}: {item['msg'].removeprefix('Value error, ')}, given {item['input']!r}"
+                )
+        raise ValueError(f"{where}: {len(mistakes)} mistake(s)\n  " + "\n  ".join(mistakes)) from None
+
+
+def _keys(schema: type[BaseModel]) -> list[str]:
+    """All keys of a schema and of the schemas inside it."""
+    keys = list(schema.model_fields)
+    for field in schema.model_fields.values():
+        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                keys += _keys(inner)
+    return keys
