@@ -6,6 +6,7 @@ A *survey* is one (patchID, dayOfYear): grouping by patchID alone would merge re
 record is a survey with one known species. The only module that imports pandas.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +22,12 @@ __all__ = [
     "Points",
     "SpeciesIndex",
     "Surveys",
+    "read_folds",
     "read_points",
     "read_species",
     "read_surveys",
+    "read_test_surveys",
+    "write_csv",
 ]
 
 
@@ -91,6 +95,10 @@ class Points:
 
     def __len__(self) -> int:
         return len(self.lon)
+
+    def at(self, index: np.ndarray) -> "Points":
+        """The points at `index` (positions or a mask)."""
+        return Points(self.lon[index], self.lat[index], self.patch_id[index], self.ids[index])
 
 
 @dataclass(frozen=True)
@@ -269,6 +277,36 @@ def read_species(region: Region) -> SpeciesIndex:
             _require(column, path, [described.species])
             found.append(_integers(column.iloc[:, 0].dropna(), path))
     return SpeciesIndex(np.unique(np.concatenate(found)))
+
+
+def read_test_surveys(region: Region, truth: Path, vocabulary: SpeciesIndex) -> Surveys:
+    """The region's test table with its true species, read from a table Id;speciesId.
+
+    Raises:
+        FileNotFoundError: a table is not there.
+        ValueError: a column is missing, or an Id is not in the test table.
+    """
+    described = region.table("test")
+    points = read_points(region, region.find(*described.file), described)
+    table = pd.read_csv(truth, sep=described.separator)
+    _require(table, truth, [described.id, described.species])
+    row = pd.Index(points.ids).get_indexer(pd.Index(table[described.id]))
+    if (row < 0).any():
+        raise ValueError(f"{truth}: {(row < 0).sum()} rows have an Id that is not in the test table")
+    classes = vocabulary.classes(_integers(table[described.species], truth), str(truth))
+    pairs = np.unique(np.stack([row, classes], axis=1), axis=0)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(points)))])
+    source = np.zeros(len(points), np.int64)
+    return Surveys(
+        points.lon, points.lat, points.patch_id, points.ids, offsets, pairs[:, 1], source, ("test",)
+    )
+
+
+def write_csv(path: Path, columns: dict[str, Sequence]) -> None:
+    """Write a comma-separated table, beside first and then renamed: never half a file."""
+    partial = path.with_name(f".{path.name}")
+    pd.DataFrame(columns).to_csv(partial, index=False, float_format="%.6g")
+    os.replace(partial, path)
 
 
 def read_folds(region: Region, surveys: Surveys) -> tuple[np.ndarray, np.ndarray | None]:

@@ -92,6 +92,15 @@ class PatchSource:
             )
         return readable
 
+    def filled(self, points: Points) -> dict[str, float]:
+        """Share of the cells of these points' patches that have no data and are filled, by raster band."""
+        shares = {}
+        for stack, place in zip(self.stacks, self.locate(points), strict=True):
+            weight = stack.coverage(*place, self.size)
+            for channel, band in enumerate(stack.bands):
+                shares[band] = float(weight[stack.missing(stack.values[..., channel])].sum() / weight.sum())
+        return shares
+
     def statistics(self, points: Points) -> Statistics:
         """Exact mean and standard deviation of every band over the patches of these points, in one pass.
 

@@ -1,0 +1,5 @@
+"""`python -m glczoo VERB` is `glczoo VERB`."""
+
+from glczoo.cli import main
+
+main()

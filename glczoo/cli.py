@@ -1,0 +1,201 @@
+"""The `glczoo` command: thin, one function for each verb, which imports what it needs when it is called."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+_EVALUATED = (
+    "model", "rule", "f1", "f1_macro", "auc", "auc_species", "size", "size_bias", "size_error"
+)  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a verb; what a user can mend ends in one line and exit code 1."""
+    given = _parser().parse_args(arguments)
+    try:
+        given.run(given)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        sys.exit(f"glczoo: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "glczoo", description="Which plant species grow at a place: train, evaluate, predict, on any region."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(group: Any, name: str, run: Callable[[argparse.Namespace], None], help: str) -> Any:
+        sub = group.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = verb(
+        verbs, "demo", _demo, "a virtual region, three steps, two models, an ensemble, a map and a report"
+    )
+    sub.add_argument("--out", type=Path, default=Path("demo"), help="folder to write (default: demo)")
+    sub.add_argument("--seed", type=int, default=0, help="another world (default: 0)")
+
+    region = verbs.add_parser("region", help="check a region, its statistics, or make a virtual one")
+    regions = region.add_subparsers(required=True, metavar="VERB")
+    for name, run, help in (
+        ("check", _check, "read every table, raster and patch once and report counts and problems"),
+        ("stats", _stats, "mean and standard deviation of every band over the training surveys"),
+    ):
+        sub = verb(regions, name, run, help)
+        sub.add_argument("region", type=Path, help="region.yaml or its folder")
+        sub.add_argument("--patch-size", type=int, help="cells along a side (default: the region's)")
+        sub.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
+    sub.add_argument("--table", choices=("pa", "po"), default="pa", help="surveys to use (default: pa)")
+
+    sub = verb(
+        regions, "make-virtual", _make_virtual, "a virtual region with known truth, in the GLC23 layout"
+    )
+    sub.add_argument("folder", type=Path, help="a folder that does not exist or is empty")
+    for name, default, help in (
+        ("species", 200, "species"),
+        ("po", 20000, "presence-only records"),
+        ("pa", 1000, "presence-absence surveys"),
+        ("test", 500, "rows of the test table"),
+        ("size", 256, "cells of 30 arc seconds along a side"),
+        ("grid", 0, "points along a side of a regular grid with known truth, for maps"),
+        ("patch-size", 128, "patch size that region.yaml names"),
+        ("seed", 0, "another world"),
+    ):
+        sub.add_argument(f"--{name}", type=int, default=default, help=f"{help} (default: {default})")
+
+    sub = verb(verbs, "evaluate", _evaluate, "F1, AUC and set size of each run and of their ensemble")
+    _runs(sub)
+    sub.add_argument("--part", choices=("train", "validation", "test"), help="default: test, else validation")
+    sub.add_argument("--truth", type=Path, help="table Id;speciesId: score the region's test table by it")
+    sub.add_argument("--k", type=int, help="set size of the top-k rule (default: stored with the run)")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
+
+    sub = verb(verbs, "predict", _predict, "species at points, by a run or the ensemble of several")
+    _runs(sub)
+    source = sub.add_mutually_exclusive_group(required=True)
+    source.add_argument("--points", type=Path, help="CSV with lon and lat (and patchID for JPEG bands)")
+    source.add_argument(
+        "--submission", action="store_true", help="the Kaggle file for the region's test table"
+    )
+    sub.add_argument("--k", type=int, help="species to answer (default: stored with the run)")
+    sub.add_argument("--out", type=Path, required=True, help="CSV to write")
+
+    sub = verb(verbs, "study", _study, "a grid of runs and seeds, one table of means and spreads; resumable")
+    sub.add_argument("study", type=Path, help="such as recipes/studies/swiss_trees.yaml")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every recipe of the study")
+    sub.add_argument("--truth", type=Path, help="table Id;speciesId: evaluate on the region's test table")
+    return parser
+
+
+def _runs(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
+    sub.add_argument("--region", type=Path, help="region.yaml (default: the first run's)")
+    sub.add_argument("--batch-size", type=int, default=256, help="points in a batch (default: 256)")
+
+
+def _demo(given: argparse.Namespace) -> None:
+    from glczoo.demo import demo
+
+    demo(given.out, seed=given.seed)
+
+
+def _check(given: argparse.Namespace) -> None:
+    from glczoo.data.check import check_region, check_text
+    from glczoo.data.region import Region
+
+    found = check_region(Region.load(given.region), given.patch_size)
+    print(check_text(found))
+    _json(given.json, found)
+
+
+def _stats(given: argparse.Namespace) -> None:
+    from glczoo.data.occurrences import read_species, read_surveys
+    from glczoo.data.patches import PatchSource
+    from glczoo.data.region import Region
+    from glczoo.data.splits import split_surveys
+
+    region = Region.load(given.region)
+    surveys = read_surveys(region, given.table, read_species(region))
+    kind = "file" if region.split and given.table == "pa" else "random"
+    share = {"pa": 0.0 if kind == "file" else 0.2, "po": 0.02}[given.table]
+    training = split_surveys(region, surveys, kind=kind, validation=share).train
+    source = PatchSource(region, None, given.patch_size)
+    training = training.subset(source.complete(training, "training surveys", drop=True))
+    found = source.statistics(training)
+    print(f"{region.name}: {len(training)} training surveys, patches of {source.size} cells")
+    print(f"{'band':12} {'mean':>14} {'std':>14} {'filled':>8}")
+    for band, *values in zip(source.bands, found.mean, found.std, found.filled, strict=True):
+        print(f"{band:12} {values[0]:14.4f} {values[1]:14.4f} {100 * values[2]:6.2f} %")
+    _json(given.json, {"bands": source.bands, "surveys": len(training), **vars(found)})
+
+
+def _make_virtual(given: argparse.Namespace) -> None:
+    from glczoo.data.virtual import make_virtual
+
+    keys = ("species", "po", "pa", "test", "size", "grid", "patch_size", "seed")
+    print(make_virtual(given.folder, **{key: getattr(given, key) for key in keys}))
+
+
+def _evaluate(given: argparse.Namespace) -> None:
+    from glczoo.data.region import Region
+    from glczoo.evaluate import evaluate, markdown
+
+    region = Region.load(given.region) if given.region else None
+    found = evaluate(
+        given.runs, part=given.part, region=region, truth=given.truth, k=given.k, batch_size=given.batch_size
+    )
+    if _first_process():
+        print(
+            f"{found['region']}, {found['part']}: {found['surveys']} surveys, "
+            f"{found['species_per_survey']:.2f} species each\n"
+        )
+        print(markdown(found["rows"], {key: key for key in _EVALUATED}))
+        _json(given.json, found)
+
+
+def _predict(given: argparse.Namespace) -> None:
+    from glczoo.data.occurrences import read_points
+    from glczoo.data.region import Region
+    from glczoo.decoding import top_k
+    from glczoo.predict import probabilities_at, write_predictions, write_submission
+    from glczoo.recipe import read_run_recipe
+
+    region = Region.load(given.region or read_run_recipe(given.runs[0])[0].region)
+    described = region.table("test") if given.submission else None
+    path = region.find(*described.file) if described else given.points
+    points = read_points(region, path, described)
+    probabilities, species, k = probabilities_at(given.runs, region, points, batch_size=given.batch_size)
+    k = given.k or k
+    if not _first_process():
+        return
+    if given.submission:
+        write_submission(given.out, points, top_k(probabilities, k), species)
+    else:
+        write_predictions(given.out, points, probabilities, species, k)
+    print(f"{given.out}: {len(points)} points, {k} species each")
+
+
+def _study(given: argparse.Namespace) -> None:
+    from glczoo.study import run_study, table_text
+
+    table = run_study(given.study, given.overrides, given.truth)
+    if _first_process():
+        print(f"{table['name']}, {table['part']}: {table['surveys']} surveys, seeds {table['seeds']}\n")
+        print(table_text(table))
+
+
+def _first_process() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _json(path: Path | None, found: dict[str, Any]) -> None:
+    if path:
+        partial = path.with_name(f".{path.name}")
+        partial.write_text(json.dumps(found, indent=1) + "\n")
+        os.replace(partial, path)

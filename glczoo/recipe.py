@@ -1,0 +1,194 @@
+"""A recipe: all that determines a run. Its schema, its reader, and the text of `--help`.
+
+A recipe is a YAML file; any key is overridden by `key.sub=value` on the command line. Unknown keys are
+refused and all mistakes are reported at once. Defaults are the paper's where it states one.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from glczoo.data.region import Region, Strict, parse, read_yaml
+from glczoo.losses import LOSSES
+
+__all__ = ["Recipe", "describe", "read_recipe", "read_run_recipe", "write_run_recipe"]
+
+
+class Imagenet(Strict):
+    """How `init: imagenet` adapts three-channel weights to each branch."""
+
+    tag: str | None = Field(
+        default=None, description="timm weights; the paper's ResNets by torchvision if null"
+    )
+    how: str | dict[str, str] = Field(
+        default="repeat", description="way of adapting the stem, or one per branch"
+    )
+    rgb: dict[str, list[int]] | None = Field(default=None, description="positions of R, G, B in a branch")
+    weights: str | None = Field(
+        default=None, description="local safetensors file in timm's format, no download"
+    )
+
+
+class Data(Strict):
+    """Which surveys are trained on, and how they are cut."""
+
+    surveys: list[Literal["po", "pa"]] = Field(min_length=1, description="tables to train on, together")
+    split: Literal["random", "file"] = Field(default="random", description="file: the region's fixed folds")
+    validation: dict[Literal["po", "pa"], float] = Field(
+        default={"pa": 0.2, "po": 0.02}, description="share of each table that validates (paper, Table 1)"
+    )
+    pa_fraction: float = Field(default=1.0, gt=0, le=1, description="share of the PA surveys to use at all")
+    seed: int = Field(
+        default=0, ge=0, description="of the split: the same for every step and seed of a study"
+    )
+    incomplete: Literal["error", "drop"] = Field(
+        default="error", description="surveys outside a raster or without a JPEG patch"
+    )
+    augment: bool = Field(default=False, description="random flips and quarter turns of the training patches")
+    workers: int = Field(default=0, ge=0, description="loader processes; 0 reads in the training process")
+
+    @field_validator("validation")
+    @classmethod
+    def _shares(cls, shares: dict[str, float]) -> dict[str, float]:
+        if any(not 0 <= share < 1 for share in shares.values()):
+            raise ValueError("shares must be in [0, 1)")
+        return {"po": 0.0, "pa": 0.0} | shares
+
+
+class Optimizer(Strict):
+    """One of timm's optimisers and what it needs."""
+
+    name: str = Field(default="adam", description="name in timm.optim")
+    lr: float = Field(gt=0, description="learning rate")
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_grad: float | None = Field(default=None, gt=0, description="largest norm of the gradient")
+    accumulate: int = Field(default=1, ge=1, description="batches for one step")
+
+
+class Schedule(Strict):
+    """MultiStep: the learning rate times gamma at the start of each of these epochs, counted from 0."""
+
+    milestones: list[int] = []
+    gamma: float = Field(default=0.1, gt=0)
+
+    def factor(self, epoch: int) -> float:
+        """What the learning rate is multiplied by in an epoch."""
+        return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+class Recipe(Strict):
+    """Everything that determines a run."""
+
+    name: str = Field(pattern=r"^[\w.+-]+$", description="name of the run's folder: RUNS/REGION/MODEL/NAME")
+    region: str = Field(description="region.yaml, or its folder; relative to here, or to the recipe")
+    model: str = Field(description="any architecture that timm knows; glczoo's are bioresnet50_glc23, …")
+    model_args: dict[str, Any] = Field(default={}, description="keywords of the architecture, e.g. branches")
+    modalities: list[str] | None = Field(
+        default=None, description="what the model sees; null: as it asks for"
+    )
+    patch_size: int | None = Field(default=None, ge=1, description="cells along a side; null: the region's")
+    init: str = Field(description="imagenet, random, the name of a sibling run (step1), or a run's folder")
+    imagenet: Imagenet = Imagenet()
+    data: Data
+    loss: str = Field(description=f"one of {', '.join(LOSSES)}")
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2, description="surveys in a batch of one process")
+    precision: Literal["no", "bf16", "fp16"] = Field(default="no", description="automatic mixed precision")
+    channels_last: bool = Field(default=False, description="memory format of the model's weights")
+    ema: float | None = Field(default=None, gt=0, lt=1, description="decay of averaged weights; null: none")
+    keep: Literal["best", "last"] = Field(
+        default="best", description="which weights are the result: of the best validation F1, or the last"
+    )
+    top_k: int | Literal["auto"] = Field(
+        default=20, description="species answered; auto: best on the validation (else training) PA surveys"
+    )
+    seed: int = Field(default=0, ge=0, description="of the weights, the order and the augmentation")
+    checkpoint_every: int = Field(default=1000, ge=1, description="steps between checkpoints within an epoch")
+    log_every: int = Field(default=50, ge=1, description="steps between lines of metrics.jsonl")
+    tensorboard: bool = Field(default=False, description="also write TensorBoard events into the run")
+    runs: str = Field(default="runs", description="folder of all runs")
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, loss: str) -> str:
+        if loss not in LOSSES:
+            raise ValueError(f"there is no such loss; there are {', '.join(LOSSES)}")
+        return loss
+
+    @model_validator(mode="after")
+    def _needs_validation(self) -> "Recipe":
+        if self.keep == "best" and not any(self.data.validation[table] for table in self.data.surveys):
+            raise ValueError("keep: best needs validation surveys; set data.validation, or keep: last")
+        return self
+
+    def run_folder(self, region: Region, name: str | None = None) -> Path:
+        """Where this recipe's run lies, or a sibling's of the same model and region."""
+        return Path(self.runs) / region.name / self.model / (name or self.name)
+
+
+def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe and apply `key.sub=value` overrides.
+
+    Raises:
+        FileNotFoundError: no such recipe, or the region it names is nowhere.
+        ValueError: every mistake of the file and of the overrides, one a line.
+    """
+    path = Path(path)
+    data = read_yaml(path)
+    for override in overrides or []:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ValueError(f"{override!r} is no override; write key=value, for example optimizer.lr=5e-4")
+        target = data
+        *parents, last = key.split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise ValueError(f"{override!r}: {parent} holds a value, it has no keys inside")
+        target[last] = yaml.safe_load(value)
+    recipe = parse(Recipe, data, str(path))
+    beside = path.parent / recipe.region
+    if not Path(recipe.region).exists() and not beside.exists():
+        raise FileNotFoundError(f"{path}: region {recipe.region} is neither here nor at {beside}")
+    region = recipe.region if Path(recipe.region).exists() else str(beside)
+    return recipe.model_copy(update={"region": region})
+
+
+def write_run_recipe(folder: Path, recipe: Recipe, processes: int) -> None:
+    """Keep the resolved recipe, and the number of processes, in a run's folder."""
+    told = recipe.model_dump(mode="json") | {"processes": processes}
+    partial = folder / ".recipe.yaml"
+    partial.write_text(yaml.safe_dump(told, sort_keys=False))
+    os.replace(partial, folder / "recipe.yaml")
+
+
+def read_run_recipe(folder: Path) -> tuple[Recipe, int]:
+    """The resolved recipe of a run, and by how many processes it was trained.
+
+    Raises:
+        FileNotFoundError: the folder holds no recipe.
+        ValueError: the recipe is damaged.
+    """
+    told = read_yaml(folder / "recipe.yaml")
+    processes = told.pop("processes", 1)
+    return parse(Recipe, told, str(folder / "recipe.yaml")), processes
+
+
+def describe(schema: type[BaseModel] = Recipe, prefix: str = "") -> str:
+    """The keys of a recipe with their types, defaults and meaning: one line each."""
+    lines = []
+    for key, field in schema.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            lines.append(describe(inner, f"{prefix}{key}."))
+            continue
+        kind = re.sub(r"typing\.|<class '(\w+)'>", r"\1", str(inner)).replace("NoneType", "null")
+        default = "required" if field.is_required() else f"default {field.default}"
+        lines.append(f"  {prefix}{key}  ({kind}; {default})\n      {field.description or ''}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,165 @@
+"""What makes an interrupted run go on exactly: the order, the count, and what is saved beside the weights.
+
+A plain shuffled DataLoader with skipped batches is not exact: it draws its order from the global generator
+and looks one batch ahead. Here the order of an epoch is a function of (seed, epoch), augmentation of
+(seed, epoch, index), and the learning rate of the epoch, so that a checkpoint needs only the weights, the
+optimiser, the generators' states (Accelerate's `save_state`) and `Progress`.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import Sampler
+
+from glczoo.recipe import Recipe, read_run_recipe, write_run_recipe
+from glczoo.runs import read_metrics
+
+__all__ = ["EpochSampler", "Progress", "Record"]
+
+
+class EpochSampler(Sampler[int]):
+    """A permutation that is a function of (seed, epoch) alone, so that a resumed run sees the same order."""
+
+    def __init__(self, number: int, batch_size: int, seed: int) -> None:
+        """Permute `number` surveys; one that would be a batch alone is left out (BatchNorm needs two)."""
+        self._number, self._seed, self.epoch = number, seed, 0
+        self._used = number - 1 if number % batch_size == 1 and number > 1 else number
+
+    def __len__(self) -> int:
+        return self._used
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self._seed, self.epoch]).permutation(self._number)
+        return iter(order[: self._used].tolist())
+
+
+class Progress:
+    """How far a run is; saved with every checkpoint."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.epoch = self.batch = self.step = 0
+        self.loss_sum = 0.0
+        self.best, self.best_epoch = -1.0, -1
+
+    def add(self, loss: float) -> None:
+        """Count a batch."""
+        self.batch += 1
+        self.loss_sum += loss
+
+    def next_epoch(self) -> None:
+        """Count an epoch."""
+        self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss of the epoch's batches so far."""
+        return self.loss_sum / max(self.batch, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return dict(self.__dict__)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.__dict__.update(state)
+
+
+class Record:
+    """What a run leaves in its folder while it trains. Written beside and renamed, by the main process."""
+
+    def __init__(self, run: Path, recipe: Recipe, accelerator: Accelerator) -> None:
+        """Start or find the folder.
+
+        Raises:
+            ValueError: the folder holds a run of another recipe, or of another number of processes.
+        """
+        self._run, self._accelerator, self._checkpoints = run, accelerator, run / "checkpoints"
+        if (run / "recipe.yaml").exists():
+            before, processes = read_run_recipe(run)
+            old, new = (
+                {**r.model_dump(), "processes": n}
+                for r, n in ((before, processes), (recipe, accelerator.num_processes))
+            )
+            changes = ", ".join(f"{key}: {old[key]} → {new[key]}" for key in new if old[key] != new[key])
+            if changes:
+                raise ValueError(
+                    f"{run} holds an unfinished run of another recipe ({changes}); give the same values to "
+                    "continue it, delete the folder, or choose another name=…"
+                )
+        accelerator.wait_for_everyone()
+        self._events = None
+        if accelerator.is_main_process:
+            run.mkdir(parents=True, exist_ok=True)
+            write_run_recipe(run, recipe, accelerator.num_processes)
+            if recipe.tensorboard:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._events = SummaryWriter(str(run / "tensorboard"))
+        accelerator.wait_for_everyone()
+
+    def resume(self, progress: Progress) -> None:
+        """Load the newest whole checkpoint, if there is one, and forget what was logged after it."""
+        saved = sorted(self._checkpoints.glob("step-*"), key=lambda path: int(path.name[5:]))
+        if saved:
+            self._accelerator.load_state(str(saved[-1]))
+        if self._accelerator.is_main_process:
+            kept = [
+                line
+                for line in read_metrics(self._run)
+                if line["epoch"] < progress.epoch
+                or (line["kind"] == "step" and line["step"] <= progress.step)
+            ]
+            _write(self._run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def log(self, progress: Progress, **values: Any) -> None:
+        """One line of metrics.jsonl, and TensorBoard where asked for."""
+        if not self._accelerator.is_main_process:
+            return
+        line = {"kind": values.pop("kind"), "epoch": progress.epoch, "step": progress.step, **values}
+        with open(self._run / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._events:
+            for key, value in values.items():
+                if value is not None:
+                    self._events.add_scalar(f"{line['kind']}/{key}", value, progress.step)
+            self._events.flush()
+
+    def checkpoint(self, progress: Progress) -> None:
+        """Save everything that resuming needs; keep the last two."""
+        target, partial = self._checkpoints / f"step-{progress.step}", self._checkpoints / ".partial"
+        if self._accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
+        self._accelerator.wait_for_everyone()
+        self._accelerator.save_state(str(partial))
+        self._accelerator.wait_for_everyone()
+        if self._accelerator.is_main_process:
+            os.replace(partial, target)
+            for old in sorted(self._checkpoints.glob("step-*"), key=lambda path: int(path.name[5:]))[:-2]:
+                shutil.rmtree(old)
+        self._accelerator.wait_for_everyone()
+
+    def save_best(self, model: nn.Module) -> None:
+        """Keep the weights of the best epoch until the end of the run."""
+        if self._accelerator.is_main_process:
+            save_file(
+                {key: value.contiguous() for key, value in model.state_dict().items()},
+                self._run / ".best.safetensors",
+            )
+            os.replace(self._run / ".best.safetensors", self._run / "best.safetensors")
+        self._accelerator.wait_for_everyone()
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(text)
+    os.replace(partial, path)

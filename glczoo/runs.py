@@ -1,0 +1,274 @@
+"""A run's folder, and models that come out of it.
+
+RUN/recipe.yaml (resolved) · metrics.jsonl · species.csv · checkpoints/ · model.safetensors + config.json: the
+export, which `timm.create_model("local-dir:RUN", pretrained=True)` reads. What timm does not know stands in
+config.json under `glczoo`: bands in order, patch size, activation, set size.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from timm.models import save_for_hf
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from glczoo.data.occurrences import Points, SpeciesIndex
+from glczoo.data.patches import PatchBuilder, PatchDataset, PatchSource, Statistics
+from glczoo.data.region import Region
+
+__all__ = [
+    "TrainedModel",
+    "activate",
+    "ask",
+    "export_model",
+    "is_finished",
+    "load_members",
+    "load_model",
+    "make_loader",
+    "mean_top_k",
+    "read_config",
+    "read_metrics",
+    "require_bands",
+    "score",
+]
+
+
+@dataclass
+class TrainedModel:
+    """A model and what is needed to ask it: from places to probabilities of named species."""
+
+    model: nn.Module
+    species: SpeciesIndex
+    name: str  # what tables call it
+    modalities: list[str]
+    bands: list[str]
+    patch_size: int
+    mean: list[float]
+    std: list[float]
+    activation: str
+    top_k: int
+
+    def open(self, region: Region) -> PatchSource:
+        """Open a region's files for this model.
+
+        Raises:
+            ValueError: the region's bands are not the model's, in the model's order.
+        """
+        source = PatchSource(region, self.modalities, self.patch_size)
+        require_bands(source.bands, self.bands, f"region {region.name}", self.name)
+        return source
+
+
+def require_bands(given: list[str], expected: list[str], who: str, model: str) -> None:
+    """Shape cannot catch a wrong order of bands: compare the names.
+
+    Raises:
+        ValueError: the names differ; the message names the first difference.
+    """
+    if given != expected:
+        first = next(
+            (i for i, pair in enumerate(zip(given, expected, strict=False)) if len(set(pair)) > 1), None
+        )
+        where = (
+            f"channel {first}: {given[first]} instead of {expected[first]}"
+            if first is not None
+            else (f"{len(given)} bands instead of {len(expected)}")
+        )
+        raise ValueError(f"the bands of {who} are not those of {model} in its order, {where}")
+
+
+def activate(logits: Tensor, activation: str) -> Tensor:
+    """Probabilities of logits[B, K], in float32."""
+    return logits.float().softmax(1) if activation == "softmax" else logits.float().sigmoid()
+
+
+def score(
+    accelerator: Any, model: nn.Module, build: PatchBuilder, loader: DataLoader, activation: str
+) -> Tensor:
+    """Probabilities of every point that a loader prepared by `accelerator` serves, float32[N, K] on the CPU.
+
+    Every process computes its share and gets the whole.
+    """
+    training = model.training
+    model.eval()
+    found: Tensor | None = None
+    total = len(loader.dataset)  # type: ignore[arg-type]
+    for batch in loader:
+        with torch.inference_mode():
+            probabilities = activate(model(build(batch)), activation)
+        index, probabilities = accelerator.gather_for_metrics((batch["index"], probabilities))
+        if found is None:
+            found = torch.empty(total, probabilities.shape[1])
+        found[index.cpu()] = probabilities.cpu()
+    model.train(training)
+    return torch.empty(0, 0) if found is None else found
+
+
+def make_loader(source: PatchSource, points: Points, batch_size: int, **keywords: Any) -> DataLoader:
+    """A plain DataLoader over points. Its own generator: making an iterator must not draw global numbers."""
+    generator = torch.Generator().manual_seed(0)
+    return DataLoader(PatchDataset(source, points), batch_size, generator=generator, **keywords)
+
+
+def export_model(
+    folder: Path,
+    model: nn.Module,
+    species: SpeciesIndex,
+    region: Region,
+    source: PatchSource,
+    statistics: Statistics,
+    **described: Any,
+) -> None:
+    """Write model.safetensors, config.json and species.csv as timm and `load_model` read them.
+
+    Args:
+        folder: the run; files are written beside it and renamed.
+        model: with the weights to publish.
+        species: the vocabulary, one name for each class.
+        region: describes the bands.
+        source: which bands the model saw, in order.
+        statistics: what its inputs are normalised by.
+        **described: further JSON values under `glczoo`: activation, top_k, steps.
+    """
+    size = source.size
+    bands = {
+        band.name: {
+            "name": band.name, "modality": m.name, "unit": band.unit, "source": band.source or m.source,
+            "resolution": m.resolution,
+        }
+        for band, m in region.bands()
+    }  # fmt: skip
+    config = {
+        "label_names": [str(i) for i in species.ids.tolist()],
+        "glczoo": {
+            "region": region.name,
+            "bands": [bands[name] for name in source.bands],
+            "modalities": list(source.modalities),
+            "patch_size": size,
+            "filled": dict(zip(source.bands, statistics.filled, strict=True)),
+            **described,
+        },
+    }
+    data_config = {
+        "input_size": (len(source.bands), size, size),
+        "mean": tuple(statistics.mean),
+        "std": tuple(statistics.std),
+    }
+    partial = folder / ".export"
+    shutil.rmtree(partial, ignore_errors=True)
+    plain = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    save_for_hf(plain, str(partial), safe_serialization=True, model_config=config, data_config=data_config)
+    species.save(partial / "species.csv")
+    for name in ("species.csv", "config.json", "model.safetensors"):  # the weights last: they mean "finished"
+        os.replace(partial / name, folder / name)
+    partial.rmdir()
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has been exported."""
+    return (folder / "model.safetensors").is_file() and (folder / "config.json").is_file()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's config.json.
+
+    Raises:
+        FileNotFoundError: the folder is no finished run.
+        ValueError: config.json is not one that glczoo wrote.
+    """
+    if not is_finished(folder):
+        raise FileNotFoundError(
+            f"{folder} is no finished run: it holds no model.safetensors and config.json"
+            + ("; its training was started and not finished" if (folder / "recipe.yaml").exists() else "")
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / 'config.json'} is damaged: {error}") from None
+    if "glczoo" not in config:
+        raise ValueError(
+            f"{folder / 'config.json'} has no key glczoo: this model was not trained with glczoo"
+        )
+    return config
+
+
+def load_model(folder: str | Path) -> TrainedModel:
+    """Load a run's exported model, ready to predict.
+
+    Raises:
+        FileNotFoundError: the folder is no finished run.
+        ValueError: weights or config are damaged, or do not belong together.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    described, cfg = config["glczoo"], config["pretrained_cfg"]
+    species = SpeciesIndex.load(folder / "species.csv")
+    if [str(i) for i in species.ids.tolist()] != config.get("label_names"):
+        raise ValueError(f"{folder}: species.csv and the label_names of config.json differ")
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except Exception as error:  # safetensors and timm raise many kinds: they all mean the same to the user
+        raise ValueError(f"{folder}: the weights cannot be loaded: {error}") from error
+    return TrainedModel(
+        model=model.eval(),
+        species=species,
+        name="/".join(folder.resolve().parts[-2:]),
+        modalities=described["modalities"],
+        bands=[band["name"] for band in described["bands"]],
+        patch_size=described["patch_size"],
+        mean=list(cfg["mean"]),
+        std=list(cfg["std"]),
+        activation=described["activation"],
+        top_k=described["top_k"],
+    )
+
+
+def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    path = folder / "metrics.jsonl"
+    if path.exists():
+        yield from (json.loads(line) for line in path.read_text().splitlines())
+
+
+def ask(accelerator: Any, trained: TrainedModel, region: Region, points: Points, batch_size: int) -> Tensor:
+    """Probabilities of a trained model's species at points, float32[N, K].
+
+    Raises:
+        FileNotFoundError: a raster or a patch is not there.
+        ValueError: the region's bands are not the model's, or a point cannot be read.
+    """
+    source = trained.open(region)
+    source.complete(points, "points")
+    build = PatchBuilder(source, points, trained.mean, trained.std, accelerator.device)
+    loader = accelerator.prepare(make_loader(source, points, batch_size))
+    return score(accelerator, trained.model.to(accelerator.device), build, loader, trained.activation)
+
+
+def load_members(folders: Sequence[str | Path]) -> list[TrainedModel]:
+    """Load the members of an ensemble.
+
+    Raises:
+        FileNotFoundError: a folder is no finished run.
+        ValueError: members do not share one vocabulary.
+    """
+    members = [load_model(folder) for folder in folders]
+    for member, folder in zip(members, folders, strict=True):
+        if not np.array_equal(member.species.ids, members[0].species.ids):
+            raise ValueError(
+                f"{folder} and {folders[0]} answer with different species ({len(member.species)} and "
+                f"{len(members[0].species)}): they cannot be averaged"
+            )
+    return members
+
+
+def mean_top_k(members: Sequence[TrainedModel]) -> int:
+    """The set size of an ensemble: the members' mean, rounded."""
+    return round(sum(member.top_k for member in members) / len(members))

@@ -1,0 +1,105 @@
+"""What a step starts from: its surveys, what its model sees, and the weights before the first batch."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors.torch import load_file
+from torch import nn
+
+from glczoo.data.occurrences import SpeciesIndex, Surveys, read_species, read_surveys
+from glczoo.data.patches import PatchSource, Statistics
+from glczoo.data.region import Region
+from glczoo.data.splits import split_surveys
+from glczoo.models import init_from_imagenet
+from glczoo.recipe import Recipe
+from glczoo.runs import is_finished, read_config, require_bands
+
+__all__ = ["starting_model", "starting_surveys", "visible_modalities"]
+
+_PAPER_WEIGHTS = {"resnet34": "resnet34.tv_in1k", "resnet50": "resnet50.tv_in1k"}
+
+
+def starting_surveys(recipe: Recipe, region: Region) -> tuple[SpeciesIndex, Surveys, Surveys, Surveys]:
+    """The vocabulary; surveys to train on; to validate on; and PA surveys to choose the set size by."""
+    vocabulary, data = read_species(region), recipe.data
+    parts = {}
+    for table in dict.fromkeys([*data.surveys, "pa"]):
+        parts[table] = split_surveys(
+            region,
+            read_surveys(region, table, vocabulary),
+            kind=data.split if table == "pa" else "random",
+            validation=data.validation[table],
+            fraction=data.pa_fraction if table == "pa" else 1.0,
+            seed=data.seed,
+        )
+    training = Surveys.concatenate([parts[table].train for table in data.surveys])
+    validation = Surveys.concatenate([parts[table].validation for table in data.surveys])
+    pa = parts["pa"]
+    return vocabulary, training, validation, pa.validation if len(pa.validation) else pa.train
+
+
+def visible_modalities(recipe: Recipe, region: Region) -> list[str] | None:
+    """What the model sees: as the recipe says, or the region's first modalities that fill its channels."""
+    if recipe.modalities is not None or "branches" in recipe.model_args or "in_chans" in recipe.model_args:
+        return recipe.modalities
+    if not recipe.model.endswith("_glc23"):
+        return None  # timm's own architectures take any number of channels
+    wanted, names, total = timm.create_model(recipe.model, device="meta", num_classes=0), [], 0
+    for modality in region.modalities:
+        names.append(modality.name)
+        total += len(modality.bands)
+        if total == wanted.in_chans:
+            return names
+    described = ", ".join(f"{m.name} {len(m.bands)}" for m in region.modalities)
+    branches = ", ".join(f"{name} {number}" for name, number in wanted.branch_chans.items())
+    raise ValueError(
+        f"{recipe.model} takes {wanted.in_chans} channels ({branches}), region {region.name} has "
+        f"{described}; set modalities and model_args.branches in the recipe"
+    )
+
+
+def starting_model(
+    recipe: Recipe, region: Region, source: PatchSource, vocabulary: SpeciesIndex, training: Surveys
+) -> tuple[nn.Module, Statistics]:
+    """The model with its starting weights, and the statistics that come with them or from these surveys."""
+    args = {"num_classes": len(vocabulary), **recipe.model_args}
+    if "branches" not in args:
+        args.setdefault("in_chans", len(source.bands))
+    model = timm.create_model(recipe.model, **args)
+    if recipe.init == "imagenet":
+        tag = recipe.imagenet.tag or next((t for n, t in _PAPER_WEIGHTS.items() if n in recipe.model), None)
+        if tag is None:
+            raise ValueError(
+                f"init: imagenet needs imagenet.tag for {recipe.model}, for example resnet18.a1_in1k"
+            )
+        rgb: Any = recipe.imagenet.rgb
+        init_from_imagenet(model, tag, how=recipe.imagenet.how, rgb=rgb, weights=recipe.imagenet.weights)
+    if recipe.init in ("imagenet", "random"):
+        return model, source.statistics(training)
+
+    before = recipe.run_folder(region, recipe.init)
+    if not is_finished(before) and (Path(recipe.init) / "config.json").exists():
+        before = Path(recipe.init)
+    if not is_finished(before):
+        raise FileNotFoundError(
+            f"init: {recipe.init} starts from the run {before}, which "
+            + ("is not finished" if before.exists() else "does not exist")
+            + f"; make it with\n  python -m glczoo.train recipes/{recipe.init}.yaml region={recipe.region} "
+            f"model={recipe.model} runs={recipe.runs}\nor start afresh with init=random or init=imagenet"
+        )
+    config = read_config(before)
+    require_bands(
+        source.bands, [band["name"] for band in config["glczoo"]["bands"]], "this recipe", str(before)
+    )
+    if config["label_names"] != [str(i) for i in vocabulary.ids.tolist()]:
+        raise ValueError(
+            f"{before} was trained for {len(config['label_names'])} species, not for this vocabulary"
+        )
+    try:
+        model.load_state_dict(load_file(before / "model.safetensors"))
+    except Exception as error:  # a damaged file, or another architecture: both name what is wrong
+        raise ValueError(f"the weights of {before} do not fit {recipe.model}: {error}") from None
+    cfg = config["pretrained_cfg"]
+    filled = [config["glczoo"]["filled"][band] for band in source.bands]
+    return model, Statistics(list(cfg["mean"]), list(cfg["std"]), filled)
