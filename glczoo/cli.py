@@ -122,9 +122,11 @@ def _stats(given: argparse.Namespace) -> None:
 
     region = Region.load(given.region)
     surveys = read_surveys(region, given.table, read_species(region))
-    kind = "file" if region.split and given.table == "pa" else "random"
-    share = {"pa": 0.0 if kind == "file" else 0.2, "po": 0.02}[given.table]
-    training = split_surveys(region, surveys, kind=kind, validation=share).train
+    if region.split and given.table == "pa":
+        training = split_surveys(region, surveys, kind="file", validation=0).train
+    else:
+        share = {"pa": 0.2, "po": 0.02}[given.table]
+        training = split_surveys(region, surveys, kind="random", validation=share).train
     source = PatchSource(region, None, given.patch_size)
     training = training.subset(source.complete(training, "training surveys", drop=True))
     found = source.statistics(training)

@@ -164,7 +164,7 @@ def export_model(
     }
     partial = folder / ".export"
     shutil.rmtree(partial, ignore_errors=True)
-    plain = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    plain = model.to(memory_format=torch.contiguous_format)
     save_for_hf(plain, str(partial), safe_serialization=True, model_config=config, data_config=data_config)
     species.save(partial / "species.csv")
     for name in ("species.csv", "config.json", "model.safetensors"):  # the weights last: they mean "finished"

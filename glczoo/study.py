@@ -92,15 +92,14 @@ def run_study(path: Path, overrides: Sequence[str] = (), truth: Path | None = No
     study = read_study(path)
     shared = [f"{key}={json.dumps(value)}" for key, value in study.set.items()] + list(overrides)
     each: list[dict[str, Any]] = []
+    recipe: Recipe  # of the last run: what is the same for all of them is read from it
     for seed in study.seeds:
         folders: dict[str, Path] = {}
-        recipe: Recipe | None = None
         for name, plan in study.runs.items():
             own = [f"{key}={json.dumps(value)}" for key, value in plan.set.items()]
             recipe = read_recipe(path.parent / plan.recipe, [*own, *shared, f"name={name}", f"seed={seed}"])
             recipe = recipe.model_copy(update={"runs": f"{recipe.runs}/{study.name}/seed{seed}"})
             folders[name] = train(recipe)
-        assert recipe is not None
         for row, members in study.rows.items():
             found = evaluate([folders[name] for name in members], truth=truth)
             each.append({"row": row, "seed": seed, **_flat(found["rows"][-2:]), "members": len(members)})

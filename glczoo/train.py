@@ -71,7 +71,7 @@ def train(recipe: Recipe, accelerator: Accelerator | None = None) -> Path:
         )
     model, statistics = starting_model(recipe, region, source, vocabulary, training)
     if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
         model, recipe.optimizer.name, lr=recipe.optimizer.lr, weight_decay=recipe.optimizer.weight_decay
     )

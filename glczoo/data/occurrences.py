@@ -7,7 +7,7 @@ record is a survey with one known species. The only module that imports pandas.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -149,10 +149,10 @@ class Surveys(Points):
         names = tuple(dict.fromkeys(name for part in parts for name in part.source_names))
         sources = [np.array([names.index(n) for n in part.source_names], int)[part.source] for part in parts]
         return cls(
-            *(
-                np.concatenate([getattr(part, key) for part in parts])
-                for key in ("lon", "lat", "patch_id", "ids")
-            ),
+            lon=np.concatenate([part.lon for part in parts]),
+            lat=np.concatenate([part.lat for part in parts]),
+            patch_id=np.concatenate([part.patch_id for part in parts]),
+            ids=np.concatenate([part.ids for part in parts]),
             offsets=np.concatenate([*offsets, starts[-1:]]),
             species=np.concatenate([part.species for part in parts]),
             source=np.concatenate(sources),
@@ -240,7 +240,7 @@ def read_points(region: Region | None, path: Path, described: Table | None = Non
     """
     if described is None:
         with open(path, encoding="utf-8") as file:
-            described = Table(file=str(path), separator=";" if ";" in file.readline() else ",")
+            described = Table(file=[str(path)], separator=";" if ";" in file.readline() else ",")
     table = _read(path, described, region, [], [described.id, described.patch])
     ids = _column(table, described.id, np.nan)
     numbers = np.arange(len(table)) if ids.isna().any() else _integers(ids, path)
@@ -269,13 +269,9 @@ def read_species(region: Region) -> SpeciesIndex:
         if kind in region.tables:
             described = region.tables[kind]
             path = region.find(*described.file)
-            column = pd.read_csv(
-                path,
-                sep=described.separator,
-                usecols=lambda name, key=described.species: name.lower() == key.lower(),
-            )
+            column = _columns(path, described.separator, [described.species])
             _require(column, path, [described.species])
-            found.append(_integers(column.iloc[:, 0].dropna(), path))
+            found.append(_integers(column[described.species].dropna(), path))
     return SpeciesIndex(np.unique(np.concatenate(found)))
 
 
@@ -302,7 +298,7 @@ def read_test_surveys(region: Region, truth: Path, vocabulary: SpeciesIndex) -> 
     )
 
 
-def write_csv(path: Path, columns: dict[str, Sequence]) -> None:
+def write_csv(path: Path, columns: Mapping[str, Sequence | np.ndarray]) -> None:
     """Write a comma-separated table, beside first and then renamed: never half a file."""
     partial = path.with_name(f".{path.name}")
     pd.DataFrame(columns).to_csv(partial, index=False, float_format="%.6g")
@@ -336,15 +332,7 @@ def _read(
 ) -> pd.DataFrame:
     """The named columns of a CSV, names matched without letter case, coordinates checked."""
     needed = [described.lon, described.lat, *needed]
-    canonical = {name.lower(): name for name in [*needed, *wanted]}
-    table = pd.read_csv(
-        path,
-        sep=described.separator,
-        usecols=lambda name: name.lower() in canonical,
-        dtype={"datasetName": "category"},
-        low_memory=False,
-    )
-    table = table.rename(columns=lambda name: canonical[name.lower()])
+    table = _columns(path, described.separator, [*needed, *wanted])
     _require(table, path, needed)
     lon, lat = (
         pd.to_numeric(table[c], errors="coerce").to_numpy(float) for c in (described.lon, described.lat)
@@ -365,6 +353,19 @@ def _read(
         )
     table[described.lon], table[described.lat] = lon, lat
     return table
+
+
+def _columns(path: Path, separator: str, names: Sequence[str]) -> pd.DataFrame:
+    """Those of the named columns that a CSV has, letter case ignored. Only they are parsed."""
+    canonical = {name.lower(): name for name in names}
+
+    def wanted(name: str) -> bool:
+        return name.lower() in canonical
+
+    table = pd.read_csv(
+        path, sep=separator, usecols=wanted, dtype={"datasetName": "category"}, low_memory=False
+    )
+    return table.rename(columns=lambda name: canonical[name.lower()])
 
 
 def _require(table: pd.DataFrame, path: Path, columns: list[str]) -> None:

@@ -140,7 +140,7 @@ def _make(folder: Path, given: Mapping[str, int], progress: bool) -> tuple:
     num_pa, num_test = given["pa"], given["test"]
     num_sites, num_visited = num_pa - num_pa // 20, (given["po"] - given["species"] + 1) // 2
     sites = land.even_places(num_sites + num_test, streams[3])
-    lonlat = np.concatenate([sites, land.visited_places(num_visited, streams[3]), land.grid(given["grid"])])
+    lonlat = np.concatenate([sites, land.visited_places(num_visited, streams[3]), land.regular_places(given["grid"])])
     z = land.at(lonlat)
     rng = streams[4]
     patch = 3_000_000 + rng.choice(4_000_000, len(lonlat), replace=False)
@@ -150,7 +150,7 @@ def _make(folder: Path, given: Mapping[str, int], progress: bool) -> tuple:
     place = np.concatenate([np.arange(num_sites), np.arange(num_pa - num_sites)])
     day = rng.integers(60, 300, num_sites)[place] + 30 * (np.arange(num_pa) >= num_sites)
     pa_probability = flora.probability(z[place])
-    survey, kind = np.nonzero(_survey(pa_probability, rng))
+    survey, kind = np.nonzero(flora.survey(z[place], rng))
     row = rng.permutation(len(survey))
     survey, kind = survey[row], kind[row]
     order = np.argsort(np.unique(survey, return_index=True)[1])
@@ -158,7 +158,7 @@ def _make(folder: Path, given: Mapping[str, int], progress: bool) -> tuple:
     pa = {name: column[survey] for name, column in visits.items()} | _credits(flora.ids[kind], rng)
     _write_table(folder / _PA, ";" + _RECORD, pa | {"": row})
 
-    place_po, kind_po = _records(z[num_sites + num_test :][:num_visited], flora, given["po"], rng)
+    place_po, kind_po = flora.records(z[num_sites + num_test :][:num_visited], given["po"], rng)
     day_po = rng.integers(40, 330, len(place_po))
     names = ["herbarium", "app", "app automatic", "portal"]
     po = _visits(lonlat, patch, num_sites + num_test + place_po, day_po, names, rng)
@@ -170,7 +170,7 @@ def _make(folder: Path, given: Mapping[str, int], progress: bool) -> tuple:
     _write_table(folder / _TEST, _BLIND, visits | {"Id": test_id})
 
     test_probability, on_grid = flora.probability(z[place_test]), slice(num_sites + num_test + num_visited, None)
-    row_test, kind_test = np.nonzero(_survey(test_probability, rng))
+    row_test, kind_test = np.nonzero(flora.survey(z[place_test], rng))
     truth = folder / "truth"
     found = {"Id": test_id[row_test], "speciesId": flora.ids[kind_test]}
     _write_table(truth / "test_species.csv", "Id;speciesId", found)
@@ -249,8 +249,301 @@ class _Landscape:
         tiles = 0.8 * _noise(1024, 28, rng), 0.6 * _noise(1125, 9, rng)
         self.tiles = [np.pad(_FINE * t, ((0, _SIDE), (0, _SIDE)), mode="wrap").astype(np.float32) for t in tiles]
 
-    def fine_light(self, lonlat: np.ndarray) -> "list[np.ndarray]":
-        """The part of light that no raster knows, float32[N][128, 128] around each place."""
-        col = (lonlat[:, 0] - _WEST) * (_PIXELS * np.cos(np.radians(_NORTH)))
-        row = (_NORTH - lonlat[:, 1]) * _PIXELS
-        return row, col
+    def at(self, lonlat: np.ndarray) -> np.ndarray:
+        """z[N, A] of places; light is that of their very pixel."""
+        z = _bilinear(self.axes, self.cells.cells(lonlat)).T
+        z[:, -1] += [self.fine_light(*pixel)[_SIDE // 2, _SIDE // 2] for pixel in self.pixels(lonlat)]
+        return z
+
+    def pixels(self, lonlat: np.ndarray) -> list[list[int]]:
+        """Row and column of places in pixels of 10 m, counted from the world's corner."""
+        narrower = np.cos(np.radians(_NORTH))
+        offset = np.stack([_NORTH - lonlat[:, 1], (lonlat[:, 0] - _WEST) * narrower], axis=1)
+        return (offset * _PIXELS).astype(int).tolist()
+
+    def fine_light(self, row: int, col: int) -> np.ndarray:
+        """The part of light that no raster knows, float32[128, 128]; the pixel itself is at [64, 64]."""
+        return sum(_window(tile, row, col) for tile in self.tiles)
+
+    def even_places(self, num: int, rng: np.random.Generator) -> np.ndarray:
+        """Places spread evenly, lonlat[num, 2], by an additive recurrence (Roberts 2018)."""
+        steps = np.arange(2 * num + 100)[:, None] * np.array([0.7548776662, 0.5698402910])
+        return self._on_land((steps + rng.random(2)) % 1)[:num]
+
+    def visited_places(self, num: int, rng: np.random.Generator) -> np.ndarray:
+        """Places where people look for plants, lonlat[num, 2]: the more disturbed, the more often."""
+        lonlat = self._on_land(rng.random((20 * num + 100, 2)))
+        effort = 1.3 * _bilinear(self.axes[4], self.cells.cells(lonlat)) + rng.gumbel(size=len(lonlat))
+        return lonlat[np.argsort(-effort)[:num]]
+
+    def regular_places(self, num: int) -> np.ndarray:
+        """Centres of num x num equal parts of the land, row by row from the north-west, lonlat[num², 2]."""
+        share = (np.arange(num) + 0.5) / max(num, 1)
+        return self._lonlat(np.stack(np.meshgrid(share, share), axis=-1).reshape(-1, 2))
+
+    def _lonlat(self, share: np.ndarray) -> np.ndarray:
+        """Places at shares of the land's width and height; the outer eighth of the rasters is a margin."""
+        margin, extent = self.cells.side // 8 * _STEP, self.cells.side * _STEP
+        inside = margin + share * (extent - 2 * margin)
+        return np.round(np.array([_WEST, _NORTH]) + inside * np.array([1, -1]), 6)
+
+    def _on_land(self, share: np.ndarray) -> np.ndarray:
+        lonlat = self._lonlat(share)
+        row, col = self.soil_cells.cells(lonlat).astype(int)
+        return lonlat[~self.holes[row, col]]
+
+    def write_rasters(self, folder: Path, rng: np.random.Generator) -> None:
+        """Covariates as correlated, noisy and curved functions of the axes, in the units of the real files."""
+
+        def noisy(field: np.ndarray, share: float = 0.25) -> np.ndarray:
+            return field + share * _noise(self.cells.side, 1.5, rng)
+
+        temperature, moisture, reaction, nutrients, disturbance, _ = self.axes
+        mean = 9 + 3.5 * noisy(temperature, 0.1)
+        swing = 9 + 0.8 * noisy(-self.relief, 0.5)  # half of the range between summer and winter, K
+        daily = 9 - 1.2 * noisy(moisture)
+        rain = 950 * np.exp(0.3 * noisy(moisture))  # mm a year
+        uneven = 0.3 + 0.1 * np.tanh(noisy(temperature, 0.5))
+        top, bottom, wet = mean + swing + daily / 2, mean - swing - daily / 2, np.tanh(noisy(self.relief, 1))
+        kelvin = [mean, top, bottom, mean + 0.5 * swing * wet, mean - 0.5 * swing * wet]
+        bio1, bio5, bio6, bio8, bio9, bio10, bio11 = (
+            10 * (t + 273.15) for t in [*kelvin, mean + 0.9 * swing, mean - 0.9 * swing]
+        )
+        bio7 = 10 * (top - bottom)
+        months = [rain, rain / 12 * (1 + uneven), rain / 12 * (1 - uneven), 140 * uneven]
+        quarters = [rain / 4 * (1 + s * uneven) for s in (0.9, -0.9, -0.5 * wet, 0.5 * wet)]
+        climate = [bio1, 10 * daily, 1e4 * daily / bio7, 700 * swing, bio5, bio6, bio7, bio8, bio9, bio10, bio11]
+        climate += [10 * v for v in months + quarters]
+        for number, field in enumerate(climate, 1):
+            values = np.round(field * (1 + 0.002 * _noise(self.cells.side, 1, rng))).astype(np.uint16)
+            self.cells.write(folder / _CLIMATE / f"bio{number}.tif", values)
+
+        texture = noisy(_standard(reaction + noisy(-self.relief, 1)))
+        clay, silt = 230 + 70 * np.tanh(texture), 380 + 60 * noisy(texture + moisture)
+        carbon = 300 * np.exp(0.4 * noisy(moisture - 0.5 * temperature))
+        soil = [
+            130 - 0.03 * carbon + 3 * noisy(reaction),
+            180 + 0.4 * clay + 30 * noisy(nutrients),
+            150 * np.exp(0.4 * noisy(self.relief)),
+            clay,
+            250 * np.exp(0.35 * noisy(nutrients)) + 0.2 * carbon,
+            62 + 9 * np.tanh(0.7 * noisy(reaction)),
+            1000 - clay - silt,
+            silt,
+            carbon,
+        ]
+        fields = self.soil_cells.resample(np.stack(soil), self.cells)
+        for name, field in zip(_SOIL_NAMES, np.where(self.holes, _NODATA, fields.round(1)), strict=True):
+            path = folder / _SOIL / f"crop_proj_{name}_5-15cm_mean_1000.tif"
+            self.soil_cells.write(path, field.astype(np.float32), _NODATA)
+        pressure = self.human_cells.resample(12 + 9 * noisy(disturbance), self.cells).clip(0, 50)
+        self.human_cells.write(folder / _FOOTPRINT / "HFP2009_WGS84.tif", pressure.astype(np.float32), _NODATA)
+
+
+class _Flora:
+    """Species with Gaussian niches: optimum[K, A], tolerance[K, A], peak[K] (the greatest probability)."""
+
+    def __init__(self, num: int, land: _Landscape, rng: np.random.Generator) -> None:
+        self.ids = np.arange(1, num + 1)
+        self.ids[num // 2 :] += 1  # the real list has a gap too: a class is not its id less one
+        self.optimum = rng.normal(0, 1.1, (num, len(AXES)))
+        self.tolerance = np.exp(rng.normal(0.5, 0.5, (num, len(AXES))))
+        self.tolerance[rng.random(num) < 0.15] *= 2  # generalists
+        self.detectability = np.exp(rng.normal(0, 1.2, num))
+        self.detectability /= self.detectability.max()
+        wanted = 13 if num >= 100 else max(num / 8, 1.05)
+        commonness, z = np.exp(rng.normal(0, 1.5, num)), land.at(land.even_places(1000, rng))
+        low, high = -15.0, 15.0
+        for _ in range(50):  # bisection for the factor that gives surveys their size
+            odds = commonness * np.exp((low + high) / 2)
+            self.peak = odds / (1 + odds)
+            too_many = self.probability(z).sum(axis=1).mean() > wanted
+            low, high = (low, (low + high) / 2) if too_many else ((low + high) / 2, high)
+
+    def probability(self, z: np.ndarray) -> np.ndarray:
+        """Probability[N, K] of being found by a survey that finds anything."""
+        alone = self._alone(z)
+        return alone / -np.expm1(np.log1p(-alone).sum(axis=1, keepdims=True))
+
+    def survey(self, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Independent Bernoulli draws, bool[N, K], given that they are not all false."""
+        alone = self._alone(z)
+        any_so_far = -np.expm1(np.log1p(-alone).cumsum(axis=1))
+        first = (any_so_far < any_so_far[:, -1:] * rng.random((len(z), 1))).sum(axis=1, keepdims=True)
+        kind = np.arange(len(self.ids))
+        return (kind == first) | (kind > first) & (rng.random(alone.shape) < alone)
+
+    def records(self, z: np.ndarray, num: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Presence-only records at N places: position of the place and of the species, int64[num] each.
+
+        Every species and every place has one; some places have many.
+        """
+        probability = self.probability(z)
+        interest = np.log(probability * self.detectability) + rng.gumbel(size=probability.shape)
+        liked = np.argsort(-interest, axis=1)  # a draw without replacement at each place
+        more = (len(z) * rng.random(num - len(self.ids) - len(z)) ** 2).astype(int)
+        place = np.sort(np.concatenate([np.arange(len(z)), more]))
+        rank = np.arange(len(place)) - np.searchsorted(place, place)
+        kind = liked[place, rank % len(self.ids)]
+        once = np.argmax(interest, axis=0)  # the place of each species' sure record
+        row = rng.permutation(num)
+        return np.concatenate([place, once])[row], np.concatenate([kind, np.arange(len(self.ids))])[row]
+
+    def _alone(self, z: np.ndarray) -> np.ndarray:
+        distance = np.zeros((len(z), len(self.ids)))
+        for axis in range(len(AXES)):
+            distance += ((z[:, axis, None] - self.optimum[:, axis]) / self.tolerance[:, axis]) ** 2
+        return (self.peak * np.exp(-0.5 * distance)).clip(1e-9, 1 - 1e-9)
+
+    def write(self, path: Path) -> None:
+        table = {"speciesId": self.ids, "max_probability": self.peak, "detectability": self.detectability}
+        table |= {f"optimum_{axis}": self.optimum[:, a] for a, axis in enumerate(AXES)}
+        table |= {f"tolerance_{axis}": self.tolerance[:, a] for a, axis in enumerate(AXES)}
+        _write_table(path, ";".join(table), table)
+
+
+def _write_patches(
+    folder: Path,
+    land: _Landscape,
+    lonlat: np.ndarray,
+    z: np.ndarray,
+    patch_ids: np.ndarray,
+    rng: np.random.Generator,
+    progress: bool,
+) -> None:
+    """Write the JPEG files of all places.
+
+    Light at each pixel picks a colour from the place's palette: 200 from closed canopy to open ground, which
+    moisture, soil and warmth tint, then 56 of buildings, which disturbance multiplies.
+    """
+    shade = np.linspace(0, 1, 200)[:, None, None]
+    canopy, ground = (base + z @ tint for base, tint in (_CANOPY, _OPEN))
+    built = np.linspace([85, 82, 80, 75], [165, 160, 155, 125], 56)
+    rough = np.pad(_noise(1024, 0.8, rng), ((0, _SIDE), (0, _SIDE)), mode="wrap").astype(np.float32)
+    blocks = np.pad(np.kron(rng.random((128, 128)), np.ones((8, 8))), ((0, _SIDE), (0, _SIDE)), mode="wrap")
+    share_built = (0.05 * np.exp(z[:, 4])).clip(0, 0.6)
+    bar = tqdm(patch_ids.tolist(), desc="patches", unit="patch", disable=not progress)
+    for i, ((row, col), patch_id) in enumerate(zip(land.pixels(lonlat), bar, strict=True)):
+        fine, texture = land.fine_light(row, col), _window(rough, row, col)
+        openness = ((z[i, 5] + fine - fine[_SIDE // 2, _SIDE // 2] + 2.2) / 4.4).clip(0, 1)
+        colour = (199 * openness + texture * (18 - 12 * openness)).clip(0, 199)
+        colour = np.where(_window(blocks, row, col) < share_built[i], (228 + 9 * texture).clip(200, 255), colour)
+        palette = np.concatenate([canopy[i] + shade[:, 0] * (ground[i] - canopy[i]), built]).clip(0, 255)
+        image = torch.from_numpy(palette.astype(np.uint8).T[:, colour.astype(np.uint8)])
+        digits = str(patch_id)
+        for name, bands in (("rgb", image[:3]), ("nir", image[3:])):
+            path = folder / name / digits[-2:] / digits[-4:-2] / f"{digits}.jpeg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_jpeg(bands.contiguous(), quality=80).numpy().tobytes())
+
+
+def _visits(
+    lonlat: np.ndarray,
+    patch_ids: np.ndarray,
+    place: np.ndarray,
+    day: np.ndarray,
+    sources: Sequence[str],
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Columns of visits to places; the last of the sources writes dates as Unix seconds."""
+    num, (lon, lat) = len(place), lonlat[place].T
+    source, year = rng.integers(len(sources), size=num), rng.integers(2017, 2022, num)
+    date = (year - 1970).astype("datetime64[Y]").astype("datetime64[D]") + (day - 1)
+    seconds = date.astype("datetime64[s]").astype(np.int64).astype(str)
+    x, y = rasterio.warp.transform("EPSG:4326", "EPSG:3035", lon, lat)
+    return {
+        "datasetName": np.array([f"Virtual {name}" for name in sources])[source],
+        "date": np.where(source == len(sources) - 1, seconds, date.astype(str)),
+        "dayOfYear": day,
+        "year": year,
+        "lon": lon,
+        "lat": lat,
+        "x_EPSG3035": np.round(x),
+        "y_EPSG3035": np.round(y),
+        "geoUncertaintyInM": rng.choice([1.0, 5.0, 7.1, 10.0, 50.0], num),
+        "patchID": patch_ids[place],
+        "timeSerieID": patch_ids[place] - 1_000_000,
+    }
+
+
+def _credits(species_ids: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Columns of records: who found which species; one observer's name holds the separator."""
+    num = len(species_ids)
+    return {
+        "glcID": 5_000_000 + rng.permutation(num),
+        "gbifID": np.where(rng.random(num) < 0.3, "", (3e9 + rng.permutation(num)).astype(str)),
+        "observer": np.array(["", "", "Virtual botanist", "Pair, A. Anna;Pair, B. Bo"])[rng.integers(4, size=num)],
+        "speciesId": species_ids,
+    }
+
+
+def _write_table(path: Path, header: str, columns: Mapping[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = header.split(";")
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=";", lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(zip(*(columns[name].tolist() for name in names), strict=True))
+
+
+def _region_yaml(given: Mapping[str, int]) -> str:
+    """`region.yaml`: the channels of GeoLifeCLEF 2023 in its order."""
+    arguments = ", ".join(f"{name}={value}" for name, value in given.items())
+    extent = given["size"] * _STEP
+    bounds = [round(v, 6) for v in (_WEST, _NORTH - extent, _WEST + extent, _NORTH)]
+    modality = "  - name: {}\n    {}folder: {}\n    resolution: {}\n    source: made up\n    bands:\n".format
+    band = "      - {{name: {}, file: {}, unit: {}}}\n".format
+    bio = [band(f"bio{i}", f"bio{i}.tif", unit) for i, unit in enumerate(_BIO_UNITS, 1)]
+    soil = [
+        band(name, f"crop_proj_{name}_5-15cm_mean_1000.tif", unit)
+        for name, unit in zip(_SOIL_NAMES, _SOIL_UNITS, strict=True)
+    ]
+    colours = [band(name, f"rgb, index: {i}", "0-255") for i, name in enumerate(["red", "green", "blue"], 1)]
+    return "".join(
+        [
+            f'# Made by glczoo.data.virtual: make_virtual("FOLDER", {arguments})\n',
+            "# All of it is made up; truth/ holds what the species really do.\n",
+            f"name: virtual\ndescription: Virtual, nothing in it is real. {given['species']} made-up species, ",
+            f"{given['po']} presence-only records, {given['pa']} surveys\nlicence: none needed\nroot: .\n",
+            f"bounds: {bounds}\npatch_size: {given['patch_size']}\nmodalities:\n",
+            modality("bioclim", "", _CLIMATE, "30 arc seconds (about 1 km)"),
+            *bio,
+            modality("soil", "", _SOIL, "1 km"),
+            *soil,
+            modality("satellite", "kind: jpeg\n    ", "SatelliteImages", "10 m"),
+            *colours,
+            band("nir", "nir", "0-255"),
+            modality("footprint", "", _FOOTPRINT, "0.00989 degrees (about 1 km)"),
+            band("hfp2009", "HFP2009_WGS84.tif", "0-50"),
+            f"tables:\n  po: {{file: {_PO}}}\n  pa: {{file: {_PA}}}\n  test: {{file: {_TEST}}}\n",
+        ]
+    )
+
+
+def _standard(field: np.ndarray) -> np.ndarray:
+    return (field - field.mean()) / field.std()
+
+
+def _noise(side: int, length: float, rng: np.random.Generator) -> np.ndarray:
+    """Smooth standard noise, float64[side, side], periodic; `length` is the sigma of the smoothing in cells."""
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    damping = np.exp(-2 * (np.pi * length * frequency) ** 2)
+    return _standard(np.fft.irfft2(np.fft.rfft2(rng.standard_normal((side, side))) * damping, s=(side, side)))
+
+
+def _bilinear(fields: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """`fields[..., H, W]` between the centres of their cells, [..., N]; beyond the outer centres they stay level."""
+    last = np.array(fields.shape[-2:])[:, None] - 1
+    at = (cells - 0.5).clip(0, last)
+    low = np.minimum(at.astype(int), last - 1)
+    (row, col), (down, right) = low, at - low
+    upper = fields[..., row, col] * (1 - right) + fields[..., row, col + 1] * right
+    lower = fields[..., row + 1, col] * (1 - right) + fields[..., row + 1, col + 1] * right
+    return upper * (1 - down) + lower * down
+
+
+def _window(tile: np.ndarray, row: int, col: int) -> np.ndarray:
+    """128 x 128 pixels of a periodic tile (wrapped by 128) with pixel (row, col) at [64, 64]."""
+    period = len(tile) - _SIDE
+    top, left = (row - _SIDE // 2) % period, (col - _SIDE // 2) % period
+    return tile[top : top + _SIDE, left : left + _SIDE]

@@ -90,8 +90,6 @@ class FusResNet(nn.Module):
             raise ValueError(self._wrong_channels("in_chans", in_chans))
         if stem_stride not in (1, 2, 4):
             raise ValueError(f"stem_stride must be 1, 2 or 4, got {stem_stride!r}.")
-        # timm must not adapt the stems of a reloaded model: it would compare each with the total of channels.
-        self._traits = {"first_conv": None}
         self.num_classes = num_classes
         self.drop_rate = drop_rate
         self.grad_checkpointing = False
@@ -219,6 +217,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
 
 
 def _cfg(num_chans: int, **kwargs: Any) -> dict[str, Any]:
+    # first_conv=None: timm would compare each stem with the total of channels, and "adapt" reloaded ones
     return dict(
         num_classes=10039, input_size=(num_chans, 128, 128), pool_size=(4, 4), crop_pct=1.0,
         interpolation="bilinear", mean=(0.0,) * num_chans, std=(1.0,) * num_chans, first_conv=None,

@@ -127,6 +127,9 @@ def init_from_imagenet(
         raise ValueError(
             f"No such branch: {', '.join(sorted(unknown))}. The branches are {', '.join(branches)}."
         )
+    ways = {name: (b.in_chans, hows.get(name, "repeat"), rgbs.get(name)) for name, b in branches.items()}
+    for way in ways.values():  # a bad way or position is told before any download
+        adapt_stem(torch.empty(1, 3, 1, 1, device="meta"), *way)
 
     source = _load_rgb_resnet(tag, weights)
     stem = "conv1.weight" if "conv1.weight" in source else "conv1.0.weight"  # the second is a deep stem's
@@ -135,7 +138,7 @@ def init_from_imagenet(
         target = {key: value for key, value in branch.state_dict().items() if not key.startswith("fc.")}
         new = dict(source)
         if stem in source.keys() & target.keys():
-            new[stem] = adapt_stem(source[stem], branch.in_chans, hows.get(name, "repeat"), rgbs.get(name))
+            new[stem] = adapt_stem(source[stem], *ways[name])
         wrong = sorted(
             key
             for key in new.keys() | target.keys()
@@ -148,9 +151,7 @@ def init_from_imagenet(
             )
         filled[name] = new
     for name, branch in branches.items():  # only now that all fit
-        branch.load_state_dict(
-            filled[name], strict=False
-        )  # the keys are checked; a head has none in `filled`
+        branch.load_state_dict(filled[name], strict=False)  # keys are checked; only a head is left out
 
 
 def _load_rgb_resnet(tag: str, weights: str | Path | None) -> dict[str, Tensor]:

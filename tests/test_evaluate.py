@@ -1,0 +1,153 @@
+"""Evaluation and prediction agree with the slow way, with each other, and across processes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from glczoo.cli import main
+from glczoo.data.occurrences import read_points
+from glczoo.data.region import Region
+from glczoo.evaluate import evaluate
+from glczoo.metrics import sample_f1
+from glczoo.predict import probabilities_at
+from glczoo.recipe import read_recipe
+from glczoo.runs import load_model
+from glczoo.train import train
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+@pytest.fixture(scope="module")
+def runs(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        train(
+            read_recipe(
+                RECIPES / "step1.yaml",
+                [
+                    f"region={world}",
+                    f"runs={folder}",
+                    f"model={model}",
+                    "init=random",
+                    "patch_size=16",
+                    "epochs=2",
+                    "batch_size=16",
+                    "top_k=5",
+                ],
+            )
+        )
+        for model in ("test_fusresnet_glc23", "test_bioresnet_glc23")
+    ]
+
+
+def test_the_ensemble_is_the_mean_of_probabilities(runs, world):
+    region = Region.load(world)
+    test = region.find(*region.table("test").file)
+    points = read_points(region, test, region.table("test"))
+    each = [probabilities_at([run], region, points)[0] for run in runs]
+    together, species, k = probabilities_at(runs, region, points)
+    assert torch.equal(together, (each[0] + each[1]) / 2) and k == 5
+    assert together.shape == (len(points), len(species))
+
+
+def test_rows_by_every_rule_and_truth(runs, world, capsys, tmp_path):
+    truth = world / "truth" / "test_species.csv"
+    main(["evaluate", *map(str, runs), "--truth", str(truth), "--json", str(tmp_path / "e.json")])
+    printed, found = capsys.readouterr().out, json.loads((tmp_path / "e.json").read_text())
+    assert [row["rule"] for row in found["rows"]] == ["top 5", "expected F1"] * 3
+    assert "ensemble of 2" in printed and "f1_macro" in printed
+    # The slow way, from the files alone.
+    answered = tmp_path / "s.csv"
+    main(["predict", str(runs[0]), "--submission", "--out", str(answered)])
+    with open(truth) as file:
+        true: dict[str, set[str]] = {}
+        for row in csv.DictReader(file, delimiter=";"):
+            true.setdefault(row["Id"], set()).add(row["speciesId"])
+    with open(answered) as file:
+        rows = list(csv.DictReader(file))
+    f1 = [
+        2 * len(true[row["Id"]] & set(row["Predicted"].split())) / (5 + len(true[row["Id"]])) for row in rows
+    ]
+    assert found["rows"][0]["f1"] == pytest.approx(np.mean(f1), abs=1e-6)
+    assert all(len(set(row["Predicted"].split())) == 5 for row in rows)
+
+
+def test_predict_points(runs, world, tmp_path, capsys):
+    region = Region.load(world)
+    west, south, east, north = region.bounds
+    points = tmp_path / "points.csv"
+    points.write_text(f"lon,lat\n{(west + east) / 2},{(south + north) / 2}\n")
+    main(["predict", str(runs[1]), "--points", str(points), "--out", str(tmp_path / "p.csv"), "--k", "3"])
+    with open(tmp_path / "p.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["rank"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[0]["probability"]) >= float(rows[2]["probability"])
+    with pytest.raises(SystemExit, match="without a JPEG patch"):
+        main(["predict", str(runs[0]), "--points", str(points), "--out", str(tmp_path / "q.csv")])
+    assert not (tmp_path / "q.csv").exists()
+
+
+def test_several_processes_agree(runs, world, tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    for name, launcher in (
+        ("one", []),
+        ("two", ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]),
+    ):
+        command = [
+            sys.executable,
+            "-m",
+            *launcher,
+            "glczoo",
+            "evaluate",
+            *map(str, runs),
+            "--part",
+            "validation",
+        ]
+        subprocess.run(
+            [*command, "--json", str(tmp_path / name)], check=True, env=environment, capture_output=True
+        )
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one", "two"))
+    assert one["surveys"] == two["surveys"]
+    for first, second in zip(one["rows"], two["rows"], strict=True):
+        assert {k: v for k, v in first.items() if isinstance(v, float)} == pytest.approx(
+            {k: v for k, v in second.items() if isinstance(v, float)}, abs=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / "model.safetensors").write_bytes(b"x" * 50), "the weights cannot be loaded"),
+        (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
+        (lambda run: (run / "config.json").write_text("{}"), "was not trained with glczoo"),
+        (lambda run: (run / "model.safetensors").unlink(), "no finished run"),
+        (lambda run: (run / "species.csv").write_text("class;speciesId;name\n0;1;\n"), "label_names"),
+    ],
+)
+def test_damaged_runs(runs, tmp_path, damage, message):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(runs[0], run)
+    damage(run)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_model(run)
+
+
+def test_band_order_is_compared_by_name(runs, world):
+    region = Region.load(world)
+    region.modalities[0].bands.reverse()
+    with pytest.raises(ValueError, match="channel 0: bio19 instead of bio1"):
+        evaluate(runs[:1], region=region)
+
+
+def test_top_k_of_all_species_is_everything():
+    target = torch.ones(2, 3)
+    assert sample_f1(torch.ones(2, 3, dtype=torch.bool), target).tolist() == [1, 1]

@@ -1,0 +1,329 @@
+"""Training: what the recipes say, exact resume, two processes, and what stands in the way of each."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from glczoo.data.region import Region
+from glczoo.recipe import Recipe, describe, read_recipe
+from glczoo.runs import load_model, read_config
+from glczoo.train import train
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+TINY = ["model=test_fusresnet_glc23", "init=random", "patch_size=16", "data.augment=true"]
+
+
+def small(world: Path, runs: Path, *overrides: str, step: str = "step1") -> list[str]:
+    """Arguments of a run that takes seconds."""
+    return [
+        str(RECIPES / f"{step}.yaml"),
+        f"region={world}",
+        f"runs={runs}",
+        *TINY,
+        "batch_size=16",
+        "epochs=2",
+        "data.pa_fraction=0.5",
+        "log_every=1",
+        "checkpoint_every=1",
+        *overrides,
+    ]
+
+
+def recipe(arguments: list[str]) -> Recipe:
+    return read_recipe(arguments[0], arguments[1:])
+
+
+def environment(threads: int = 1) -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": str(threads), "ACCELERATE_USE_CPU": "true"}
+
+
+def launch(arguments: list[str], processes: int = 1) -> list[str]:
+    if processes == 1:
+        return [sys.executable, "-m", "glczoo.train", *arguments]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={processes}",
+        "-m",
+        "glczoo.train",
+        *arguments,
+    ]
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "step"]
+
+
+def test_table_2_to_the_letter():
+    step1, step2, step3, baseline = (
+        read_recipe(RECIPES / f"{name}.yaml") for name in ("step1", "step2", "step3", "baseline")
+    )
+    for step in (step1, step3):
+        assert (step.loss, step.batch_size, step.epochs, step.optimizer.lr) == ("bce", 128, 30, 1e-3)
+        assert (step.schedule.milestones, step.schedule.gamma) == ([15, 20], 0.1)
+        assert step.data.surveys == ["pa"] and step.data.validation["pa"] == 0.2
+    assert (step2.loss, step2.batch_size, step2.epochs, step2.optimizer.lr) == ("ce", 96, 10, 3e-3)
+    assert step2.schedule.milestones == [] and step2.data.surveys == ["po"]
+    assert step2.data.validation["po"] == 0.02
+    assert (baseline.loss, baseline.batch_size, baseline.epochs, baseline.optimizer.lr) == (
+        "an",
+        96,
+        20,
+        3e-3,
+    )
+    assert baseline.schedule.milestones == [15] and baseline.data.surveys == ["po", "pa"]
+    assert baseline.data.validation == {"po": 0, "pa": 0.2}
+    assert (step1.init, step2.init, step3.init, baseline.init) == ("imagenet", "step1", "step2", "imagenet")
+    assert all(r.optimizer.name == "adam" and r.top_k == 20 for r in (step1, step2, step3, baseline))
+
+
+def test_every_recipe_trains_two_batches(world, tmp_path):
+    recipes = sorted(path for path in RECIPES.glob("**/step*.yaml")) + sorted(
+        RECIPES.glob("**/baseline.yaml")
+    )
+    assert len(recipes) == 8
+    regions = sorted((RECIPES / "regions").glob("*.yaml")) + sorted((RECIPES / "studies").glob("*.yaml"))
+    assert len(list(RECIPES.glob("**/*.yaml"))) == len(recipes) + len(regions), "a recipe that no test trains"
+    for path in recipes:
+        run = train(
+            read_recipe(
+                path,
+                [
+                    f"region={world}",
+                    f"runs={tmp_path / path.parent.name}",
+                    *TINY,
+                    "model_args={}",
+                    "epochs=1",
+                    "batch_size=40",
+                    "data.split=random",
+                    "data.validation={pa: 0.2, po: 0.99}",
+                    "data.pa_fraction=0.8",
+                    "patch_size=8",
+                ],
+            )
+        )
+        assert load_model(run).top_k >= 1, path
+
+
+def test_overrides_and_scientific_numbers():
+    changed = read_recipe(
+        RECIPES / "step3.yaml", ["model=bioresnet50_glc23", "optimizer.lr=5e-4", "ema=0.99"]
+    )
+    assert (changed.model, changed.optimizer.lr, changed.ema) == ("bioresnet50_glc23", 5e-4, 0.99)
+
+
+def test_unknown_keys_are_refused_all_at_once():
+    with pytest.raises(ValueError) as error:
+        read_recipe(
+            RECIPES / "step1.yaml", ["epoch=3", "optimizer.learning=1", "batch_size=many", "loss=bcee"]
+        )
+    text = str(error.value)
+    assert "4 mistake(s)" in text
+    assert "unknown key 'epoch'; did you mean 'epochs'?" in text
+    assert "'optimizer.learning'" in text and "batch_size" in text and "'many'" in text
+    assert "there is no such loss; there are bce, ce, an" in text
+
+
+def test_help_explains_every_key():
+    text = describe()
+    for key in ("optimizer.lr", "schedule.milestones", "data.pa_fraction", "imagenet.how", "keep", "top_k"):
+        assert f"  {key}  (" in text
+    shown = subprocess.run(launch(["--help"]), capture_output=True, text=True, check=True).stdout
+    assert "optimizer.lr" in shown and "key=value" in shown
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["init=step1", "name=step2"], "python -m glczoo.train recipes/step1.yaml"),
+        (["model=nonsense"], "nonsense"),
+        (["model=bioresnet50_glc23", "modalities=[soil]"], "bioclim 19"),
+        (["modalities=[climate]"], r"has no modality \['climate'\]; it has \['bioclim'"),
+        (["data.split=file"], "describes no split from file"),
+        (["data.pa_fraction=0.0001", "data.validation={pa: 0}", "keep=last"], "no training survey is left"),
+        (["keep=best", "data.validation={pa: 0}"], "keep: best needs validation surveys"),
+        (
+            ["imagenet.weights=nowhere.safetensors", "init=imagenet", "imagenet.tag=resnet18.a1_in1k"],
+            "nowhere",
+        ),
+        (["region=nowhere.yaml"], "region nowhere.yaml is neither here nor at"),
+        (["epochs"], "write key=value"),
+    ],
+)
+def test_bad_input_says_what_to_do(world, tmp_path, overrides, message):
+    with pytest.raises((ValueError, FileNotFoundError, RuntimeError), match=message):
+        train(recipe(small(world, tmp_path, *overrides)))
+    assert not list(tmp_path.glob("**/model.safetensors"))
+
+
+def test_the_command_ends_in_one_line(world, tmp_path):
+    done = subprocess.run(
+        launch(small(world, tmp_path, "init=step1", "name=step2")),
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert done.returncode == 1
+    assert "glczoo.train: init: step1 starts from the run" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_three_steps_hand_on_weights_head_and_statistics(world, tmp_path):
+    first = train(recipe(small(world, tmp_path)))
+    second = train(
+        recipe(small(world, tmp_path, "init=step1", "epochs=1", "data.validation={po: 0.9}", step="step2"))
+    )
+    third = train(recipe(small(world, tmp_path, "init=step2", step="step3")))
+    before, after = load_model(first), load_model(third)
+    assert (before.mean, before.std, before.bands) == (after.mean, after.std, after.bands)
+    assert [read_config(run)["glczoo"]["activation"] for run in (first, second, third)] == [
+        "sigmoid",
+        "softmax",
+        "sigmoid",
+    ]
+    # With a vanishing learning rate the next step's weights are the former's, head included.
+    still = train(recipe(small(world, tmp_path, "init=step1", "optimizer.lr=1e-30", "name=still")))
+    old, new = (load_file(run / "model.safetensors") for run in (first, still))
+    trained = [key for key in old if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    assert "fc.weight" in trained and all(torch.equal(old[key], new[key]) for key in trained)
+
+
+def test_the_export_is_what_timm_reads(world, tmp_path):
+    run = train(recipe(small(world, tmp_path, "channels_last=true")))
+    ours = load_model(run)
+    theirs = timm.create_model(f"local-dir:{run}", pretrained=True).eval()
+    x = torch.randn(2, 33, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(ours.model(x), theirs(x))
+    assert len(theirs.pretrained_cfg["mean"]) == 33 and theirs.pretrained_cfg["input_size"] == (33, 16, 16)
+    assert ours.bands == Region.load(world).band_names
+    assert not (run / "checkpoints").exists() and not list(run.glob(".*"))
+    assert train(recipe(small(world, tmp_path, "channels_last=true"))) == run
+
+
+def test_seeded_loss_trace(world, tmp_path):
+    trace = losses(train(recipe(small(world, tmp_path, "precision=no"))))[:4]
+    again = losses(train(recipe(small(world, tmp_path / "again"))))[:4]
+    other = losses(train(recipe(small(world, tmp_path / "other", "seed=1"))))[:4]
+    assert trace == again and trace != other
+    assert trace == pytest.approx(TRACE, abs=1e-4)
+
+
+TRACE = [0.0, 0.0, 0.0, 0.0]
+
+
+def test_options_train(world, tmp_path):
+    run = train(
+        recipe(
+            small(
+                world,
+                tmp_path,
+                "ema=0.5",
+                "optimizer.clip_grad=1.0",
+                "optimizer.accumulate=2",
+                "tensorboard=true",
+                "precision=bf16",
+                "top_k=auto",
+                "keep=last",
+            )
+        )
+    )
+    assert list((run / "tensorboard").iterdir())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    assert [line["epoch"] for line in epochs] == [0, 1] and all(0 <= e["validation_f1"] <= 1 for e in epochs)
+
+
+def test_the_best_epoch_is_kept(world, tmp_path):
+    run = train(recipe(small(world, tmp_path, "epochs=4", "optimizer.lr=0.01")))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    f1 = [line["validation_f1"] for line in lines if line["kind"] == "epoch"]
+    assert read_config(run)["glczoo"]["epoch"] == f1.index(max(f1))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_resume_after_sigkill_equals_the_straight_run(world, tmp_path, processes):
+    arguments = ["epochs=3", "optimizer.accumulate=2", "model_args={drop_rate: 0.2}", "checkpoint_every=1"]
+    straight = small(world, tmp_path / "straight", *arguments)
+    broken = small(world, tmp_path / "broken", *arguments)
+    subprocess.run(launch(straight, processes), check=True, env=environment(), capture_output=True)
+    kills = 0
+    for after in (1, 4):  # once within the first epoch, once later
+        process = subprocess.Popen(
+            launch(broken, processes),
+            env=environment(),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        checkpoints = next_run(tmp_path / "broken") / "checkpoints"
+        while process.poll() is None and not any(
+            int(p.name[5:]) >= after for p in checkpoints.glob("step-*")
+        ):
+            time.sleep(0.01)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills == 2
+    subprocess.run(launch(broken, processes), check=True, env=environment(), capture_output=True)
+    runs = [next_run(tmp_path / name) for name in ("straight", "broken")]
+    one, two = (load_file(run / "model.safetensors") for run in runs)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert losses(runs[0]) == losses(runs[1])
+
+
+def next_run(runs: Path) -> Path:
+    return runs / "virtual" / "test_fusresnet_glc23" / "step1"
+
+
+def test_another_recipe_does_not_continue_a_run(world, tmp_path):
+    arguments = small(world, tmp_path, "epochs=50")
+    process = subprocess.Popen(launch(arguments), env=environment(), stdout=subprocess.DEVNULL)
+    while not list(tmp_path.glob("**/step-*")):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    with pytest.raises(ValueError, match=r"unfinished run of another recipe \(batch_size: 16 → 8"):
+        train(recipe([*arguments, "batch_size=8"]))
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["torch.distributed.run", "--standalone", "--nproc_per_node=2"],
+        [
+            "accelerate.commands.launch",
+            "--multi_gpu",
+            "--num_processes=2",
+            "--num_machines=1",
+            "--mixed_precision=no",
+            "--dynamo_backend=no",
+        ],
+    ],
+)
+def test_two_processes_train_and_steps_fall_at_their_epochs(world, tmp_path, launcher):
+    arguments = small(
+        world, tmp_path, "epochs=4", "schedule.milestones=[1, 3]", "batch_size=8", "optimizer.lr=1e-3"
+    )
+    subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", "glczoo.train", *arguments],
+        check=True,
+        env=environment(),
+        capture_output=True,
+    )
+    lines = [json.loads(line) for line in (next_run(tmp_path) / "metrics.jsonl").read_text().splitlines()]
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    assert [line["lr"] for line in epochs] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5])
+    assert load_model(next_run(tmp_path)).bands
