@@ -86,8 +86,7 @@ def test_gradients_reach_every_parameter(name: str):
     # zero_init_last gates the residual paths at the start, whose gradients are then exactly zero
     model = make(name, zero_init_last=False).train()
     model(batch(model, num=4)).square().sum().backward()
-    dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert dead == []
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 def test_pool_of_concatenated_maps_is_concatenation_of_pooled_maps():
@@ -104,9 +103,7 @@ def test_round_trip_is_exact(name: str, tmp_path: Path):
     model = make(name)
     save_for_hf(model, tmp_path, safe_serialization=True)
     loaded = make(f"local-dir:{tmp_path}", pretrained=True)
-    first = "branches.bioclim.conv1.0.weight"  # the tensor that timm once re-initialised
-    assert torch.equal(states(loaded)[first], states(model)[first])
-    assert differing(states(loaded), states(model)) == set()
+    assert differing(states(loaded), states(model)) == set()  # timm once re-initialised reloaded stems
     x = batch(model)
     assert torch.equal(loaded(x), model(x))
 
@@ -186,14 +183,9 @@ def test_statistics_and_patch_size_of_a_region_travel_with_the_model(tmp_path: P
 
 
 BAD_BRANCHES = [{}, {"a.b": 3}, {"type": 3}, {"soil": 0}, {"soil": "9"}, [("a", 1), ("a", 2)]]
-
-
 CHANNELS = "the branches take 33 channels, in this order: bioclim 19, soil 9, satellite 5"
 BAD_KWARGS = [(dict(branches=bad), "branches must map distinct names") for bad in BAD_BRANCHES]
-BAD_KWARGS += [
-    (dict(stem_stride=3), "must be 1, 2 or 4, got 3"),
-    (dict(in_chans=34), f"in_chans is 34, but {CHANNELS}"),
-]
+BAD_KWARGS += [(dict(stem_stride=3), "must be 1, 2 or 4"), (dict(in_chans=34), "is 34, but " + CHANNELS)]
 
 
 @pytest.mark.parametrize(("kwargs", "text"), BAD_KWARGS)
