@@ -114,6 +114,11 @@ class Recipe(Strict):
     tensorboard: bool = Field(default=False, description="also write TensorBoard events into the run")
     runs: str = Field(default="runs", description="folder of all runs")
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, precision: object) -> object:
+        return "no" if precision is False else precision  # YAML reads a bare `no` as false
+
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, loss: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from timm.optim import create_optimizer_v2
@@ -36,7 +37,7 @@ from glczoo.start import starting_model, starting_surveys, visible_modalities
 __all__ = ["train"]
 
 
-def train(recipe: Recipe, accelerator: Accelerator | None = None) -> Path:
+def train(recipe: Recipe) -> Path:
     """Execute a recipe and return its run, a folder (see `runs.py`).
 
     Raises:
@@ -44,11 +45,11 @@ def train(recipe: Recipe, accelerator: Accelerator | None = None) -> Path:
         ValueError: the recipe, the data and the model do not fit each other, or the run's folder holds a run
             of another recipe.
     """
-    accelerator = accelerator or Accelerator(
+    AcceleratorState._reset_state()  # a study trains several recipes in a process, each with its precision
+    accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
         mixed_precision=recipe.precision,
         gradient_accumulation_steps=recipe.optimizer.accumulate,
-        step_scheduler_with_optimizer=False,
     )
     region = Region.load(recipe.region)
     run = recipe.run_folder(region)

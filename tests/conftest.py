@@ -13,6 +13,7 @@ import yaml
 from torchvision.io import write_jpeg
 
 from glczoo.data.region import Region
+from glczoo.data.virtual import make_virtual
 
 ROWS, COLS, CELL, WEST, NORTH = 14, 20, 0.01, 5.0, 45.0
 """The grid of the address region: cell (row, col) has its centre at `place(row, col)`."""
@@ -179,3 +180,11 @@ def _write_tables(folder: Path) -> None:
 @pytest.fixture
 def address_region(tmp_path: Path) -> Region:
     return write_address_region(tmp_path / "address")
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual region in the complete GLC23 layout, small enough for a test that trains on it."""
+    folder = tmp_path_factory.mktemp("virtual") / "region"
+    make_virtual(folder, species=24, po=400, pa=120, test=40, size=64, patch_size=16, seed=1, progress=False)
+    return folder

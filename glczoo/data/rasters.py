@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import rasterio.warp
+from rasterio._err import CPLE_BaseError  # what warp.transform raises; rasterio.errors does not export it
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 from tqdm import tqdm
@@ -66,11 +67,14 @@ class RasterStack:
         """Cells of points in degrees, int32[N] each; may lie outside of the grid (see `outside`)."""
         x, y = lon, lat
         if self.crs != "EPSG:4326":
-            x, y = (np.asarray(v) for v in rasterio.warp.transform("EPSG:4326", self.crs, lon, lat))
-        col, row = ~self.transform * (x, y)
-        limit = np.iinfo(np.int32).max  # a point that has no place in a projection comes back as infinity
+            x, y = _project(self.crs, lon, lat)
+        to_cell = ~self.transform
+        with np.errstate(invalid="ignore"):  # a point that has no place in the projection is infinitely far
+            col = to_cell.a * x + to_cell.b * y + to_cell.c
+            row = to_cell.d * x + to_cell.e * y + to_cell.f
+        limit = np.iinfo(np.int32).max
         return tuple(
-            np.floor(np.nan_to_num(v, posinf=limit, neginf=-limit)).astype(np.int32) for v in (row, col)
+            np.floor(np.nan_to_num(v, nan=limit).clip(-limit, limit)).astype(np.int32) for v in (row, col)
         )
 
     def outside(self, row: np.ndarray, col: np.ndarray) -> np.ndarray:
@@ -128,6 +132,22 @@ def open_stacks(bands: Sequence[tuple[Band, Path]], patch_size: int) -> list[Ras
             )
         )
     return stacks
+
+
+def _project(crs: str, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """x[N], y[N] of points in degrees; infinite for a point that has no place in the projection.
+
+    One such point makes the whole call of GDAL fail: halves are tried until it is alone.
+    """
+    try:
+        x, y = rasterio.warp.transform("EPSG:4326", crs, lon, lat)
+        return np.asarray(x), np.asarray(y)
+    except CPLE_BaseError:
+        if len(lon) == 1:
+            return np.array([np.inf]), np.array([np.inf])
+        half = len(lon) // 2
+        parts = [_project(crs, lon[part], lat[part]) for part in (slice(half), slice(half, None))]
+        return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
 
 
 def _open(path: Path) -> rasterio.DatasetReader:

@@ -263,7 +263,7 @@ class _Landscape:
 
     def fine_light(self, row: int, col: int) -> np.ndarray:
         """The part of light that no raster knows, float32[128, 128]; the pixel itself is at [64, 64]."""
-        return sum(_window(tile, row, col) for tile in self.tiles)
+        return _window(self.tiles[0], row, col) + _window(self.tiles[1], row, col)
 
     def even_places(self, num: int, rng: np.random.Generator) -> np.ndarray:
         """Places spread evenly, lonlat[num, 2], by an additive recurrence (Roberts 2018)."""
@@ -341,22 +341,23 @@ class _Landscape:
 
 
 class _Flora:
-    """Species with Gaussian niches: optimum[K, A], tolerance[K, A], peak[K] (the greatest probability)."""
+    """Species with Gaussian logit niches (ter Braak & Looman 1986): odds[K] at optimum[K, A], tolerance[K, A]."""
 
     def __init__(self, num: int, land: _Landscape, rng: np.random.Generator) -> None:
         self.ids = np.arange(1, num + 1)
         self.ids[num // 2 :] += 1  # the real list has a gap too: a class is not its id less one
-        self.optimum = rng.normal(0, 1.1, (num, len(AXES)))
-        self.tolerance = np.exp(rng.normal(0.5, 0.5, (num, len(AXES))))
-        self.tolerance[rng.random(num) < 0.15] *= 2  # generalists
+        self.optimum = rng.normal(0, 1, (num, len(AXES)))
+        choosy = rng.normal(0, 0.7, (num, len(AXES)))  # on some axes more than on others
+        choosy -= choosy.mean(axis=1, keepdims=True)
+        self.tolerance = np.exp(rng.normal(-0.1, 0.25, (num, 1)) - choosy)  # specialists to generalists
+        self.tolerance[:, -1] *= 0.6  # so that what only the satellite sees matters
         self.detectability = np.exp(rng.normal(0, 1.2, num))
         self.detectability /= self.detectability.max()
         wanted = 13 if num >= 100 else max(num / 8, 1.05)
-        commonness, z = np.exp(rng.normal(0, 1.5, num)), land.at(land.even_places(1000, rng))
+        commonness, z = np.exp(rng.normal(0, 1.2, num)), land.at(land.even_places(1000, rng))
         low, high = -15.0, 15.0
-        for _ in range(50):  # bisection for the factor that gives surveys their size
-            odds = commonness * np.exp((low + high) / 2)
-            self.peak = odds / (1 + odds)
+        for _ in range(40):  # bisection for the factor that gives surveys their size
+            self.odds = commonness * np.exp((low + high) / 2)
             too_many = self.probability(z).sum(axis=1).mean() > wanted
             low, high = (low, (low + high) / 2) if too_many else ((low + high) / 2, high)
 
@@ -393,10 +394,12 @@ class _Flora:
         distance = np.zeros((len(z), len(self.ids)))
         for axis in range(len(AXES)):
             distance += ((z[:, axis, None] - self.optimum[:, axis]) / self.tolerance[:, axis]) ** 2
-        return (self.peak * np.exp(-0.5 * distance)).clip(1e-9, 1 - 1e-9)
+        odds = self.odds * np.exp(-0.5 * distance)
+        return (odds / (1 + odds)).clip(1e-9, 1 - 1e-9)
 
     def write(self, path: Path) -> None:
-        table = {"speciesId": self.ids, "max_probability": self.peak, "detectability": self.detectability}
+        peak = self.odds / (1 + self.odds)
+        table = {"speciesId": self.ids, "max_probability": peak, "detectability": self.detectability}
         table |= {f"optimum_{axis}": self.optimum[:, a] for a, axis in enumerate(AXES)}
         table |= {f"tolerance_{axis}": self.tolerance[:, a] for a, axis in enumerate(AXES)}
         _write_table(path, ";".join(table), table)
