@@ -1,7 +1,7 @@
 """What a step starts from: its surveys, what its model sees, and the weights before the first batch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 from safetensors.torch import load_file
@@ -20,11 +20,14 @@ __all__ = ["starting_model", "starting_surveys", "visible_modalities"]
 _PAPER_WEIGHTS = {"resnet34": "resnet34.tv_in1k", "resnet50": "resnet50.tv_in1k"}
 
 
-def starting_surveys(recipe: Recipe, region: Region) -> tuple[SpeciesIndex, Surveys, Surveys, Surveys]:
-    """The vocabulary; surveys to train on; to validate on; and PA surveys to choose the set size by."""
+def starting_surveys(recipe: Recipe, region: Region) -> tuple[SpeciesIndex, Surveys, Surveys, Surveys | None]:
+    """The vocabulary; surveys to train on; to validate on; PA surveys to choose the set size by, or None."""
     vocabulary, data = read_species(region), recipe.data
+    tables = list(data.surveys)
+    if recipe.top_k == "auto":
+        tables.append("pa")
     parts = {}
-    for table in dict.fromkeys([*data.surveys, "pa"]):
+    for table in dict.fromkeys(tables):
         parts[table] = split_surveys(
             region,
             read_surveys(region, table, vocabulary),
@@ -35,8 +38,10 @@ def starting_surveys(recipe: Recipe, region: Region) -> tuple[SpeciesIndex, Surv
         )
     training = Surveys.concatenate([parts[table].train for table in data.surveys])
     validation = Surveys.concatenate([parts[table].validation for table in data.surveys])
-    pa = parts["pa"]
-    return vocabulary, training, validation, pa.validation if len(pa.validation) else pa.train
+    choosing = None
+    if recipe.top_k == "auto":
+        choosing = parts["pa"].validation if len(parts["pa"].validation) else parts["pa"].train
+    return vocabulary, training, validation, choosing
 
 
 def visible_modalities(recipe: Recipe, region: Region) -> list[str] | None:

@@ -62,10 +62,10 @@ def train(recipe: Recipe) -> Path:
     with accelerator.main_process_first():  # one process builds the raster stacks, the others find them built
         source = PatchSource(region, visible_modalities(recipe, region), recipe.patch_size)
     drop = recipe.data.incomplete == "drop"
-    training, validation, choosing = (
-        surveys.subset(source.complete(surveys, f"{what} surveys", drop))
-        for surveys, what in ((training, "training"), (validation, "validation"), (choosing, "PA"))
-    )
+    training = training.subset(source.complete(training, "training surveys", drop))
+    validation = validation.subset(source.complete(validation, "validation surveys", drop))
+    if choosing is not None:
+        choosing = choosing.subset(source.complete(choosing, "PA surveys that choose the set size", drop))
     if not len(training):
         raise ValueError(
             f"no training survey is left of {recipe.data.surveys}; is data.pa_fraction too small?"
@@ -160,7 +160,7 @@ def train(recipe: Recipe) -> Path:
     if recipe.keep == "best":
         final.load_state_dict(load_file(run / "best.safetensors"))
     chosen_k = recipe.top_k
-    if chosen_k == "auto":
+    if choosing is not None:
         pa_build = PatchBuilder(source, choosing, statistics.mean, statistics.std, accelerator.device)
         pa_loader = accelerator.prepare(make_loader(source, choosing, recipe.batch_size))
         probabilities = score(accelerator, final, pa_build, pa_loader, activation)

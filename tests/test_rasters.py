@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.warp
-from conftest import CELL, COLS, FLOAT_NODATA, NORTH, ROWS, WEST, addresses, place, write_raster
+from conftest import COLS, FLOAT_NODATA, ROWS, addresses, place, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.windows import Window
 
+import glczoo
 from glczoo.data.patches import PatchSource
 from glczoo.data.rasters import RasterStack, open_stacks
 from glczoo.data.region import Band, Region
@@ -46,6 +47,8 @@ def oracle(path: Path, index: int, lon: float, lat: float, size: int, sentinel: 
         return np.where(np.isclose(values.astype(float), source.nodata), sentinel, values)
 
 
+# rasterio's own boundless read multiplies affine matrices in the way that affine 3 wants to end.
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 @pytest.mark.parametrize("size", [1, 4, 5, 6])
 @pytest.mark.parametrize("name", ["pair", "plain", "shifted", "holes", "real", "metres"])
 def test_gather_equals_windowed_reads(address_region: Region, name: str, size: int) -> None:
@@ -67,15 +70,15 @@ def test_gather_equals_windowed_reads(address_region: Region, name: str, size: i
 
 
 def test_centre_is_the_cell_of_the_point(address_region: Region) -> None:
+    expected = {"first": 7011, "second": 7111, "plain": 7211, "shifted": 6310, "holes": 7411, "real": 7511}
+    found = {}
     for stack in PatchSource(address_region).stacks:
         row, col = stack.locate(*(np.array([v]) for v in place(7, 11)))
         for size in (1, 5, 6):
-            centre = gathered(stack, row, col, size)[0, size // 2, size // 2] % 100000
-            for band, value in zip(stack.bands, centre, strict=True):
-                offset = {"first": 0, "second": 100, "plain": 200, "shifted": 300 - 1001}
-                offset |= {"holes": 400, "real": 500, "metres": 600}
-                expected = 1000 * row[0] + col[0] + offset[band] if band == "metres" else 7011 + offset[band]
-                assert value == expected, band
+            centre = gathered(stack, row, col, size)[0, size // 2, size // 2]
+            found |= dict(zip(stack.bands, centre.tolist(), strict=True))
+            assert found.pop("metres", 0) == (1000 * row + col + 600 if "metres" in stack.bands else 0)
+    assert found == expected
 
 
 def test_points_on_cell_borders_belong_to_the_cell_south_east_of_them(tmp_path: Path) -> None:
@@ -230,8 +233,10 @@ def test_a_damaged_cache_file_is_named(tmp_path: Path, cache: Path) -> None:
 
 
 _BUILD_AT_ONCE = """
-import os, sys, time
+import os, sys, time, types
 from pathlib import Path
+package = sys.modules["glczoo"] = types.ModuleType("glczoo")  # leaves out the seconds that torch takes
+package.__path__ = [sys.argv[4]]
 from glczoo.data import rasters
 from glczoo.data.region import Band
 path, mine, other = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
@@ -253,9 +258,12 @@ print(int(stack.values.astype(int).sum()))
 def test_two_processes_may_build_at_once(tmp_path: Path, cache: Path) -> None:
     path = write_raster(tmp_path / "a.tif", [addresses(50, 60, 0, "int32")])
     marks = [str(tmp_path / "one"), str(tmp_path / "two")]
+    package = str(Path(glczoo.__file__).parent)
     builders = [
         subprocess.Popen(
-            [sys.executable, "-c", _BUILD_AT_ONCE, str(path), *order], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _BUILD_AT_ONCE, str(path), *order, package],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for order in (marks, marks[::-1])
     ]
@@ -297,10 +305,8 @@ def test_a_truncated_raster_leaves_nothing_half_built(tmp_path: Path, cache: Pat
 
 def test_a_band_without_any_data(tmp_path: Path, cache: Path) -> None:
     path = write_raster(tmp_path / "a.tif", [np.full((3, 3), -9999, "int16")], nodata=-9999)
-    with pytest.raises(ValueError, match=r"no cell of these bands has data: band \(.*a\.tif\); is the nodata"):
+    with pytest.raises(
+        ValueError, match=r"no cell of these bands has data: band \(.*a\.tif\); is the nodata"
+    ):
         opened(path)
     assert list(cache.iterdir()) == []
-
-
-def test_constants_of_the_grid_agree_with_its_places() -> None:
-    assert place(0, 0) == (WEST + CELL / 2, NORTH - CELL / 2)
