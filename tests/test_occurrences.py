@@ -221,8 +221,8 @@ def rows(*places: str) -> str:
         (rows("5;45;12;1;9", "5;95;12;2;9", "181;45;7;3;9"), r"2 of 3 rows have no lon in .* the first at "
          r"line\(s\) \[3, 4\]"),
         (rows("5;45;12;1;9", ";45;12;2;9", "5;x;12;3;9"), r"2 of 3 rows have no lon .* line\(s\) \[3, 4\]"),
-        (rows("5;45;12;1;9", "5;45.1;7;1;9"), r"1 surveys \(patchID, dayOfYear\) have more than one place, the"
-         r" first at line\(s\) \[3\]"),
+        (rows("5;45;12;1;9", "5;45.1;7;1;9"), r"1 surveys \(patchID, dayOfYear\) have more than one place, "
+         r"the first at line\(s\) \[3\]"),
         (rows("5;45;12;1;9", "5;45;13;2;9"), r"1 species of 1 rows are not in the vocabulary of 4 species"),
         (rows("5;45;12.5;1;9"), r"1 values of speciesId are not whole numbers, the first at line\(s\) \[2\]"),
         (rows("5;45;12;abc;9"), r"1 values of patchID are not whole numbers"),

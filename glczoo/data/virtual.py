@@ -7,8 +7,9 @@ species have their niches in them. Rasters and JPEG patches are noisy functions 
 over hundreds of metres: of all data only the satellite patch shows it well. Surveys are independent Bernoulli
 draws at evenly spread places; presence-only records come from where people are, of species that people like.
 
-Reading order: `make_virtual`, `_make` (what is drawn), `_Landscape`, `_Flora`, then one writer for each kind of
-file. Writes tables without pandas, which belongs to the module that reads them.
+Reading order: `make_virtual`, `_make` (what is drawn), `_Landscape`, `_Flora`, then a writer for each kind of
+file. Long for one file, because a world and the files it is written to are of no use to anyone else. Tables
+are written without pandas, which belongs to the module that reads them.
 """
 
 import csv
@@ -560,7 +561,9 @@ def _region_yaml(given: Mapping[str, int]) -> str:
         bounds=[round(degree, 6) for degree in (_WEST, _NORTH - extent, _WEST + extent, _NORTH)],
         climate_bands="\n".join(climate),
         soil_bands="\n".join(soil),
-        **(files | tables | given),
+        **files,
+        **tables,
+        **given,
     )
 
 
