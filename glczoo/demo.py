@@ -99,7 +99,7 @@ def demo(out: Path, seed: int = 0) -> Path:
     Raises:
         FileExistsError: the folder holds something else than a demo of this seed.
     """
-    # Models this small gain little from a second thread, and lose tenfold when another program wants the core.
+    # Models this small gain little by a second thread, and lose tenfold when its core is wanted elsewhere.
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     seconds = dict(_SECONDS)

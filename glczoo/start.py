@@ -1,7 +1,7 @@
 """What a step starts from: its surveys, what its model sees, and the weights before the first batch."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import timm
 from safetensors.torch import load_file

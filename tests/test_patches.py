@@ -146,11 +146,11 @@ def test_statistics_equal_brute_force_over_all_patches(
 def test_statistics_without_any_cell_to_fill(address_region: Region) -> None:
     source, points = PatchSource(address_region, ["base"]), at((7, 10), (7, 10), (6, 9), (9, 12))
     found = source.statistics(points)
-    raw = np.stack([pixels(address_region, band, "raster", 0, *place(6, 9)) for band, _ in zip(
-        [b for b, _ in address_region.bands()], range(3), strict=False)])  # fmt: skip
+    bands = [band for band, modality in address_region.bands() if modality.name == "base"]
+    raw = np.stack([pixels(address_region, band, "raster", 0, *place(6, 9)) for band in bands])
     assert found.filled == [0, 0, 0]
-    offsets = [1001, 1001, 0, 3003]  # from the third point
-    every = np.concatenate([raw.reshape(3, -1) + offset for offset in offsets], 1)
+    # An address grows by 1001 from a cell to the one south-east of it.
+    every = np.concatenate([raw.reshape(3, -1) + 1001 * steps for steps in (1, 1, 0, 3)], 1)
     np.testing.assert_allclose(found.mean, every.mean(1), rtol=1e-9)
     np.testing.assert_allclose(found.std, every.std(1), rtol=1e-9)
 

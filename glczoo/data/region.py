@@ -100,8 +100,9 @@ class Region(Strict):
     name: str
     description: str = ""
     licence: str = Field(default="", description="terms of the data, repeated on model cards")
-    root: str = Field(
-        default=".", description="folder of the data, relative to this file; GLCZOO_DATA overrides it"
+    root: str | None = Field(
+        default=None,
+        description="folder of the data, relative to this file; null: GLCZOO_DATA, else this file's folder",
     )
     bounds: tuple[float, float, float, float] | None = Field(
         default=None, description="west, south, east, north in degrees: where records may lie"
@@ -142,9 +143,10 @@ class Region(Strict):
 
     @property
     def root_path(self) -> Path:
-        """The folder of the data: `GLCZOO_DATA` if set, else `root` beside the file."""
-        override = os.environ.get("GLCZOO_DATA")
-        return Path(override) if override else self._folder / self.root
+        """The folder of the data. A region that names its root keeps it whatever GLCZOO_DATA says."""
+        if self.root is None and "GLCZOO_DATA" in os.environ:
+            return Path(os.environ["GLCZOO_DATA"])
+        return self._folder / (self.root or ".")
 
     @property
     def band_names(self) -> list[str]:
@@ -188,8 +190,8 @@ class Region(Strict):
         root = self.root_path
         if not root.is_dir():
             raise FileNotFoundError(
-                f"region {self.name}: the data folder {root} does not exist; put the data there, or set "
-                "GLCZOO_DATA to the folder that holds it"
+                f"region {self.name}: the data folder {root} does not exist; put the data there, or name "
+                "the folder that holds it: `root` in region.yaml, or GLCZOO_DATA where there is no root"
             )
         for spelling in spellings:
             found = _find_ignoring_case(root, Path(spelling).parts)

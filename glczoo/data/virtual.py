@@ -134,7 +134,8 @@ def make_virtual(
 
     The same arguments give the same bytes. `truth/` holds
 
-    - `responses.csv`: speciesId;max_probability;detectability; then optimum_AXIS and tolerance_AXIS;
+    - `responses.csv`: speciesId;max_probability;detectability; then optimum_AXIS and tolerance_AXIS. The odds
+      of a species are max / (1 - max) * exp(-½ Σ ((z - optimum) / tolerance)²);
     - `probabilities.npz`: species_ids[K] and, for X in pa, test and grid, X[N, K] and X_axes[N, A], float32.
       Rows of pa are the surveys in order of first appearance, those of test and grid the rows of their
       tables. Surveys find at least one species, and these are the probabilities given that;
@@ -164,10 +165,10 @@ def make_virtual(
     wrong = [f"{k} = {given[k]}, not in [{a}, {b}]" for k, (a, b) in limits.items() if not a <= given[k] <= b]
     if wrong:
         raise ValueError(f"no such virtual region: {'; '.join(wrong)} (po holds a record of every species)")
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
-    partial = folder.resolve().with_name(f".{folder.resolve().name}-{os.getpid()}")  # renamed when whole
+    partial = folder.with_name(f".{folder.name}-{os.getpid()}")  # renamed when whole
     partial.mkdir(parents=True)
     try:
         made = _make(partial, given, progress)

@@ -1,0 +1,55 @@
+"""The demo and the README's first snippet, as a newcomer meets them."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from glczoo import demo as demo_module
+from glczoo.demo import demo
+from glczoo.study import read_study
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_demo_makes_everything_it_names_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    small = {"species": 20, "po": 200, "pa": 60, "test": 30, "size": 64, "grid": 6, "patch_size": 16}
+    short = {name: told | {"epochs": 1} for name, told in demo_module._RECIPES.items()}
+    monkeypatch.setattr(demo_module, "_WORLD", small)
+    monkeypatch.setattr(demo_module, "_RECIPES", short)
+    report = demo(tmp_path / "demo", seed=3).read_text()
+    for row in ("baseline, bioclim", "1, fused", "1+2, fused", "1+2+3, bioclim", "ensemble of the two"):
+        assert f"| {row}" in report
+    assert re.search(r"three steps beat step 1 \| 0\.\d{3} → 0\.\d{3} \| (yes|NO)", report)
+    assert imread(tmp_path / "demo" / "demo.png").shape[0] > 500
+    with open(tmp_path / "demo" / "submission.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 30 and list(rows[0]) == ["Id", "Predicted"]
+    capsys.readouterr()
+    demo(tmp_path / "demo", seed=3)
+    printed = capsys.readouterr().out
+    assert printed.count("is finished already") == 7 and "epoch 1/1" not in printed
+
+
+def test_studies_are_whole():
+    studies = sorted((ROOT / "recipes" / "studies").glob("*.yaml"))
+    assert len(studies) == 1
+    for path in studies:
+        for plan in read_study(path).runs.values():
+            assert (path.parent / plan.recipe).is_file()
+
+
+def test_a_study_that_names_no_such_run(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("name: s\nruns: {a: {recipe: r.yaml}}\nrows: {one: [a, b]}\n")
+    with pytest.raises(ValueError, match=r"rows name the runs \['b'\], there are \['a'\]"):
+        read_study(path)
+
+
+def test_the_readme_snippet_prints_what_it_says(capsys):
+    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert snippet is not None
+    exec(compile(snippet.group(1), "README.md", "exec"), {})
+    assert "torch.Size([1, 20])" in capsys.readouterr().out
