@@ -20,9 +20,9 @@ from torch import nn
 from torch.utils.data import Sampler
 
 from glczoo.recipe import Recipe, read_run_recipe, write_run_recipe
-from glczoo.runs import read_metrics
+from glczoo.runs import is_finished, read_metrics
 
-__all__ = ["EpochSampler", "Progress", "Record"]
+__all__ = ["EpochSampler", "Progress", "Record", "refuse_other_recipe"]
 
 
 class EpochSampler(Sampler[int]):
@@ -73,28 +73,35 @@ class Progress:
         self.__dict__.update(state)
 
 
+def refuse_other_recipe(run: Path, recipe: Recipe, processes: int) -> None:
+    """A folder holds one run.
+
+    Raises:
+        ValueError: it holds a run of another recipe, or an unfinished one of another number of processes.
+    """
+    if not (run / "recipe.yaml").exists():
+        return
+    before, before_processes = read_run_recipe(run)
+    old, new = (
+        {**told.model_dump(exclude={"runs"}), "region": Path(told.region).resolve(), "processes": number}
+        for told, number in ((before, before_processes), (recipe, processes))
+    )
+    if is_finished(run):
+        old["processes"] = processes
+    changes = ", ".join(f"{key}: {old[key]} → {new[key]}" for key in new if old[key] != new[key])
+    if changes:
+        raise ValueError(
+            f"{run} holds {'a' if is_finished(run) else 'an unfinished'} run of another recipe ({changes}); "
+            "give the same values, delete the folder, or choose another name=…"
+        )
+
+
 class Record:
     """What a run leaves in its folder while it trains. Written beside and renamed, by the main process."""
 
     def __init__(self, run: Path, recipe: Recipe, accelerator: Accelerator) -> None:
-        """Start or find the folder.
-
-        Raises:
-            ValueError: the folder holds a run of another recipe, or of another number of processes.
-        """
+        """Start or find the folder."""
         self._run, self._accelerator, self._checkpoints = run, accelerator, run / "checkpoints"
-        if (run / "recipe.yaml").exists():
-            before, processes = read_run_recipe(run)
-            old, new = (
-                {**r.model_dump(), "processes": n}
-                for r, n in ((before, processes), (recipe, accelerator.num_processes))
-            )
-            changes = ", ".join(f"{key}: {old[key]} → {new[key]}" for key in new if old[key] != new[key])
-            if changes:
-                raise ValueError(
-                    f"{run} holds an unfinished run of another recipe ({changes}); give the same values to "
-                    "continue it, delete the folder, or choose another name=…"
-                )
         accelerator.wait_for_everyone()
         self._events = None
         if accelerator.is_main_process:
@@ -110,7 +117,13 @@ class Record:
         """Load the newest whole checkpoint, if there is one, and forget what was logged after it."""
         saved = sorted(self._checkpoints.glob("step-*"), key=lambda path: int(path.name[5:]))
         if saved:
-            self._accelerator.load_state(str(saved[-1]))
+            try:
+                self._accelerator.load_state(str(saved[-1]))
+            except Exception as error:  # torch, safetensors and pickle each have their own
+                raise ValueError(
+                    f"the checkpoint {saved[-1]} is damaged ({error}); delete it and give the same command "
+                    f"again: training goes on from {saved[-2] if len(saved) > 1 else 'the start'}"
+                ) from error
         if self._accelerator.is_main_process:
             kept = [
                 line
@@ -148,14 +161,12 @@ class Record:
                 shutil.rmtree(old)
         self._accelerator.wait_for_everyone()
 
-    def save_best(self, model: nn.Module) -> None:
-        """Keep the weights of the best epoch until the end of the run."""
+    def save_weights(self, model: nn.Module, name: str) -> None:
+        """Write RUN/NAME.safetensors: the best epoch's weights so far, or the last."""
         if self._accelerator.is_main_process:
-            save_file(
-                {key: value.contiguous() for key, value in model.state_dict().items()},
-                self._run / ".best.safetensors",
-            )
-            os.replace(self._run / ".best.safetensors", self._run / "best.safetensors")
+            weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+            save_file(weights, self._run / f".{name}.safetensors")
+            os.replace(self._run / f".{name}.safetensors", self._run / f"{name}.safetensors")
         self._accelerator.wait_for_everyone()
 
 

@@ -1,8 +1,9 @@
 """A run's folder, and models that come out of it.
 
-RUN/recipe.yaml (resolved) · metrics.jsonl · species.csv · checkpoints/ · model.safetensors + config.json: the
-export, which `timm.create_model("local-dir:RUN", pretrained=True)` reads. What timm does not know stands in
-config.json under `glczoo`: bands in order, patch size, activation, set size.
+RUN/recipe.yaml (resolved) · metrics.jsonl · species.csv · checkpoints/ while it trains · last.safetensors
+where the result is the best epoch · model.safetensors + config.json: the export, which
+`timm.create_model("local-dir:RUN", pretrained=True)` reads. What timm does not know stands in config.json
+under `glczoo`: bands in order, patch size, activation, set size.
 """
 
 import json

@@ -30,7 +30,7 @@ from glczoo.decoding import best_k, top_k
 from glczoo.losses import ACTIVATION, LOSSES
 from glczoo.metrics import sample_f1
 from glczoo.recipe import Recipe, describe, read_recipe
-from glczoo.resume import EpochSampler, Progress, Record
+from glczoo.resume import EpochSampler, Progress, Record, refuse_other_recipe
 from glczoo.runs import export_model, is_finished, make_loader, score
 from glczoo.start import starting_model, starting_surveys, visible_modalities
 
@@ -53,6 +53,7 @@ def train(recipe: Recipe) -> Path:
     )
     region = Region.load(recipe.region)
     run = recipe.run_folder(region)
+    refuse_other_recipe(run, recipe, accelerator.num_processes)
     if is_finished(run):
         accelerator.print(f"{run} is finished already; delete it to train again, or give it another name=…")
         return run
@@ -134,9 +135,7 @@ def train(recipe: Recipe) -> Path:
         result = average.module if average else accelerator.unwrap_model(model)
         f1 = None
         if len(validation):
-            probabilities = score(
-                accelerator, average.module if average else model, eval_build, eval_loader, activation
-            )
+            probabilities = score(accelerator, result, eval_build, eval_loader, activation)
             f1 = _validation_f1(recipe, probabilities, validation)
         mean_loss = (
             accelerator.gather(torch.tensor([progress.mean_loss], device=accelerator.device)).mean().item()
@@ -152,12 +151,13 @@ def train(recipe: Recipe) -> Path:
         )
         if recipe.keep == "best" and f1 is not None and f1 > progress.best:
             progress.best, progress.best_epoch = f1, epoch
-            record.save_best(result)
+            record.save_weights(result, "best")
         progress.next_epoch()
         record.checkpoint(progress)
 
-    final = accelerator.unwrap_model(average.module if average else model)
+    final = average.module if average else accelerator.unwrap_model(model)
     if recipe.keep == "best":
+        record.save_weights(final, "last")
         final.load_state_dict(load_file(run / "best.safetensors"))
     chosen_k = recipe.top_k
     if choosing is not None:

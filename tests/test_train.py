@@ -210,6 +210,8 @@ def test_the_export_is_what_timm_reads(world, tmp_path):
     assert ours.bands == Region.load(world).band_names
     assert not (run / "checkpoints").exists() and not list(run.glob(".*"))
     assert train(recipe(small(world, tmp_path, "channels_last=true"))) == run
+    with pytest.raises(ValueError, match=r"a run of another recipe \(epochs: 2 → 3\)"):
+        train(recipe(small(world, tmp_path, "channels_last=true", "epochs=3")))
 
 
 def test_seeded_loss_trace(world, tmp_path):
@@ -250,6 +252,8 @@ def test_the_best_epoch_is_kept(world, tmp_path):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     f1 = [line["validation_f1"] for line in lines if line["kind"] == "epoch"]
     assert read_config(run)["glczoo"]["epoch"] == f1.index(max(f1))
+    best, last = (load_file(run / f"{name}.safetensors") for name in ("model", "last"))
+    assert any(not torch.equal(best[key], last[key]) for key in best) == (f1.index(max(f1)) < 3)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -295,8 +299,12 @@ def test_another_recipe_does_not_continue_a_run(world, tmp_path):
         time.sleep(0.01)
     process.kill()
     process.wait()
-    with pytest.raises(ValueError, match=r"unfinished run of another recipe \(batch_size: 16 → 8"):
+    with pytest.raises(ValueError, match=r"an unfinished run of another recipe \(batch_size: 16 → 8"):
         train(recipe([*arguments, "batch_size=8"]))
+    newest = max(tmp_path.glob("**/step-*"), key=lambda path: int(path.name[5:]))
+    (newest / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(ValueError, match=rf"the checkpoint .*{newest.name} is damaged .* delete it"):
+        train(recipe(arguments))
 
 
 @pytest.mark.parametrize(
