@@ -141,7 +141,12 @@ def _make_virtual(given: argparse.Namespace) -> None:
     from glczoo.data.virtual import make_virtual
 
     keys = ("species", "po", "pa", "test", "size", "grid", "patch_size", "seed")
-    print(make_virtual(given.folder, **{key: getattr(given, key) for key in keys}))
+    made = make_virtual(given.folder, **{key: getattr(given, key) for key in keys})
+    print(
+        f"{made.folder}: {made.num_species} species; {made.num_po} presence-only records at "
+        f"{made.num_po_places} places; {made.num_pa} surveys of {made.mean_set_size:.1f} species; "
+        f"{made.num_test} test rows; {made.num_patches} patches. Now: glczoo region check {made.folder}"
+    )
 
 
 def _evaluate(given: argparse.Namespace) -> None:

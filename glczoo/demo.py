@@ -26,7 +26,7 @@ __all__ = ["demo"]
 
 _WORLD: dict[str, Any] = {
     "species": 150,
-    "po": 12000,
+    "po": 10000,
     "pa": 700,
     "test": 500,
     "size": 192,

@@ -50,7 +50,7 @@ def visible_modalities(recipe: Recipe, region: Region) -> list[str] | None:
         return recipe.modalities
     if not recipe.model.endswith("_glc23"):
         return None  # timm's own architectures take any number of channels
-    wanted, names, total = timm.create_model(recipe.model, device="meta", num_classes=0), [], 0
+    wanted, names, total = _create(recipe, device="meta", num_classes=0), [], 0
     for modality in region.modalities:
         names.append(modality.name)
         total += len(modality.bands)
@@ -71,7 +71,7 @@ def starting_model(
     args = {"num_classes": len(vocabulary), **recipe.model_args}
     if "branches" not in args:
         args.setdefault("in_chans", len(source.bands))
-    model = timm.create_model(recipe.model, **args)
+    model = _create(recipe, **args)
     if recipe.init == "imagenet":
         tag = recipe.imagenet.tag or next((t for n, t in _PAPER_WEIGHTS.items() if n in recipe.model), None)
         if tag is None:
@@ -79,7 +79,10 @@ def starting_model(
                 f"init: imagenet needs imagenet.tag for {recipe.model}, for example resnet18.a1_in1k"
             )
         rgb: Any = recipe.imagenet.rgb
-        init_from_imagenet(model, tag, how=recipe.imagenet.how, rgb=rgb, weights=recipe.imagenet.weights)
+        try:
+            init_from_imagenet(model, tag, how=recipe.imagenet.how, rgb=rgb, weights=recipe.imagenet.weights)
+        except RuntimeError as error:  # the Hub is out of reach, or has no such weights
+            raise ValueError(f"init: imagenet: {error}") from error
     if recipe.init in ("imagenet", "random"):
         return model, source.statistics(training)
 
@@ -108,3 +111,10 @@ def starting_model(
     cfg = config["pretrained_cfg"]
     filled = [config["glczoo"]["filled"][band] for band in source.bands]
     return model, Statistics(list(cfg["mean"]), list(cfg["std"]), filled)
+
+
+def _create(recipe: Recipe, **args: Any) -> Any:
+    try:
+        return timm.create_model(recipe.model, **args)
+    except (RuntimeError, TypeError) as error:  # timm's words for an unknown model and for a wrong keyword
+        raise ValueError(f"model {recipe.model} cannot be made with {args}: {error}") from error

@@ -225,7 +225,8 @@ def rows(*places: str) -> str:
          r"the first at line\(s\) \[3\]"),
         (rows("5;45;12;1;9", "5;45;13;2;9"), r"1 species of 1 rows are not in the vocabulary of 4 species"),
         (rows("5;45;12.5;1;9"), r"1 values of speciesId are not whole numbers, the first at line\(s\) \[2\]"),
-        (rows("5;45;12;abc;9"), r"1 values of patchID are not whole numbers"),
+        (rows("5;45;12;abc;9", "5;45;12;;9"), r"1 values of patchID are not whole numbers, .*\[2\]"),
+        (rows("5;45;12;1;", "5;45;12;1;june"), r"1 values of dayOfYear are not whole numbers, .*\[3\]"),
         ("lon;lat;patchID\n5;45;1\n", r"column \['speciesId'\] is missing"),
         (PA.replace(";", ","), r"column \['lon', 'lat', 'speciesId'\] is missing.*is the separator right"),
     ],
@@ -305,7 +306,7 @@ def test_a_random_split_is_80_20_seeded_and_disjoint(tmp_path: Path) -> None:
 
 
 def with_folds(folder: Path, rank: str | None = "u", **keys: object) -> Region:
-    lines = [f"{10 * i};{i % 5};{(i * 37 % 200) / 200}" for i in range(200)]
+    lines = [f"{10 * i};{i % 5};{(i * 37 % 200) / 200}" for i in reversed(range(200))]
     (folder / "split.csv").write_text("\n".join(["siteId;fold;u", *lines]) + "\n")
     described = {"file": "split.csv", "patch": "siteId", "fold": "fold", "rank": rank, "test": [0, 3]} | keys
     return region(folder, pa=PA, split=described)
@@ -347,3 +348,12 @@ def test_folds_that_are_not_there(tmp_path: Path) -> None:
         read_folds(with_folds(tmp_path), replace(made([{1}] * 3), patch_id=np.array([10, 5, 9990])))
     with pytest.raises(ValueError, match=r"split\.csv: column \['block'\] is missing"):
         read_folds(with_folds(tmp_path, fold="block"), MANY)
+
+
+def test_surveys_without_a_place_id_are_refused(address_region):
+    path = address_region.find(*address_region.table("pa").file)
+    lines = [line.split(";") for line in path.read_text().splitlines()]
+    position = lines[0].index("patchID")
+    path.write_text("".join(";".join(line[:position] + line[position + 1 :]) + "\n" for line in lines))
+    with pytest.raises(ValueError, match="no row has a patchID, which tells surveys apart"):
+        read_surveys(address_region, "pa", read_species(address_region))

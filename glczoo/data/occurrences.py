@@ -207,7 +207,12 @@ def read_surveys(region: Region, kind: Literal["po", "pa"], vocabulary: SpeciesI
             presence_only=True,
         )
 
-    day = _column(table, described.day, -1).fillna(-1).to_numpy(np.int64)
+    if len(table) and (patch < 0).all():
+        raise ValueError(
+            f"{path}: no row has a {described.patch}, which tells surveys apart; name the column that does: "
+            "tables.pa.patch in region.yaml"
+        )
+    day = _integers(_column(table, described.day, -1), path, missing=-1)
     survey = pd.MultiIndex.from_arrays([patch, day])
     number, first = pd.factorize(survey)
     first_row = pd.Series(np.arange(len(table))).groupby(number).first().to_numpy()
@@ -382,9 +387,11 @@ def _column(table: pd.DataFrame, name: str, default: object) -> pd.Series:
     return table[name] if name in table else pd.Series([default] * len(table))
 
 
-def _integers(column: pd.Series, path: Path) -> np.ndarray:
-    """int64 of a column that pandas may have read as floats (`9343.0`)."""
+def _integers(column: pd.Series, path: Path, missing: int | None = None) -> np.ndarray:
+    """int64 of a column that pandas may have read as floats (`9343.0`); empty cells become `missing`."""
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
+    if missing is not None:
+        numbers = np.where(column.isna(), missing, numbers)
     bad = ~np.isfinite(numbers) | (numbers != np.round(numbers))
     if bad.any():
         raise ValueError(
@@ -394,8 +401,7 @@ def _integers(column: pd.Series, path: Path) -> np.ndarray:
 
 
 def _patch_ids(table: pd.DataFrame, described: Table, path: Path) -> np.ndarray:
-    column = _column(table, described.patch, -1)
-    return _integers(column.fillna(-1), path)
+    return _integers(_column(table, described.patch, -1), path, missing=-1)
 
 
 def _rows(mask: np.ndarray) -> str:

@@ -242,11 +242,12 @@ def turns(seed: int, epoch: int, index: Tensor) -> Tensor:
     A function of (seed, epoch, index) alone: the order of batches, the number of processes and a resumed run
     change nothing.
     """
-    mixed = index.cpu().numpy().astype(np.uint64) + np.uint64((seed << 32) ^ (epoch << 16))
-    with np.errstate(over="ignore"):  # splitmix64: wrapping around is what it does
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed + np.uint64(0x9E3779B97F4A7C15)) * np.uint64(1)
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    with np.errstate(over="ignore"):  # splitmix64, word by word: wrapping around is what it does
+        mixed = np.zeros(len(index), np.uint64)
+        for word in (np.uint64(seed), np.uint64(epoch), index.cpu().numpy().astype(np.uint64)):
+            mixed = (mixed ^ word) + np.uint64(0x9E3779B97F4A7C15)
+            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return torch.from_numpy((mixed >> np.uint64(61)).astype(np.int64))
 
 

@@ -230,5 +230,6 @@ def _valid(values: np.ndarray, nodata: Sequence[float | None]) -> np.ndarray:
     valid = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
     for value in nodata:
         if value is not None and not np.isnan(value):
-            valid &= ~np.isclose(values, value, rtol=1e-6, atol=0)
+            tolerance = 1e-6 if values.dtype.kind == "f" else 0
+            valid &= ~np.isclose(values, value, rtol=tolerance, atol=0)
     return valid

@@ -37,7 +37,8 @@ def split_surveys(
         kind: `random`, seeded, without test surveys (the competition's are elsewhere), or `file`: the folds
             that the region holds out are the test surveys and the others are split at random.
         validation: share of the used surveys that validate.
-        fraction: share of the surveys outside the test folds to use. Nested: less is a subset of more.
+        fraction: share of the surveys outside the test folds to use. Nested: less is a subset of more (train
+            and validation together).
         seed: of the random split, and of `fraction` where the file has no rank.
 
     Raises:
