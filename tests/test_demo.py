@@ -20,7 +20,7 @@ def test_the_demo_makes_everything_it_names_and_goes_on_where_it_was(tmp_path, m
     monkeypatch.setattr(demo_module, "_WORLD", small)
     monkeypatch.setattr(demo_module, "_RECIPES", short)
     report = demo(tmp_path / "demo", seed=3).read_text()
-    for row in ("baseline, bioclim", "1, fused", "1+2, fused", "1+2+3, bioclim", "ensemble of the two"):
+    for row in ("baseline, one branch", "1, three branches", "1+2+3, one branch", "ensemble of the two"):
         assert f"| {row}" in report
     assert re.search(r"three steps beat step 1 \| 0\.\d{3} → 0\.\d{3} \| (yes|NO)", report)
     assert imread(tmp_path / "demo" / "demo.png").shape[0] > 500
