@@ -86,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--k", type=int, help="species to answer (default: stored with the run)")
     sub.add_argument("--out", type=Path, required=True, help="CSV to write")
 
+    sub = verb(verbs, "ensemble", _ensemble, "several runs as one model: one folder, one file of weights")
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
+    sub.add_argument("--out", type=Path, required=True, help="folder to write")
+    sub.add_argument("--average", choices=("probabilities", "logits"), default="probabilities")
+
     sub = verb(verbs, "study", _study, "a grid of runs and seeds, one table of means and spreads; resumable")
     sub.add_argument("study", type=Path, help="such as recipes/studies/swiss_trees.yaml")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every recipe of the study")
@@ -186,6 +191,13 @@ def _predict(given: argparse.Namespace) -> None:
     else:
         write_predictions(given.out, points, probabilities, species, k)
     print(f"{given.out}: {len(points)} points, {k} species each")
+
+
+def _ensemble(given: argparse.Namespace) -> None:
+    from glczoo.hub import combine
+
+    out = combine(given.runs, given.out, given.average)
+    print(f'{out}: {len(given.runs)} members; timm.create_model("local-dir:{out}", pretrained=True)')
 
 
 def _study(given: argparse.Namespace) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "activate",
     "ask",
     "export_model",
+    "export_run",
     "is_finished",
     "load_members",
     "load_model",
@@ -119,7 +120,7 @@ def make_loader(source: PatchSource, points: Points, batch_size: int, **keywords
     return DataLoader(PatchDataset(source, points), batch_size, generator=generator, **keywords)
 
 
-def export_model(
+def export_run(
     folder: Path,
     model: nn.Module,
     species: SpeciesIndex,
@@ -128,18 +129,17 @@ def export_model(
     statistics: Statistics,
     **described: Any,
 ) -> None:
-    """Write model.safetensors, config.json and species.csv as timm and `load_model` read them.
+    """Write a trained model into its run (see `export_model`), its bands described by the region.
 
     Args:
-        folder: the run; files are written beside it and renamed.
+        folder: the run.
         model: with the weights to publish.
         species: the vocabulary, one name for each class.
         region: describes the bands.
         source: which bands the model saw, in order.
         statistics: what its inputs are normalised by.
-        **described: further JSON values under `glczoo`: activation, top_k, steps.
+        **described: further JSON values under `glczoo`: activation, top_k, …
     """
-    size = source.size
     bands = {
         band.name: {
             "name": band.name, "modality": m.name, "unit": band.unit, "source": band.source or m.source,
@@ -147,28 +147,38 @@ def export_model(
         }
         for band, m in region.bands()
     }  # fmt: skip
-    config = {
-        "label_names": [str(i) for i in species.ids.tolist()],
-        "glczoo": {
-            "region": region.name,
-            "bands": [bands[name] for name in source.bands],
-            "modalities": list(source.modalities),
-            "patch_size": size,
-            "filled": dict(zip(source.bands, statistics.filled, strict=True)),
-            **described,
-        },
+    told = {
+        "region": region.name,
+        "bands": [bands[name] for name in source.bands],
+        "modalities": list(source.modalities),
+        "patch_size": source.size,
+        "filled": dict(zip(source.bands, statistics.filled, strict=True)),
+        **described,
     }
-    data_config = {
-        "input_size": (len(source.bands), size, size),
-        "mean": tuple(statistics.mean),
-        "std": tuple(statistics.std),
-    }
+    export_model(folder, model, species, statistics.mean, statistics.std, told)
+
+
+def export_model(
+    folder: Path,
+    model: nn.Module,
+    species: SpeciesIndex,
+    mean: list[float],
+    std: list[float],
+    told: dict[str, Any],
+) -> None:
+    """Write model.safetensors, config.json and species.csv as timm and `load_model` read them.
+
+    Files are written beside and renamed, the weights last: a folder that has them is whole.
+    """
+    size = told["patch_size"]
+    config = {"label_names": [str(i) for i in species.ids.tolist()], "glczoo": told}
+    data_config = {"input_size": (len(mean), size, size), "mean": tuple(mean), "std": tuple(std)}
     partial = folder / ".export"
     shutil.rmtree(partial, ignore_errors=True)
     plain = model.to(memory_format=torch.contiguous_format)
     save_for_hf(plain, str(partial), safe_serialization=True, model_config=config, data_config=data_config)
     species.save(partial / "species.csv")
-    for name in ("species.csv", "config.json", "model.safetensors"):  # the weights last: they mean "finished"
+    for name in ("species.csv", "config.json", "model.safetensors"):
         os.replace(partial / name, folder / name)
     partial.rmdir()
 

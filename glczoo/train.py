@@ -31,7 +31,7 @@ from glczoo.losses import ACTIVATION, LOSSES
 from glczoo.metrics import sample_f1
 from glczoo.recipe import Recipe, describe, read_recipe
 from glczoo.resume import EpochSampler, Progress, Record, refuse_other_recipe
-from glczoo.runs import export_model, is_finished, make_loader, score
+from glczoo.runs import export_run, is_finished, make_loader, score
 from glczoo.start import starting_model, starting_surveys, visible_modalities
 
 __all__ = ["train"]
@@ -166,7 +166,7 @@ def train(recipe: Recipe) -> Path:
         probabilities = score(accelerator, final, pa_build, pa_loader, activation)
         chosen_k = best_k(probabilities, choosing.targets(torch.arange(len(choosing)), len(vocabulary)))
     if accelerator.is_main_process:
-        export_model(
+        export_run(
             run, final, vocabulary, region, source, statistics, activation=activation, top_k=chosen_k,
             epoch=progress.best_epoch if recipe.keep == "best" else recipe.epochs - 1, init=recipe.init,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from glczoo.cli import main
 from glczoo.data.occurrences import read_points
 from glczoo.data.region import Region
 from glczoo.evaluate import evaluate
+from glczoo.hub import combine
 from glczoo.metrics import sample_f1
 from glczoo.predict import probabilities_at
 from glczoo.recipe import read_recipe
@@ -132,8 +134,6 @@ def test_several_processes_agree(runs, world, tmp_path):
     ],
 )
 def test_damaged_runs(runs, tmp_path, damage, message):
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(runs[0], run)
     damage(run)
@@ -146,6 +146,57 @@ def test_band_order_is_compared_by_name(runs, world):
     region.modalities[0].bands.reverse()
     with pytest.raises(ValueError, match="channel 0: bio19 instead of bio1"):
         evaluate(runs[:1], region=region)
+
+
+def test_an_ensemble_of_runs_is_one_model(runs, world, tmp_path, capsys):
+    out = tmp_path / "ensemble"
+    main(["ensemble", *map(str, runs), "--out", str(out)])
+    capsys.readouterr()
+    region = Region.load(world)
+    points = read_points(region, region.find(*region.table("test").file), region.table("test"))
+    apart, _, _ = probabilities_at(runs, region, points)
+    together, _, k = probabilities_at([out], region, points)
+    torch.testing.assert_close(apart, together, atol=1e-6, rtol=1e-5)
+    assert k == 5 and sorted(p.name for p in out.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "recipe.yaml",
+        "species.csv",
+    ]
+    rows = evaluate([out])["rows"]
+    assert rows[0]["f1"] == pytest.approx(evaluate(runs)["rows"][-2]["f1"], abs=1e-6)
+    for folders, message in (
+        ([runs[0], runs[0]], "hold the same weights"),
+        (runs[:1], "needs two runs or more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            combine(folders, tmp_path / "other")
+    with pytest.raises(FileExistsError, match="holds a model"):
+        combine(runs, out)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["mean"], r"another mean in \['bio1'\]"),
+        (["patch_size"], "trained on patches of"),
+        (["bands"], "no run of neighbours"),
+    ],
+)
+def test_members_that_differ_are_told_apart(runs, tmp_path, change, message):
+    other = tmp_path / "other"
+    shutil.copytree(runs[1], other)
+    config = json.loads((other / "config.json").read_text())
+    if change == ["mean"]:
+        config["pretrained_cfg"]["mean"][0] += 1
+    elif change == ["patch_size"]:
+        config["glczoo"]["patch_size"] = 8
+    else:
+        config["glczoo"]["bands"].reverse()
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        combine([runs[0], other], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_top_k_of_all_species_is_everything():

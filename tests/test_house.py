@@ -6,13 +6,23 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 FLOORS = [
-    {"data.region", "losses", "metrics", "decoding", "models", "models.fusresnet", "models.stem", "data"},
+    {
+        "data.region",
+        "losses",
+        "metrics",
+        "decoding",
+        "models",
+        "models.fusresnet",
+        "models.ensemble",
+        "models.stem",
+        "data",
+    },
     {"data.occurrences", "data.rasters", "data.satellite", "data.virtual"},
     {"data.patches", "data.splits"},
     {"data.check", "recipe"},
     {"runs"},
     {"start", "resume"},
-    {"train", "evaluate", "predict"},
+    {"train", "evaluate", "predict", "hub"},
     {"study"},
     {"demo"},
     {"cli"},

@@ -495,12 +495,12 @@ def _write_patches(
         houses = (228 + 9 * rough).clip(200, 255)
         colour = np.where(blocks.around(row, col) < share_built[i], houses, plants).astype(np.uint8)
         palette = np.concatenate([canopy[i] + shade * (ground[i] - canopy[i]), built]).clip(0, 255)
-        image = torch.from_numpy(palette.astype(np.uint8).T[:, colour])
+        image = torch.from_numpy(np.take(palette.astype(np.uint8).T, colour, axis=1))  # contiguous
         name = str(patch_id)
         for tree, channels in (("rgb", image[:3]), ("nir", image[3:])):
             path = folder / tree / name[-2:] / name[-4:-2] / f"{name}.jpeg"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encode_jpeg(channels.contiguous(), quality=80).numpy().tobytes())
+            path.write_bytes(encode_jpeg(channels, quality=80).numpy().tobytes())
 
 
 def _visits(

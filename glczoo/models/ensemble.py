@@ -1,0 +1,197 @@
+"""Several models as one: the mean of their probabilities, one architecture, one file of weights.
+
+Paper: Ung, Kojima, Wada, CLEF 2023, section 5.1 and Figure 3: "we simply combine three proposed models by
+calculating the average output of them". Whether outputs are probabilities or logits is not said:
+probabilities is the default here.
+
+Shapes: x[B, C, H, W] · member m sees the channels [start, stop) of x · logits[B, K].
+
+The mean of probabilities is returned as the logits whose sigmoid (or softmax, where every member was trained
+by cross-entropy) is that mean, so that the ensemble is used like any model. This file is under the licence of
+the project, Apache-2.0.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from glczoo.models.fusresnet import checkpoint_filter_fn
+
+__all__ = ["Ensemble"]
+
+# Architecture, its keywords, and the channels [start, stop) that it sees: lists, as JSON gives them back.
+Member = Sequence[Any]
+GLC23_MEMBERS: tuple[Member, ...] = (
+    ["bioresnet50_glc23", {}, [0, 19]],
+    ["fusresnet34_glc23", {}, [0, 33]],
+    ["fusresnet50_glc23", {}, [0, 33]],
+)
+
+
+def _heads(number: int) -> tuple[str, ...]:
+    return tuple(f"members.{i}.fc" for i in range(number))
+
+
+class Ensemble(nn.Module):
+    """Mean of the members' probabilities, as logits.
+
+    Args:
+        members: (architecture, keywords, [start, stop]) of each; any architecture that timm knows.
+        num_classes: Number of species K; 0 for no heads.
+        in_chans: Number of input channels; the largest `stop` when None.
+        average: 'probabilities' or 'logits'.
+        activations: 'sigmoid' or 'softmax' for all members, or one for each. Where members differ the mean is
+            returned as logits of a sigmoid.
+        drop_rate: Dropout before each member's head.
+
+    Raises:
+        ValueError: a member's channels are not within the input, or an argument is none of those named.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member] = GLC23_MEMBERS,
+        num_classes: int = 10039,
+        in_chans: int | None = None,
+        average: str = "probabilities",
+        activations: str | Sequence[str] = "sigmoid",
+        drop_rate: float = 0.0,
+    ) -> None:
+        """Make every member, with new weights."""
+        super().__init__()
+        ranges = [(int(start), int(stop)) for _, _, (start, stop) in members]
+        self.in_chans = max((stop for _, stop in ranges), default=0) if in_chans is None else in_chans
+        wrong = [r for r in ranges if not 0 <= r[0] < r[1] <= self.in_chans]
+        if not members or wrong:
+            raise ValueError(f"members' channels {wrong} are not within the input's {self.in_chans}")
+        if average not in ("probabilities", "logits"):
+            raise ValueError(f"average must be 'probabilities' or 'logits', got {average!r}")
+        kinds = [activations] * len(members) if isinstance(activations, str) else list(activations)
+        if len(kinds) != len(members) or set(kinds) - {"sigmoid", "softmax"}:
+            raise ValueError(
+                f"activations must be 'sigmoid' or 'softmax' for {len(members)} members, got {kinds}"
+            )
+        self.ranges, self.average, self.activations = ranges, average, kinds
+        self.num_classes = num_classes
+        # A member's own default of other channel counts must not stand in the way: it sees what it is given.
+        self.members = nn.ModuleList(
+            timm.create_model(
+                name, num_classes=num_classes, drop_rate=drop_rate,
+                **({} if "branches" in keywords else {"in_chans": stop - start}), **keywords,
+            )
+            for (name, keywords, _), (start, stop) in zip(members, ranges, strict=True)
+        )  # fmt: skip
+        self.num_features = sum(member.num_features for member in self._each())
+        self.head_hidden_size = sum(member.head_hidden_size for member in self._each())
+        self.feature_info: list[dict[str, Any]] = []
+
+    def _each(self) -> Iterable[Any]:
+        return self.members
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass, in every member."""
+        for member in self._each():
+            member.set_grad_checkpointing(enable)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns of timm's layer groups; blocks of one depth share a group over all members."""
+        stage = r"^members\.\d+(?:\.branches\.[^.]+)?\.layer(\d+)"
+        return dict(
+            stem=r"^members\.\d+(?:\.branches\.[^.]+)?\.(?:conv1|bn1)",
+            blocks=stage if coarse else stage + r"\.(\d+)",
+        )
+
+    @torch.jit.ignore
+    def get_classifier(self, name_only: bool = False) -> Any:
+        """Return the members' heads, or their names."""
+        if name_only:
+            return _heads(len(self.members))
+        return nn.ModuleList([member.get_classifier() for member in self._each()])
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace every member's head by a new one."""
+        self.num_classes = num_classes
+        for member in self._each():
+            member.reset_classifier(num_classes, global_pool)
+
+    def forward_features(self, x: Tensor) -> list[Tensor]:
+        """x[B, C, H, W] to every member's last feature maps.
+
+        Raises:
+            ValueError: x has another number of channels.
+        """
+        if x.shape[1] != self.in_chans:
+            raise ValueError(f"x has {x.shape[1]} channels, the ensemble takes {self.in_chans}")
+        return [
+            member.forward_features(x[:, start:stop])
+            for member, (start, stop) in zip(self._each(), self.ranges, strict=True)
+        ]
+
+    def forward_head(self, x: list[Tensor], pre_logits: bool = False) -> Tensor:
+        """Feature maps to logits[B, K], or to the members' pooled features, concatenated."""
+        outs = [member.forward_head(part, pre_logits) for member, part in zip(self._each(), x, strict=True)]
+        if pre_logits or self.num_classes == 0:
+            return torch.cat(outs, dim=1)
+        return self._mean(outs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x[B, C, H, W] to logits[B, K]."""
+        return self.forward_head(self.forward_features(x))
+
+    def _mean(self, logits: list[Tensor]) -> Tensor:
+        """The mean, computed from logarithms: probabilities near 0 and 1 keep their digits."""
+        if self.average == "logits":
+            return torch.stack(logits).mean(dim=0)
+        together, number = all(kind == "softmax" for kind in self.activations), math.log(len(logits))
+        yes = [
+            F.log_softmax(out, dim=1) if kind == "softmax" else F.logsigmoid(out)
+            for out, kind in zip(logits, self.activations, strict=True)
+        ]
+        log_mean = torch.logsumexp(torch.stack(yes), dim=0) - number
+        if together:
+            return log_mean
+        no = [
+            torch.log(-torch.expm1(log_p.clamp(max=-1e-7))) if kind == "softmax" else F.logsigmoid(-out)
+            for log_p, out, kind in zip(yes, logits, self.activations, strict=True)
+        ]
+        return log_mean - (torch.logsumexp(torch.stack(no), dim=0) - number)
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "ensemble_glc23": dict(
+            hf_hub_id="glczoo/ensemble_glc23", num_classes=10039, input_size=(33, 128, 128), pool_size=(4, 4),
+            crop_pct=1.0, interpolation="bilinear", mean=(0.0,) * 33, std=(1.0,) * 33, first_conv=None,
+            classifier=_heads(3), license="apache-2.0",
+        )
+    }
+)  # fmt: skip
+
+
+@register_model
+def ensemble_glc23(pretrained: bool = False, **kwargs: Any) -> Ensemble:
+    """The mean of BioResNet50, FusResNet34 and FusResNet50, or of any `members`.
+
+    Raises:
+        ValueError: `features_only` is asked for, or the members do not fit the input.
+    """
+    if kwargs.pop("features_only", False):
+        raise ValueError("an ensemble has no feature maps of its own: take features_only of a member instead")
+    members = kwargs.setdefault("members", GLC23_MEMBERS)
+    chans = kwargs.setdefault("in_chans", max(stop for _, _, (_, stop) in members))
+    own = dict(
+        classifier=_heads(len(members)), input_size=(chans, 128, 128), mean=(0.0,) * chans, std=(1.0,) * chans
+    )
+    if not isinstance(kwargs.get("pretrained_cfg"), dict):  # a published cfg knows its own
+        kwargs["pretrained_cfg_overlay"] = own | (kwargs.get("pretrained_cfg_overlay") or {})
+    return build_model_with_cfg(
+        Ensemble, "ensemble_glc23", pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs
+    )
