@@ -22,7 +22,7 @@ def test_the_demo_makes_everything_it_names_and_goes_on_where_it_was(tmp_path, m
     report = demo(tmp_path / "demo", seed=3).read_text()
     for row in ("baseline, one branch", "1, three branches", "1+2+3, one branch", "ensemble of the two"):
         assert f"| {row}" in report
-    assert re.search(r"three steps beat step 1 \| 0\.\d{3} → 0\.\d{3} \| (yes|NO)", report)
+    assert re.search(r"three steps beat step 1 \| 0\.\d{3} → 0\.\d{3} \| (yes|level|NO)", report)
     assert imread(tmp_path / "demo" / "demo.png").shape[0] > 500
     with open(tmp_path / "demo" / "submission.csv") as file:
         rows = list(csv.DictReader(file))

@@ -195,7 +195,14 @@ def _make(folder: Path, given: Mapping[str, int], progress: bool) -> tuple:
     site, test, visited, on_grid = np.split(
         np.arange(len(lonlat)), np.cumsum([num_sites, num_test, num_visited])
     )
-    _write_patches(folder / "SatelliteImages", land, lonlat, z, patch_id, streams[5], progress)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(
+        1
+    )  # a patch is too small to share: on a busy machine threads take six times as long
+    try:
+        _write_patches(folder / "SatelliteImages", land, lonlat, z, patch_id, streams[5], progress)
+    finally:
+        torch.set_num_threads(threads)
 
     site = np.concatenate([site, site[: num_pa - num_sites]])  # the last surveys are second visits
     day = rng.integers(60, 300, num_sites)[site] + 30 * (np.arange(num_pa) >= num_sites)
