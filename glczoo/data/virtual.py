@@ -372,7 +372,7 @@ class _Flora:
         choosy = rng.normal(0, 0.7, (num, len(AXES)))  # about some axes more than about others
         choosy -= choosy.mean(axis=1, keepdims=True)
         self.tolerance = np.exp(rng.normal(-0.1, 0.25, (num, 1)) - choosy)  # specialists to generalists
-        self.tolerance[:, 2:] *= 1.6  # climate decides most: in the paper it alone reaches .243 of .254
+        self.tolerance[:, -1] *= 0.6  # so that what only the satellite sees matters
         self.detectability = np.exp(rng.normal(0, 1.2, num))
         self.detectability /= self.detectability.max()
         wanted = 13 if num >= 100 else max(num / 8, 1.05)
