@@ -11,6 +11,7 @@ FLOORS = [
         "losses",
         "metrics",
         "decoding",
+        "data.world",
         "models",
         "models.fusresnet",
         "models.ensemble",
@@ -31,7 +32,7 @@ FLOORS = [
 
 DOORS = {
     "pandas": {"data.occurrences"},
-    "rasterio": {"data.rasters", "data.virtual"},
+    "rasterio": {"data.rasters", "data.virtual", "data.world"},
     "accelerate": {"train", "evaluate", "predict", "resume"},
     "yaml": {"data.region", "recipe"},
     "pydantic": {"data.region", "recipe", "study"},

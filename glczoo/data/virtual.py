@@ -2,14 +2,9 @@
 
 Shapes: axes[A, H, W] · lonlat[N, 2] · z[N, A] · probability[N, K], with A axes, N places, K species.
 
-The world has six *axes* (`AXES`, after Ellenberg's indicator values), each with mean 0 and variance 1, and
-species have their niches in them. Rasters and JPEG patches are noisy functions of the axes. `light` varies
-over hundreds of metres: of all data only the satellite patch shows it well. Surveys are independent Bernoulli
-draws at evenly spread places; presence-only records come from where people are, of species that people like.
-
-Reading order: `make_virtual`, `_make` (what is drawn), `_Landscape`, `_Flora`, then a writer for each kind of
-file. Long for one file, because a world and the files it is written to are of no use to anyone else. Tables
-are written without pandas, which belongs to the module that reads them.
+Rasters and JPEG patches are noisy functions of the world's axes (`world.py`). Surveys are independent
+Bernoulli draws at evenly spread places; presence-only records come from where people are, of species that
+people like. Tables are written without pandas, which belongs to the module that reads them.
 """
 
 import csv
@@ -20,19 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 import rasterio.warp
 import torch
 from torchvision.io import encode_jpeg
 from tqdm import tqdm
 
+from glczoo.data.world import AXES, NORTH, SIDE, STEP, WEST, Flora, Landscape, Tile, noise_field, standard
+
 __all__ = ["AXES", "VirtualRegion", "make_virtual"]
 
-AXES = ("temperature", "moisture", "reaction", "nutrients", "disturbance", "light")
 
-_WEST, _NORTH, _STEP = 5.0, 47.0, 1 / 120  # north-west corner of every world; 30 arc seconds
-_SIDE, _PIXELS = 128, 11132  # pixels along a patch, and in a degree of latitude: 10 m each
-_FINE = 0.9  # how much of light no raster knows: its share of the standard deviation
 _NODATA = -3.4028234663852886e38  # float-like: readers must compare with a tolerance
 _CLIMATE = "EnvironmentalRasters/Climate/BioClimatic_Average_1981-2010"
 _SOIL = "EnvironmentalRasters/Soilgrids"
@@ -161,7 +153,7 @@ def make_virtual(
     given = {"species": species, "po": po, "pa": pa, "test": test, "size": size, "grid": grid}
     given |= {"patch_size": patch_size, "seed": seed}
     limits = {"species": (2, 10**4), "po": (species + 1, 10**6), "pa": (1, 10**6), "test": (1, 10**6)}
-    limits |= {"size": (32, 1000), "grid": (0, 1000), "patch_size": (1, _SIDE), "seed": (0, 2**63)}
+    limits |= {"size": (32, 1000), "grid": (0, 1000), "patch_size": (1, SIDE), "seed": (0, 2**63)}
     wrong = [f"{k} = {given[k]}, not in [{a}, {b}]" for k, (a, b) in limits.items() if not a <= given[k] <= b]
     if wrong:
         raise ValueError(f"no such virtual region: {'; '.join(wrong)} (po holds a record of every species)")
@@ -183,8 +175,8 @@ def make_virtual(
 def _make(folder: Path, given: Mapping[str, int], progress: bool) -> tuple:
     """Draw and write everything; return the fields of `VirtualRegion` after the folder."""
     streams = np.random.default_rng(given["seed"]).spawn(6)  # so that one part does not shift the others
-    land = _Landscape(given["size"], streams[0])
-    flora = _Flora(given["species"], land, streams[1])
+    land = Landscape(given["size"], streams[0])
+    flora = Flora(given["species"], land, streams[1])
     _write_rasters(folder, land, streams[2])
 
     num_pa, num_test, rng = given["pa"], given["test"], streams[4]
@@ -241,200 +233,11 @@ def _make(folder: Path, given: Mapping[str, int], progress: bool) -> tuple:
     return given["species"], *counts, len(survey) / num_pa
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """Square cells of `step` degrees from a north-west corner, `side` x `side`."""
-
-    west: float
-    north: float
-    step: float
-    side: int
-
-    def cells(self, lonlat: np.ndarray) -> np.ndarray:
-        """Row and column of places, float64[2, N]; whole numbers are the north-west corners of cells."""
-        return np.stack([self.north - lonlat[:, 1], lonlat[:, 0] - self.west]) / self.step
-
-    def resample(self, fields: np.ndarray, source: "_Grid") -> np.ndarray:
-        """`fields[..., H, W]` of another grid at the centres of these cells."""
-        steps = (np.arange(self.side) + 0.5) * self.step
-        lat, lon = np.meshgrid(self.north - steps, self.west + steps, indexing="ij")
-        cells = source.cells(np.stack([lon.ravel(), lat.ravel()], axis=1))
-        return _bilinear(fields, cells).reshape(*fields.shape[:-2], self.side, self.side)
-
-    def write(self, path: Path, values: np.ndarray, nodata: float | None = None) -> None:
-        """Write a GeoTIFF of one band."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        transform = rasterio.Affine(self.step, 0, self.west, 0, -self.step, self.north)
-        profile = {"width": self.side, "height": self.side, "count": 1, "dtype": values.dtype.name}
-        profile |= {"crs": "EPSG:4326", "transform": transform, "nodata": nodata, "compress": "deflate"}
-        with rasterio.open(path, "w", driver="GTiff", **profile) as file:
-            file.write(values, 1)
-
-
-class _Tile:
-    """A periodic picture of 10 m pixels."""
-
-    def __init__(self, picture: np.ndarray) -> None:
-        self.period = len(picture)
-        self.wrapped = np.pad(picture, (0, _SIDE), mode="wrap").astype(np.float32)
-
-    def around(self, row: int, col: int) -> np.ndarray:
-        """The 128 x 128 pixels that hold pixel (row, col) at [64, 64]."""
-        top, left = (row - _SIDE // 2) % self.period, (col - _SIDE // 2) % self.period
-        return self.wrapped[top : top + _SIDE, left : left + _SIDE]
-
-
-class _Landscape:
-    """The axes as maps of 30 arc seconds, light finer; and where places may lie."""
-
-    def __init__(self, size: int, rng: np.random.Generator) -> None:
-        def noise(length: float) -> np.ndarray:  # length in cells
-            return _noise(size, length, rng)
-
-        self.cells = _Grid(_WEST, _NORTH, _STEP, size)
-        # Soil and footprint have grids of their own, which reach over the edges of the climate's.
-        soil, human = 0.0089831528, 0.00989
-        self.soil_cells = _Grid(_WEST - 0.0031, _NORTH + 0.0047, soil, round(size * _STEP / soil) + 2)
-        self.human_cells = _Grid(_WEST - 0.0072, _NORTH + 0.0019, human, round(size * _STEP / human) + 2)
-        south = np.linspace(-1.5, 1.5, size)[:, None]
-        self.relief = _standard(noise(size / 14) + 0.5 * noise(size / 50))
-        rows, cols = np.indices((size, size))
-        towns = np.zeros((size, size))
-        for rank, (row, col) in enumerate(size * rng.uniform(0.15, 0.85, (12, 2)), 1):
-            towns += np.exp(-np.hypot(rows - row, cols - col) / (size * 0.05)) / rank
-        temperature = _standard(0.8 * south - self.relief + 0.3 * noise(size / 20))
-        moisture = _standard(0.6 * self.relief + noise(size / 16) + 0.4 * noise(2))
-        reaction = _standard(noise(size / 22) + 0.6 * noise(3))
-        nutrients = _standard(0.4 * reaction - 0.5 * self.relief + noise(size / 25) + 0.6 * noise(3))
-        disturbance = _standard(np.log(0.02 + towns) - 0.4 * self.relief + 0.4 * noise(3))
-        light = np.sqrt(1 - _FINE**2) * _standard(0.6 * disturbance - 0.5 * moisture + noise(4))
-        self.axes = np.stack([temperature, moisture, reaction, nutrients, disturbance, light])
-        # Two tiles whose periods have no common divisor: their sum does not repeat within the world.
-        self.tiles = _Tile(0.8 * _FINE * _noise(1024, 28, rng)), _Tile(0.6 * _FINE * _noise(1125, 9, rng))
-        holes = self.soil_cells.resample(noise(size / 40), self.cells)
-        self.holes = holes > np.quantile(holes, 0.98)  # lakes, which soil maps leave out
-
-    def at(self, lonlat: np.ndarray) -> np.ndarray:
-        """z[N, A] of places; light is that of their very pixel."""
-        z = _bilinear(self.axes, self.cells.cells(lonlat)).T
-        z[:, -1] += [self.fine_light(*pixel)[_SIDE // 2, _SIDE // 2] for pixel in self.pixels(lonlat)]
-        return z
-
-    def pixels(self, lonlat: np.ndarray) -> list[list[int]]:
-        """Row and column of places in pixels of 10 m, counted from the world's corner."""
-        narrower = np.cos(np.radians(_NORTH))
-        offset = np.stack([_NORTH - lonlat[:, 1], (lonlat[:, 0] - _WEST) * narrower], axis=1)
-        return (offset * _PIXELS).astype(int).tolist()
-
-    def fine_light(self, row: int, col: int) -> np.ndarray:
-        """The part of light that no raster knows, float32[128, 128]; the pixel itself is at [64, 64]."""
-        return self.tiles[0].around(row, col) + self.tiles[1].around(row, col)
-
-    def even_places(self, num: int, rng: np.random.Generator) -> np.ndarray:
-        """Places spread evenly, lonlat[num, 2], by Roberts' (2018) additive recurrence."""
-        steps = np.arange(2 * num + 100)[:, None] * np.array([0.7548776662, 0.5698402910])
-        return self._on_land((steps + rng.random(2)) % 1)[:num]
-
-    def visited_places(self, num: int, rng: np.random.Generator) -> np.ndarray:
-        """Places where people look for plants, lonlat[num, 2]: the more disturbed, the more often."""
-        lonlat = self._on_land(rng.random((20 * num + 100, 2)))
-        effort = 1.3 * _bilinear(self.axes[4], self.cells.cells(lonlat)) + rng.gumbel(size=len(lonlat))
-        return lonlat[np.argsort(-effort)[:num]]
-
-    def regular_places(self, num: int) -> np.ndarray:
-        """Centres of num x num equal parts of the land, row by row from the north-west, lonlat[num², 2]."""
-        share = (np.arange(num) + 0.5) / max(num, 1)
-        return self._lonlat(np.stack(np.meshgrid(share, share), axis=-1).reshape(-1, 2))
-
-    def _lonlat(self, share: np.ndarray) -> np.ndarray:
-        """Places at shares of the land's width and height; the outer eighth of the rasters is a margin."""
-        margin, extent = self.cells.side // 8 * _STEP, self.cells.side * _STEP
-        inside = margin + share * (extent - 2 * margin)
-        return np.round(np.array([_WEST, _NORTH]) + inside * np.array([1, -1]), 6)  # as in the tables
-
-    def _on_land(self, share: np.ndarray) -> np.ndarray:
-        lonlat = self._lonlat(share)
-        row, col = self.soil_cells.cells(lonlat).astype(int)
-        return lonlat[~self.holes[row, col]]
-
-
-class _Flora:
-    """Species with Gaussian logit niches (ter Braak & Looman 1986).
-
-    The odds of a species are `odds[K]` at `optimum[K, A]` and fall with the distance from it in units of
-    `tolerance[K, A]`.
-    """
-
-    def __init__(self, num: int, land: _Landscape, rng: np.random.Generator) -> None:
-        self.ids = np.arange(1, num + 1)
-        self.ids[num // 2 :] += 1  # the real list has a gap too: a class is not its id less one
-        self.optimum = rng.normal(0, 1, (num, len(AXES)))
-        choosy = rng.normal(0, 0.7, (num, len(AXES)))  # about some axes more than about others
-        choosy -= choosy.mean(axis=1, keepdims=True)
-        self.tolerance = np.exp(rng.normal(-0.1, 0.25, (num, 1)) - choosy)  # specialists to generalists
-        self.tolerance[:, -1] *= 0.6  # so that what only the satellite sees matters
-        self.detectability = np.exp(rng.normal(0, 1.2, num))
-        self.detectability /= self.detectability.max()
-        wanted = 13 if num >= 100 else max(num / 8, 1.05)
-        commonness, z = np.exp(rng.normal(0, 1.2, num)), land.at(land.even_places(1000, rng))
-        low, high = -15.0, 15.0
-        for _ in range(40):  # bisection for the factor that gives surveys their size
-            middle = (low + high) / 2
-            self.odds = commonness * np.exp(middle)
-            too_many = self.probability(z).sum(axis=1).mean() > wanted
-            low, high = (low, middle) if too_many else (middle, high)
-
-    def probability(self, z: np.ndarray) -> np.ndarray:
-        """Probability[N, K] of being found by a survey that finds anything."""
-        alone = self._alone(z)
-        return alone / -np.expm1(np.log1p(-alone).sum(axis=1, keepdims=True))
-
-    def survey(self, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Independent Bernoulli draws, bool[N, K], given that they are not all false."""
-        alone = self._alone(z)
-        any_so_far = -np.expm1(np.log1p(-alone).cumsum(axis=1))
-        first = (any_so_far < any_so_far[:, -1:] * rng.random((len(z), 1))).sum(axis=1, keepdims=True)
-        kind = np.arange(len(self.ids))
-        return (kind == first) | (kind > first) & (rng.random(alone.shape) < alone)
-
-    def records(self, z: np.ndarray, num: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Presence-only records at N places: positions of place and species, int64[num] each.
-
-        Every species and every place has at least one; some places have many.
-        """
-        probability = self.probability(z)
-        interest = np.log(probability * self.detectability) + rng.gumbel(size=probability.shape)
-        liked = np.argsort(-interest, axis=1)  # at each place a draw without replacement
-        more = (len(z) * rng.random(num - len(self.ids) - len(z)) ** 2).astype(int)
-        place = np.sort(np.concatenate([np.arange(len(z)), more]))
-        rank = np.arange(len(place)) - np.searchsorted(place, place)
-        kind = np.concatenate([liked[place, rank % len(self.ids)], np.arange(len(self.ids))])
-        place = np.concatenate([place, np.argmax(interest, axis=0)])  # and each species at a likely place
-        row = rng.permutation(num)
-        return place[row], kind[row]
-
-    def table(self) -> tuple[str, dict[str, np.ndarray]]:
-        """Header and columns of `truth/responses.csv`."""
-        peak = self.odds / (1 + self.odds)
-        table = {"speciesId": self.ids, "max_probability": peak, "detectability": self.detectability}
-        table |= {f"optimum_{axis}": self.optimum[:, a] for a, axis in enumerate(AXES)}
-        table |= {f"tolerance_{axis}": self.tolerance[:, a] for a, axis in enumerate(AXES)}
-        return ";".join(table), table
-
-    def _alone(self, z: np.ndarray) -> np.ndarray:
-        """Probability[N, K] whether or not a survey finds anything."""
-        distance = np.zeros((len(z), len(self.ids)))
-        for a in range(len(AXES)):  # [N, K, A] at once would be large
-            distance += ((z[:, a, None] - self.optimum[:, a]) / self.tolerance[:, a]) ** 2
-        odds = self.odds * np.exp(-0.5 * distance)
-        return (odds / (1 + odds)).clip(1e-9, 1 - 1e-9)
-
-
-def _write_rasters(folder: Path, land: _Landscape, rng: np.random.Generator) -> None:
+def _write_rasters(folder: Path, land: Landscape, rng: np.random.Generator) -> None:
     """Covariates as correlated, noisy and curved functions of the axes, in the units of the real files."""
 
     def noisy(field: np.ndarray, share: float = 0.25) -> np.ndarray:
-        return field + share * _noise(land.cells.side, 1.5, rng)
+        return field + share * noise_field(land.cells.side, 1.5, rng)
 
     temperature, moisture, reaction, nutrients, disturbance, _ = land.axes
     mean = 273.15 + 9 + 3.5 * noisy(temperature, 0.1)
@@ -449,10 +252,10 @@ def _write_rasters(folder: Path, land: _Landscape, rng: np.random.Generator) -> 
     rains += [rain / 4 * (1 + share * uneven) for share in (0.9, -0.9, -0.5 * wet, 0.5 * wet)]
     climate = [mean, daily, 100 * daily / (top - bottom), 70 * swing, *warmth, *rains]
     for number, field in enumerate(climate, 1):
-        values = np.round(10 * field * (1 + 0.001 * _noise(land.cells.side, 1, rng)))
+        values = np.round(10 * field * (1 + 0.001 * noise_field(land.cells.side, 1, rng)))
         land.cells.write(folder / _CLIMATE / f"bio{number}.tif", values.astype(np.uint16))
 
-    texture = noisy(_standard(reaction + noisy(-land.relief, 1)))
+    texture = noisy(standard(reaction + noisy(-land.relief, 1)))
     clay, silt = 230 + 70 * np.tanh(texture), 380 + 60 * np.tanh(noisy(texture + moisture))
     carbon = 300 * np.exp(0.4 * noisy(moisture - 0.5 * temperature))
     soil = {
@@ -476,7 +279,7 @@ def _write_rasters(folder: Path, land: _Landscape, rng: np.random.Generator) -> 
 
 def _write_patches(
     folder: Path,
-    land: _Landscape,
+    land: Landscape,
     lonlat: np.ndarray,
     z: np.ndarray,
     patch_ids: np.ndarray,
@@ -492,11 +295,14 @@ def _write_patches(
     canopy, ground = (base + z @ tint for base, tint in (_CANOPY, _GROUND))
     built = np.linspace([85, 82, 80, 75], [165, 160, 155, 125], 56)
     share_built = (0.05 * np.exp(z[:, 4])).clip(0, 0.6)
-    texture, blocks = _Tile(_noise(1024, 0.8, rng)), _Tile(np.kron(rng.random((128, 128)), np.ones((8, 8))))
+    texture, blocks = (
+        Tile(noise_field(1024, 0.8, rng)),
+        Tile(np.kron(rng.random((128, 128)), np.ones((8, 8)))),
+    )
     bar = tqdm(patch_ids.tolist(), desc="patches", unit="patch", disable=not progress)
     for i, ((row, col), patch_id) in enumerate(zip(land.pixels(lonlat), bar, strict=True)):
         fine, rough = land.fine_light(row, col), texture.around(row, col)
-        light = z[i, 5] + fine - fine[_SIDE // 2, _SIDE // 2]
+        light = z[i, 5] + fine - fine[SIDE // 2, SIDE // 2]
         openness = ((light + 2.2) / 4.4).clip(0, 1)
         plants = (199 * openness + rough * (18 - 12 * openness)).clip(0, 199)
         houses = (228 + 9 * rough).clip(200, 255)
@@ -559,40 +365,17 @@ def _write_table(path: Path, header: str, columns: Mapping[str, np.ndarray]) -> 
 
 def _region_yaml(given: Mapping[str, int]) -> str:
     """`region.yaml`: the channels of GeoLifeCLEF 2023 in its order."""
-    extent, band = given["size"] * _STEP, "      - {{name: {}, file: {}, unit: {}}}".format
+    extent, band = given["size"] * STEP, "      - {{name: {}, file: {}, unit: {}}}".format
     climate = [band(f"bio{i}", f"bio{i}.tif", unit) for i, unit in enumerate(_BIO_UNITS, 1)]
     soil = [band(n, f"crop_proj_{n}_5-15cm_mean_1000.tif", unit) for n, unit in _SOIL_UNITS.items()]
     files = {"climate": _CLIMATE, "soil": _SOIL, "footprint": _FOOTPRINT}
     tables = {"po_table": _PO, "pa_table": _PA, "test_table": _TEST}
     return _REGION.format(
         arguments=", ".join(f"{name}={value}" for name, value in given.items()),
-        bounds=[round(degree, 6) for degree in (_WEST, _NORTH - extent, _WEST + extent, _NORTH)],
+        bounds=[round(degree, 6) for degree in (WEST, NORTH - extent, WEST + extent, NORTH)],
         climate_bands="\n".join(climate),
         soil_bands="\n".join(soil),
         **files,
         **tables,
         **given,
     )
-
-
-def _standard(field: np.ndarray) -> np.ndarray:
-    return (field - field.mean()) / field.std()
-
-
-def _noise(side: int, length: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth standard noise, float64[side, side], periodic; `length` is the smoothing's sigma in cells."""
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
-    damping = np.exp(-2 * (np.pi * length * frequency) ** 2)
-    white = rng.standard_normal((side, side))
-    return _standard(np.fft.irfft2(np.fft.rfft2(white) * damping, s=(side, side)))
-
-
-def _bilinear(fields: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """`fields[..., H, W]` between the centres of their cells, [..., N]; level beyond the outermost."""
-    last = np.array(fields.shape[-2:])[:, None] - 1
-    at = (cells - 0.5).clip(0, last)
-    low = np.minimum(at.astype(int), last - 1)
-    (row, col), (down, right) = low, at - low
-    upper = fields[..., row, col] * (1 - right) + fields[..., row, col + 1] * right
-    lower = fields[..., row + 1, col] * (1 - right) + fields[..., row + 1, col + 1] * right
-    return upper * (1 - down) + lower * down
