@@ -3,7 +3,8 @@
 Shapes: lon[N], lat[N], patch_id[N] · labels as CSR: offsets[N + 1], species[nnz] · targets[B, K].
 
 A *survey* is one (patchID, dayOfYear): grouping by patchID alone would merge repeat visits. A presence-only
-record is a survey with one known species. The only module that imports pandas.
+record is a survey with one known species. The only module that imports pandas, and long for that: whatever
+reads a table of records checks it the same way at the same door.
 """
 
 import os
