@@ -34,6 +34,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _own_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """A data folder that the user has set must not replace the folders that tests write."""
     monkeypatch.delenv("GLCZOO_DATA", raising=False)

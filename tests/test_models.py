@@ -1,6 +1,5 @@
 """The timm contract over every registered model; the heavy checks on the tiny ones."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,6 @@ TINY = [name for name in ALL if name.startswith("test_")]
 PAPER = {"bioresnet50_glc23": 44_128_119, "fusresnet34_glc23": 79_359_223, "fusresnet50_glc23": 132_289_015}
 CUSTOM = {"climate": 8, "soil": 5}
 tiny = pytest.mark.parametrize("name", TINY)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(name: str = "test_fusresnet_glc23", **kwargs) -> FusResNet:

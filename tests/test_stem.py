@@ -1,7 +1,6 @@
 """Stems for other channels, and the start from the weights of an RGB ResNet."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,6 @@ STEMS = {
     "test_resnet": ("test_fusresnet_glc23", {}, "conv1.0"),
     "resnet34": ("fusresnet34_glc23", SMALL, "conv1"),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
