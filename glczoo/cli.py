@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from glczoo.files import write_text
+
 __all__ = ["main"]
 
 _EVALUATED = (
@@ -215,6 +217,4 @@ def _first_process() -> bool:
 
 def _json(path: Path | None, found: dict[str, Any]) -> None:
     if path:
-        partial = path.with_name(f".{path.name}")
-        partial.write_text(json.dumps(found, indent=1) + "\n")
-        os.replace(partial, path)
+        write_text(path, json.dumps(found, indent=1) + "\n")

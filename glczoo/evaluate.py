@@ -12,13 +12,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from glczoo.data.occurrences import SpeciesIndex, Surveys, read_surveys, read_test_surveys
+from glczoo.data.occurrences import SpeciesIndex, Surveys, read_test_surveys
 from glczoo.data.region import Region
-from glczoo.data.splits import split_surveys
 from glczoo.decoding import expected_f1, top_k
 from glczoo.metrics import summary
 from glczoo.recipe import Recipe, read_run_recipe
 from glczoo.runs import ask, load_members, mean_top_k
+from glczoo.start import split_table
 
 __all__ = ["evaluate", "markdown", "surveys_of"]
 
@@ -89,15 +89,7 @@ def evaluate(
 
 def surveys_of(recipe: Recipe, region: Region, species: SpeciesIndex, part: Part) -> Surveys:
     """The PA surveys of one part of a recipe's split."""
-    split = split_surveys(
-        region,
-        read_surveys(region, "pa", species),
-        kind=recipe.data.split,
-        validation=recipe.data.validation["pa"],
-        fraction=recipe.data.pa_fraction,
-        seed=recipe.data.seed,
-    )
-    return getattr(split, part)
+    return getattr(split_table(recipe, region, "pa", species), part)
 
 
 def markdown(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:

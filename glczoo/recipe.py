@@ -4,7 +4,6 @@ A recipe is a YAML file; any key is overridden by `key.sub=value` on the command
 refused and all mistakes are reported at once. Defaults are the paper's where it states one.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ import yaml
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from glczoo.data.region import Region, Strict, parse, read_yaml
+from glczoo.files import write_text
 from glczoo.losses import LOSSES
 
 __all__ = ["Recipe", "describe", "read_recipe", "read_run_recipe", "write_run_recipe"]
@@ -168,9 +168,7 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 def write_run_recipe(folder: Path, recipe: Recipe, processes: int) -> None:
     """Keep the resolved recipe, and the number of processes, in a run's folder."""
     told = recipe.model_dump(mode="json") | {"processes": processes}
-    partial = folder / ".recipe.yaml"
-    partial.write_text(yaml.safe_dump(told, sort_keys=False))
-    os.replace(partial, folder / "recipe.yaml")
+    write_text(folder / "recipe.yaml", yaml.safe_dump(told, sort_keys=False))
 
 
 def read_run_recipe(folder: Path) -> tuple[Recipe, int]:

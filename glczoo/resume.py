@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import Sampler
 
+from glczoo.files import write_text
 from glczoo.recipe import Recipe, read_run_recipe, write_run_recipe
 from glczoo.runs import is_finished, read_metrics
 
@@ -115,7 +116,7 @@ class Record:
 
     def resume(self, progress: Progress) -> None:
         """Load the newest whole checkpoint, if there is one, and forget what was logged after it."""
-        saved = sorted(self._checkpoints.glob("step-*"), key=lambda path: int(path.name[5:]))
+        saved = self._saved()
         if saved:
             try:
                 self._accelerator.load_state(str(saved[-1]))
@@ -131,7 +132,7 @@ class Record:
                 if line["epoch"] < progress.epoch
                 or (line["kind"] == "step" and line["step"] <= progress.step)
             ]
-            _write(self._run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+            write_text(self._run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def log(self, progress: Progress, **values: Any) -> None:
         """One line of metrics.jsonl, and TensorBoard where asked for."""
@@ -157,9 +158,13 @@ class Record:
         self._accelerator.wait_for_everyone()
         if self._accelerator.is_main_process:
             os.replace(partial, target)
-            for old in sorted(self._checkpoints.glob("step-*"), key=lambda path: int(path.name[5:]))[:-2]:
+            for old in self._saved()[:-2]:
                 shutil.rmtree(old)
         self._accelerator.wait_for_everyone()
+
+    def _saved(self) -> list[Path]:
+        """The whole checkpoints, oldest first."""
+        return sorted(self._checkpoints.glob("step-*"), key=lambda path: int(path.name[5:]))
 
     def save_weights(self, model: nn.Module, name: str) -> None:
         """Write RUN/NAME.safetensors: the best epoch's weights so far, or the last."""
@@ -168,9 +173,3 @@ class Record:
             save_file(weights, self._run / f".{name}.safetensors")
             os.replace(self._run / f".{name}.safetensors", self._run / f"{name}.safetensors")
         self._accelerator.wait_for_everyone()
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(text)
-    os.replace(partial, path)

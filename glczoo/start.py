@@ -1,7 +1,7 @@
 """What a step starts from: its surveys, what its model sees, and the weights before the first batch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 from safetensors.torch import load_file
@@ -10,12 +10,12 @@ from torch import nn
 from glczoo.data.occurrences import SpeciesIndex, Surveys, read_species, read_surveys
 from glczoo.data.patches import PatchSource, Statistics
 from glczoo.data.region import Region
-from glczoo.data.splits import split_surveys
+from glczoo.data.splits import Split, split_surveys
 from glczoo.models import init_from_imagenet
 from glczoo.recipe import Recipe
 from glczoo.runs import is_finished, read_config, require_bands
 
-__all__ = ["starting_model", "starting_surveys", "visible_modalities"]
+__all__ = ["split_table", "starting_model", "starting_surveys", "visible_modalities"]
 
 _PAPER_WEIGHTS = {"resnet34": "resnet34.tv_in1k", "resnet50": "resnet50.tv_in1k"}
 
@@ -28,20 +28,28 @@ def starting_surveys(recipe: Recipe, region: Region) -> tuple[SpeciesIndex, Surv
         tables.append("pa")
     parts = {}
     for table in dict.fromkeys(tables):
-        parts[table] = split_surveys(
-            region,
-            read_surveys(region, table, vocabulary),
-            kind=data.split if table == "pa" else "random",
-            validation=data.validation[table],
-            fraction=data.pa_fraction if table == "pa" else 1.0,
-            seed=data.seed,
-        )
+        parts[table] = split_table(recipe, region, table, vocabulary)
     training = Surveys.concatenate([parts[table].train for table in data.surveys])
     validation = Surveys.concatenate([parts[table].validation for table in data.surveys])
     choosing = None
     if recipe.top_k == "auto":
         choosing = parts["pa"].validation if len(parts["pa"].validation) else parts["pa"].train
     return vocabulary, training, validation, choosing
+
+
+def split_table(
+    recipe: Recipe, region: Region, table: Literal["po", "pa"], vocabulary: SpeciesIndex
+) -> Split:
+    """The surveys of a table, cut as the recipe says: PO always at random, PA by its split and fraction."""
+    data = recipe.data
+    return split_surveys(
+        region,
+        read_surveys(region, table, vocabulary),
+        kind=data.split if table == "pa" else "random",
+        validation=data.validation[table],
+        fraction=data.pa_fraction if table == "pa" else 1.0,
+        seed=data.seed,
+    )
 
 
 def visible_modalities(recipe: Recipe, region: Region) -> list[str] | None:

@@ -14,7 +14,6 @@ Finished runs are skipped and interrupted ones continued: the same command goes 
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -29,7 +28,8 @@ from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region, Strict, parse, read_yaml
 from glczoo.decoding import expected_f1, top_k
 from glczoo.evaluate import evaluate, markdown, surveys_of
-from glczoo.metrics import summary
+from glczoo.files import write_text
+from glczoo.metrics import sample_f1, summary
 from glczoo.recipe import Recipe, read_recipe
 from glczoo.train import train
 
@@ -117,9 +117,7 @@ def run_study(path: Path, overrides: Sequence[str] = (), truth: Path | None = No
     }  # fmt: skip
     folder = Path(recipe.runs).parent
     for file, text in (("table.json", json.dumps(table, indent=1)), ("table.md", table_text(table))):
-        partial = folder / f".{file}"
-        partial.write_text(text + "\n")
-        os.replace(partial, folder / file)
+        write_text(folder / file, text + "\n")
     return table
 
 
@@ -149,9 +147,7 @@ def _forest(recipe: Recipe) -> dict[str, Any]:
     species = read_species(region)
     source = PatchSource(region, recipe.modalities, 1)
     train_on, test_on = (surveys_of(recipe, region, species, part) for part in ("train", "test"))
-    forest = RandomForestClassifier(
-        500, min_samples_leaf=2, random_state=recipe.seed, n_jobs=-1, oob_score=False
-    )
+    forest = RandomForestClassifier(500, min_samples_leaf=2, random_state=recipe.seed, n_jobs=-1)
     known = train_on.targets(torch.arange(len(train_on)), len(species))
     forest.fit(_values(source, train_on), known.numpy())
     probabilities = _forest_probabilities(forest, _values(source, test_on))
@@ -159,16 +155,16 @@ def _forest(recipe: Recipe) -> dict[str, Any]:
     k = max(1, round(float(train_on.sizes().mean())))
     target = test_on.targets(torch.arange(len(test_on)), len(species))
     result = summary(top_k(probabilities, k), probabilities, target)
-    expected = summary(expected_f1(probabilities), probabilities, target)
-    return {**result, "rule": f"top {k}", "f1_expected": expected["f1"]}
+    expected = float(sample_f1(expected_f1(probabilities), target).mean())
+    return {**result, "rule": f"top {k}", "f1_expected": expected}
 
 
 def _values(source: PatchSource, surveys: Surveys) -> np.ndarray:
     """Values of every raster band at the points, float32[N, C]; the band's median where there is no data."""
     columns = []
     for stack, (row, col) in zip(source.stacks, source.locate(surveys), strict=True):
-        values = stack.values[row + stack.pad, col + stack.pad].astype(np.float32)
-        values[stack.missing(stack.values[row + stack.pad, col + stack.pad])] = np.nan
+        stored = stack.values[row + stack.pad, col + stack.pad]
+        values = np.where(stack.missing(stored), np.nan, stored.astype(np.float32))
         columns.append(np.where(np.isnan(values), np.nanmedian(values, axis=0), values))
     return np.concatenate(columns, axis=1)
 

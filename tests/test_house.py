@@ -12,6 +12,7 @@ FLOORS = [
         "metrics",
         "decoding",
         "data.world",
+        "files",
         "models",
         "models.fusresnet",
         "models.ensemble",

@@ -77,11 +77,8 @@ def _check_table(
     for reason, mask in lacks.items():
         counts[reason] = int(mask.sum())
         if mask.any():
-            i = int(mask.argmax())
-            problems.append(
-                f"{name}: {mask.sum()} of {len(points)} {reason}, the first: patchID {points.patch_id[i]} at "
-                f"lon {points.lon[i]:.5f}, lat {points.lat[i]:.5f}"
-            )
+            first = points.named(int(mask.argmax()))
+            problems.append(f"{name}: {mask.sum()} of {len(points)} {reason}, the first: {first}")
     readable = ~np.any([*lacks.values(), np.zeros(len(points), bool)], axis=0)
     if source.jpegs is not None:
         unreadable = []

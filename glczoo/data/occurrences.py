@@ -97,6 +97,10 @@ class Points:
     def __len__(self) -> int:
         return len(self.lon)
 
+    def named(self, i: int) -> str:
+        """One point, for a message."""
+        return f"patchID {self.patch_id[i]} at lon {self.lon[i]:.5f}, lat {self.lat[i]:.5f}"
+
     def at(self, index: np.ndarray) -> "Points":
         """The points at `index` (positions or a mask)."""
         return Points(self.lon[index], self.lat[index], self.patch_id[index], self.ids[index])

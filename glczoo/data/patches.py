@@ -83,7 +83,7 @@ class PatchSource:
         readable = ~np.any([*lacks.values(), np.zeros(len(points), bool)], axis=0)
         if lacks and not (drop and readable.any()):
             reasons = [
-                f"{mask.sum()} {reason}, the first: {_named(points, int(mask.argmax()))}"
+                f"{mask.sum()} {reason}, the first: {points.named(int(mask.argmax()))}"
                 for reason, mask in lacks.items()
             ]
             raise ValueError(
@@ -269,7 +269,3 @@ def _chunks(number: int, cells: int) -> list[slice]:
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]}"
-
-
-def _named(points: Points, i: int) -> str:
-    return f"patchID {points.patch_id[i]} at lon {points.lon[i]:.5f}, lat {points.lat[i]:.5f}"

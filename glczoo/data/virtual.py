@@ -5,6 +5,8 @@ Shapes: axes[A, H, W] · lonlat[N, 2] · z[N, A] · probability[N, K], with A ax
 Rasters and JPEG patches are noisy functions of the world's axes (`world.py`). Surveys are independent
 Bernoulli draws at evenly spread places; presence-only records come from where people are, of species that
 people like. Tables are written without pandas, which belongs to the module that reads them.
+
+Long, as a list of writers is: one for each kind of file, all of them called by `_make`.
 """
 
 import csv
