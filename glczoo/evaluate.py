@@ -15,7 +15,7 @@ from torch import Tensor
 from glczoo.data.occurrences import SpeciesIndex, Surveys, read_test_surveys
 from glczoo.data.region import Region
 from glczoo.decoding import expected_f1, top_k
-from glczoo.metrics import summary
+from glczoo.metrics import macro_auc, set_summary
 from glczoo.recipe import Recipe, read_run_recipe
 from glczoo.runs import ask, load_members, mean_top_k
 from glczoo.start import split_table
@@ -112,7 +112,9 @@ def markdown(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
 
 
 def _rows(name: str, probabilities: Tensor, target: Tensor, k: int) -> list[dict[str, Any]]:
+    auc, species = macro_auc(probabilities, target)  # of the probabilities: the same by every rule
     rules = {f"top {k}": top_k(probabilities, k), "expected F1": expected_f1(probabilities)}
     return [
-        {"model": name, "rule": rule, **summary(mask, probabilities, target)} for rule, mask in rules.items()
+        {"model": name, "rule": rule, **set_summary(mask, target), "auc": auc, "auc_species": species}
+        for rule, mask in rules.items()
     ]

@@ -6,7 +6,7 @@ predicted[N, K] bool: the answered sets · target[N, K]: 1 where a species was f
 import torch
 from torch import Tensor
 
-__all__ = ["macro_auc", "macro_f1", "sample_f1", "size_error", "summary"]
+__all__ = ["macro_auc", "macro_f1", "sample_f1", "set_summary", "size_error", "summary"]
 
 
 def sample_f1(predicted: Tensor, target: Tensor) -> Tensor:
@@ -61,12 +61,15 @@ def size_error(predicted: Tensor, target: Tensor) -> Tensor:
 def summary(predicted: Tensor, scores: Tensor, target: Tensor) -> dict[str, float]:
     """All of the above for one table row: f1, f1_macro, auc, auc_species, size, size_bias, size_error."""
     auc, species = macro_auc(scores, target)
+    return {**set_summary(predicted, target), "auc": auc, "auc_species": species}
+
+
+def set_summary(predicted: Tensor, target: Tensor) -> dict[str, float]:
+    """What `summary` holds of the answered sets alone, without the scores behind them."""
     error = size_error(predicted, target).double()
     return {
         "f1": float(sample_f1(predicted, target).mean()),
         "f1_macro": macro_f1(predicted, target),
-        "auc": auc,
-        "auc_species": species,
         "size": float(predicted.sum(1).double().mean()),
         "size_bias": float(error.mean()),
         "size_error": float(error.abs().mean()),
