@@ -5,9 +5,10 @@
 FOLDER is what full_size.py made; 16 GB of memory are needed. In every round each way reads other random
 points, one way after the other, so that what slows the machine slows them all; a row's figure is the ratio of
 the medians, with the smallest and the largest ratio of a round behind it. Seconds, and those of speeds, are
-CPU time of one thread, with the files in the page cache. A sample is 33 channels of 128 x 128: 28 raster
-bands of one grid, one of another, a colour and an infrared JPEG. "all in memory" is what one writes first:
-float32 arrays of the normalised rasters, cut and stacked for each sample by numpy, JPEGs by PIL, DataLoader.
+CPU time of one thread (of the clock for two loader threads), with the files in the page cache. A sample is 33
+channels of 128 x 128: 28 raster bands of one grid, one of another, a colour and an infrared JPEG. "all in
+memory" is what one writes first: float32 arrays of the normalised rasters, cut and stacked for each sample by
+numpy, JPEGs by PIL, DataLoader.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
 from glczoo.data import jpeg
 from glczoo.data.jpeg import JpegTree
+from glczoo.data.loader import load
 from glczoo.data.occurrences import Points
 from glczoo.data.pack import pack_region
 from glczoo.data.patches import PatchBuilder, PatchSource
@@ -282,7 +284,23 @@ def whole_samples(
         ratio(found, "decoded beforehand: whole sample ÷ rasters alone", "0.85", "decoded", "rasters"),
         ratio(found, "satellite from shards ÷ files by torchvision", "–", "satellite", "torchvision"),
         ratio(found, "satellite from shards ÷ files by PIL", "–", "satellite", "PIL"),
+        two_threads(build["packed"], rounds),
     ]
+
+
+def two_threads(build: PatchBuilder, rounds: int) -> dict[str, Any]:
+    """By the clock, so it needs two free cores (or `chrt --fifo 10` before the command)."""
+    rng = np.random.default_rng(0)
+    found: dict[str, list[float]] = {"2 threads": [], "1 thread": []}
+    for number in range(rounds + 1):
+        for threads, name in ((1, "1 thread"), (2, "2 threads")):
+            batches = [torch.from_numpy(rng.integers(len(build), size=BATCH)) for _ in range(12)]
+            start = time.perf_counter()
+            for _ in load(build, batches, threads=threads):
+                pass
+            if number:
+                found[name].append(len(batches) * BATCH / (time.perf_counter() - start))
+    return ratio(found, "loader with 2 threads ÷ 1, exact float32", "1.6", "2 threads", "1 thread")
 
 
 def map_pages(source: PatchSource) -> None:
