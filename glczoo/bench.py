@@ -21,12 +21,12 @@ from torch import Tensor
 
 from glczoo.data.loader import default_threads, load
 from glczoo.data.occurrences import read_species, read_surveys
-from glczoo.data.patches import PatchBuilder, PatchSource
+from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region, parse
 from glczoo.data.virtual import make_virtual
 from glczoo.objective import Objective
 from glczoo.recipe import Recipe, override, read_recipe
-from glczoo.start import starting_model, starting_surveys, visible_modalities
+from glczoo.start import starting_model, starting_surveys, training_builder, visible_modalities
 from glczoo.train import make_optimizer, prepare_model
 
 __all__ = ["bench", "bench_text"]
@@ -116,8 +116,7 @@ def _measure(accelerator: Accelerator, recipe: Recipe, seconds: float) -> dict[s
     objective = Objective(recipe, region, vocabulary, surveys, device)
     model, optimizer = accelerator.prepare(model, make_optimizer(recipe, model, objective))
     model.train()
-    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    build = PatchBuilder(source, surveys, numbers.mean, numbers.std, device, dtype=dtype)
+    build = training_builder(recipe, source, surveys, numbers, device)
     generator, size = torch.Generator().manual_seed(0), min(recipe.batch_size, len(surveys))
 
     def batches(number: int) -> list[Tensor]:

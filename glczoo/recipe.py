@@ -97,9 +97,19 @@ class Data(Strict):
         ge=0,
         description="loader threads; 0 builds batches between the steps; null: 2 beside a GPU, 0 on a CPU",
     )
+    nvjpeg: bool = Field(
+        default=False,
+        description="decode the JPEGs on the GPU; its values may differ from the CPU's in the last bits",
+    )
     loader: Literal["threads", "processes"] = Field(
         default="threads", description="processes: workers of a plain DataLoader, slower"
     )
+
+    @model_validator(mode="after")
+    def _one_decoder(self) -> "Data":
+        if self.nvjpeg and self.loader == "processes":
+            raise ValueError("nvjpeg decodes in this process: take loader: threads, or nvjpeg: false")
+        return self
 
     @field_validator("weights")
     @classmethod

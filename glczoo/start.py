@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from glczoo.data.occurrences import SpeciesIndex, Surveys, read_species, read_surveys
-from glczoo.data.patches import PatchSource, Statistics
+from glczoo.data.patches import PatchBuilder, PatchSource, Statistics
 from glczoo.data.region import Region
 from glczoo.data.splits import Split, split_surveys
 from glczoo.finetune import Plan, freeze
@@ -21,7 +21,7 @@ from glczoo.recipe import Recipe
 from glczoo.remote import PREFIX, DamagedError
 from glczoo.runs import is_finished, locate, require_bands
 
-__all__ = ["split_table", "starting_model", "starting_surveys", "visible_modalities"]
+__all__ = ["split_table", "starting_model", "starting_surveys", "training_builder", "visible_modalities"]
 
 _PAPER_WEIGHTS = {"resnet34": "resnet34.tv_in1k", "resnet50": "resnet50.tv_in1k"}
 
@@ -151,6 +151,23 @@ def starting_model(
     cfg = config["pretrained_cfg"]
     filled = [config["glczoo"]["filled"][band] for band in source.bands]
     return model, Statistics(list(cfg["mean"]), list(cfg["std"]), filled)
+
+
+def training_builder(
+    recipe: Recipe, source: PatchSource, surveys: Surveys, statistics: Statistics, device: torch.device
+) -> PatchBuilder:
+    """What builds the batches of a recipe's steps.
+
+    Raises:
+        ValueError: nvJPEG is asked for, and the device has none.
+    """
+    if recipe.data.nvjpeg and device.type != "cuda":
+        raise ValueError(f"data.nvjpeg decodes on a CUDA device, this is {device.type}; leave it out")
+    return PatchBuilder(
+        source, surveys, statistics.mean, statistics.std, device,
+        dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float32,
+        decode_there=recipe.data.nvjpeg,
+    )  # fmt: skip
 
 
 def _predecessor(recipe: Recipe, region: Region) -> Path:

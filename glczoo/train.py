@@ -34,7 +34,7 @@ from glczoo.recipe import Recipe, describe, read_recipe
 from glczoo.resume import EpochOrder, Progress, Record, refuse_other_recipe
 from glczoo.runs import export_run, is_finished, score
 from glczoo.settle import settle, validation_f1
-from glczoo.start import starting_model, starting_surveys, visible_modalities
+from glczoo.start import starting_model, starting_surveys, training_builder, visible_modalities
 
 __all__ = ["make_optimizer", "prepare_model", "train"]
 
@@ -90,12 +90,9 @@ def train(recipe: Recipe) -> Path:
     objective = Objective(recipe, region, vocabulary, training, accelerator.device, processes)
     model, optimizer = accelerator.prepare(model, make_optimizer(recipe, model, objective))
     build, eval_build = (
-        PatchBuilder(
-            source, part, statistics.mean, statistics.std, accelerator.device,
-            dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float32,
-        )
+        training_builder(recipe, source, part, statistics, accelerator.device)
         for part in (training, validation)
-    )  # fmt: skip
+    )
     load_batches = load if recipe.data.loader == "threads" else load_by_processes
     accumulate, clip_grad = recipe.optimizer.accumulate, recipe.optimizer.clip_grad
     surveys_per_step = recipe.batch_size * accelerator.num_processes * accumulate

@@ -61,6 +61,8 @@ def test_x_is_the_oracle_bit_for_bit(
     index, turn = torch.tensor([3, 0, 4, 1, 2, 0, 1, 3]), torch.arange(8)
     plain, turned = build(index), build(index, turn)
     assert plain.dtype == dtype and (plain == 0).float().mean() > 0.1  # cells without data are there
+    there = PatchBuilder(source, surveys, MEAN, STD, resident=resident, dtype=dtype, decode_there=True)
+    assert torch.equal(there(index, turn), turned)
     for k, i in enumerate(index.tolist()):
         assert torch.equal(plain[k], oracle(source, surveys, i, 0, dtype))
         assert torch.equal(turned[k], oracle(source, surveys, i, k, dtype))
@@ -76,6 +78,16 @@ def test_gathered_integers_are_the_stacks(address_region: Region, surveys: Surve
         strict=True,
     ):
         np.testing.assert_array_equal(cells.numpy(), gathered(stack, row[index], col[index], 6))
+
+
+def test_what_cannot_be_decoded_together_is_decoded_one_by_one(
+    address_region: Region, surveys: Surveys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = PatchSource(address_region)
+    build = PatchBuilder(source, surveys, MEAN, STD, decode_there=True)
+    expected = build(torch.arange(5))
+    monkeypatch.setattr(source.jpegs, "read_together", lambda *_: None)
+    assert torch.equal(build(torch.arange(5)), expected)
 
 
 def test_every_way_of_loading_gives_the_same(build: PatchBuilder) -> None:

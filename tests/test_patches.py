@@ -16,6 +16,7 @@ import torch
 from conftest import SURVEYS, place, write_patch
 from PIL import Image
 
+from glczoo.data import patches
 from glczoo.data.check import check_region, check_text
 from glczoo.data.jpeg import JpegTree
 from glczoo.data.occurrences import Points, SpeciesIndex, Surveys, read_species, read_surveys
@@ -99,7 +100,8 @@ def test_x_equals_the_slow_twin_on_both_back_ends(
         assert torch.equal(x, xs[0])
 
 
-def test_a_large_batch_is_built_in_parts(address_region: Region) -> None:
+def test_a_large_batch_is_built_in_parts(address_region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches, "_AT_ONCE", 5 * 64 * 64 * 3)
     source = PatchSource(address_region, ["base"], 64)
     points = at(*[(i % 14, i % 20) for i in range(40)])
     builder = PatchBuilder(source, points, [0.0] * 3, [1.0] * 3)

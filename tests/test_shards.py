@@ -88,6 +88,28 @@ def test_a_patch_is_decoded_into_its_place_in_a_batch(region: Region) -> None:
     assert torch.equal(batch[1], patches.read(123, 6)) and (batch[[0, 2]] == 255).all()
 
 
+@pytest.mark.parametrize("packed", [None, "encoded", "decoded"])
+def test_patches_decoded_together_are_those_decoded_one_by_one(packed: str | None, region: Region) -> None:
+    if packed:
+        pack_region(region, decoded=packed == "decoded", progress=False)
+    patches = PatchSource(region).jpegs
+    together = patches.read_together([123, 7, 123], 6, torch.device("cpu"))
+    if packed == "decoded":  # nothing is left to decode
+        assert together is None
+    else:
+        assert torch.equal(together, torch.stack([patches.read(patch, 6) for patch in (123, 7, 123)]))
+
+
+def test_what_cannot_be_decoded_together_is_named_by_reading_it(region: Region) -> None:
+    patches = PatchSource(region).jpegs
+    path = JpegTree(region.root_path / "jpeg/nir").path(123)
+    path.write_bytes(path.read_bytes()[:200])
+    for patch_ids in ([7, 123], [7, 999_999]):
+        assert patches.read_together(patch_ids, 6, torch.device("cpu")) is None
+        with pytest.raises((ValueError, FileNotFoundError), match=str(patch_ids[1])):
+            patches.read(patch_ids[1], 6)
+
+
 # --- shards are the tree --------------------------------------------------------------------------------
 
 

@@ -180,6 +180,8 @@ def test_help_explains_every_key():
         ),
         (["region=nowhere.yaml"], "region nowhere.yaml is neither here nor at"),
         (["epochs"], "write key=value"),
+        (["data.nvjpeg=true"], "data.nvjpeg decodes on a CUDA device, this is cpu"),
+        (["data.nvjpeg=true", "data.loader=processes"], "nvjpeg decodes in this process"),
     ],
 )
 def test_bad_input_says_what_to_do(world, tmp_path, overrides, message):

@@ -4,8 +4,8 @@ The path rule of GeoLifeCLEF 2023: patch 3018575 lies in 75/85/3018575.jpeg (its
 two before).
 
 simplejpeg, where it is installed (`pip install glczoo[fast]`), decodes in two thirds of torchvision's time
-and to the same values. nvJPEG is not used: nothing promises that its values are theirs, and a model must see
-one picture wherever it runs.
+and to the same values. A GPU's own decoder, nvJPEG, is used when a recipe asks for it: nothing promises that
+its values are theirs to the last bit.
 """
 
 import os
@@ -21,7 +21,17 @@ try:
 except ImportError:
     simplejpeg = None
 
-__all__ = ["SIDE", "JpegTree", "Run", "copy_centre", "decode", "directories", "needs_colour", "num_planes"]
+__all__ = [
+    "SIDE",
+    "JpegTree",
+    "Run",
+    "copy_centre",
+    "decode",
+    "decode_together",
+    "directories",
+    "needs_colour",
+    "num_planes",
+]
 
 SIDE = 128
 Run = tuple[slice, slice]  # neighbouring planes of a file, and the channels of the patch that they become
@@ -59,6 +69,16 @@ def decode(data: np.ndarray, colour: bool, where: object) -> np.ndarray:
     if image.shape[1:] != (SIDE, SIDE):
         raise ValueError(f"{where} must be {SIDE} x {SIDE} pixels, it is {image.shape[1:]}")
     return image
+
+
+def decode_together(files: Sequence[np.ndarray], colour: bool, device: torch.device) -> torch.Tensor:
+    """Decode many files on a device, by nvJPEG on CUDA: uint8[B, 3 or 1, 128, 128] there.
+
+    Raises:
+        RuntimeError: a file is no whole JPEG; torchvision does not say which.
+    """
+    mode = ImageReadMode.RGB if colour else ImageReadMode.GRAY
+    return torch.stack(decode_jpeg([torch.from_numpy(np.array(data)) for data in files], mode, device))
 
 
 def num_planes(path: Path) -> int:
@@ -102,6 +122,11 @@ class JpegTree:
         if path is not None:
             copy_centre(decode(np.fromfile(path, np.uint8), needs_colour(runs), path), runs, out)
         return path is not None
+
+    def encoded(self, patch_id: int) -> np.ndarray | None:
+        """The bytes of a patch's JPEG, uint8[n]; None where there is no file."""
+        path = self.path(patch_id)
+        return None if path is None else np.fromfile(path, np.uint8)
 
 
 def needs_colour(runs: Sequence[Run]) -> bool:

@@ -214,6 +214,7 @@ class PatchBuilder:
         device: torch.device | str = "cpu",
         resident: bool | None = None,
         dtype: torch.dtype = torch.float32,
+        decode_there: bool = False,
     ) -> None:
         """Place the points on every grid.
 
@@ -225,6 +226,7 @@ class PatchBuilder:
             device: where x is made.
             resident: keep the stacks on the device and gather there; None: on any device but the CPU.
             dtype: of x; whatever it is, x is computed in float32 and then rounded.
+            decode_there: decode the JPEGs on `device` too, many at once; those that it refuses on the CPU.
         """
         if not len(mean) == len(std) == len(source.bands):
             raise ValueError(
@@ -233,7 +235,7 @@ class PatchBuilder:
             )
         self.device, self.dtype = torch.device(device), dtype
         self.size, self.num_bands = source.size, len(source.bands)
-        self._jpegs, self._patch_id = source.jpegs, points.patch_id
+        self._jpegs, self._patch_id, self._decode_there = source.jpegs, points.patch_id, decode_there
         resident = self.device.type != "cpu" if resident is None else resident
         self._pinned = self.device.type == "cuda"
         self._in_cache = self.device.type == "cpu" and not resident
@@ -323,9 +325,14 @@ class PatchBuilder:
     def _read(self, index: Tensor) -> Tensor:
         num_bands = len(self._jpegs.bands) if self._jpegs else 0
         shape = (len(index), num_bands, self.size, self.size)
+        patches = self._patch_id[index.numpy()].tolist()
+        if self._jpegs is not None and self._decode_there:
+            together = self._jpegs.read_together(patches, self.size, self.device)
+            if together is not None:
+                return together
         pixels = self._buffer("satellite", shape, torch.uint8, torch.device("cpu"))
         if self._jpegs is not None:
-            for i, patch in enumerate(self._patch_id[index.numpy()].tolist()):
+            for i, patch in enumerate(patches):
                 self._jpegs.read(patch, self.size, pixels[i])
         return pixels
 

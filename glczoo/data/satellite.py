@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from glczoo.data.jpeg import SIDE, JpegTree, Run
+from glczoo.data.jpeg import SIDE, JpegTree, Run, decode_together, needs_colour
 from glczoo.data.region import Band, Modality, Region
 from glczoo.data.shards import Shards, is_packed
 
@@ -93,3 +93,24 @@ class SatellitePatches:
                     "is missing, data.incomplete=drop leaves such surveys out"
                 )
         return patch
+
+    def read_together(self, patch_ids: Sequence[int], size: int, device: torch.device) -> torch.Tensor | None:
+        """Many patches, decoded on a device: uint8[B, J, size, size] there.
+
+        None where that cannot be done, so that `read` must: a file is missing, damaged or packed decoded.
+        """
+        patches = torch.empty(len(patch_ids), len(self.bands), size, size, dtype=torch.uint8, device=device)
+        start = (SIDE - size) // 2
+        for files, runs in self._files.items():
+            encoded = [data for patch in patch_ids if (data := files.encoded(patch)) is not None]
+            if len(encoded) < len(patch_ids):
+                return None
+            try:
+                images = decode_together(encoded, needs_colour(runs), device)
+            except RuntimeError:
+                return None
+            if images.shape[2:] != (SIDE, SIDE):
+                return None
+            for planes, channels in runs:
+                patches[:, channels] = images[:, planes, start : start + size, start : start + size]
+        return patches

@@ -71,24 +71,32 @@ class Shards:
         Raises:
             ValueError: the bytes are damaged.
         """
+        name, patch = self._find(patch_id)
+        if patch is None:
+            return False
+        if self.decoded:
+            image = patch.reshape(-1, SIDE, SIDE)
+        else:
+            try:
+                image = decode(patch, needs_colour(runs), f"patch {patch_id}")
+            except ValueError as error:
+                raise ValueError(f"{self.folder / name}.bin is damaged: {error}; {_MEND}") from None
+        copy_centre(image, runs, out)
+        return True
+
+    def encoded(self, patch_id: int) -> np.ndarray | None:
+        """The bytes of a patch's JPEG, uint8[n]; None where it is not packed, or packed decoded."""
+        return None if self.decoded else self._find(patch_id)[1]
+
+    def _find(self, patch_id: int) -> tuple[str, np.ndarray | None]:
+        """A patch's shard and its bytes, None where no shard has it."""
         for name, _ in directories(patch_id):
-            if name not in self._shards:
-                continue
-            ids, ends, data = self._open(name)
-            place = int(ids.searchsorted(patch_id))
-            if place == len(ids) or ids[place] != patch_id:
-                continue
-            patch = data[ends[place - 1] if place else 0 : ends[place]]
-            if self.decoded:
-                image = patch.reshape(-1, SIDE, SIDE)
-            else:
-                try:
-                    image = decode(patch, needs_colour(runs), f"patch {patch_id}")
-                except ValueError as error:
-                    raise ValueError(f"{self.folder / name}.bin is damaged: {error}; {_MEND}") from None
-            copy_centre(image, runs, out)
-            return True
-        return False
+            if name in self._shards:
+                ids, ends, data = self._open(name)
+                place = int(ids.searchsorted(patch_id))
+                if place < len(ids) and ids[place] == patch_id:
+                    return name, data[ends[place - 1] if place else 0 : ends[place]]
+        return "", None
 
     def _open(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if name not in self._opened:
