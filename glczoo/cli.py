@@ -19,7 +19,13 @@ _EVALUATED = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a verb; what a user can mend ends in one line and exit code 1."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given, rest = parser.parse_known_args(arguments)
+    if hasattr(given, "overrides"):  # argparse takes no positional words after an option
+        given.overrides += [word for word in rest if "=" in word and word[0] != "-"]
+        rest = [word for word in rest if word not in given.overrides]
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         given.run(given)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
@@ -169,7 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb(
         verbs, "bench", _bench, "surveys a second of table, patch, batch, step; hours of the paper's steps"
     )
-    sub.add_argument("recipe", nargs="*", metavar="RECIPE|key=value", help="default: step 2, largest model")
+    sub.add_argument(
+        "overrides", nargs="*", metavar="RECIPE|key=value", help="default: step 2, largest model"
+    )
     sub.add_argument("--region", type=Path, help="region.yaml (default: the recipe's, else a virtual one)")
     sub.add_argument("--device", help="cpu, cuda, … (default: the fastest)")
     sub.add_argument("--seconds", type=float, default=10, help="of each measurement (default: 10)")
@@ -393,12 +401,12 @@ def _verify(given: argparse.Namespace) -> None:
 def _bench(given: argparse.Namespace) -> None:
     from glczoo.bench import bench, bench_text
 
-    paths = [word for word in given.recipe if "=" not in word]
+    paths = [word for word in given.overrides if "=" not in word]
     if len(paths) > 1:
         raise ValueError(f"one recipe is measured at a time, given {paths}")
     found = bench(
         Path(paths[0]) if paths else None,
-        [word for word in given.recipe if "=" in word],
+        [word for word in given.overrides if "=" in word],
         region=given.region, device=given.device, seconds=given.seconds, size=given.size,
     )  # fmt: skip
     print(bench_text(found))

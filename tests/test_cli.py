@@ -74,6 +74,19 @@ def test_make_virtual_says_what_it_made(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    "words", [["seed=1", "--jobs", "2", "epochs=3"], ["--jobs", "2", "seed=1", "epochs=3"]], ids=" ".join
+)
+def test_overrides_may_stand_after_an_option(words, monkeypatch):
+    given = []
+    monkeypatch.setattr("glczoo.cli._study", given.append)
+    main(["study", "table.yaml", *words])
+    assert given[0].overrides == ["seed=1", "epochs=3"] and given[0].jobs == 2
+    with pytest.raises(SystemExit):
+        main(["study", "table.yaml", *words, "--epochs=3"])
+    assert len(given) == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["region", "check", "nowhere"], "there is no file nowhere"),
