@@ -17,6 +17,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from glczoo.grids import Block, Grid
+from glczoo.plots import SEQUENTIAL
 
 __all__ = ["Layer", "draw", "write_cog"]
 
@@ -77,7 +78,7 @@ def write_cog(
     partial.replace(path)
 
 
-def draw(path: Path, source: Path, layer: Layer, credit: str, colours: str = "viridis") -> None:
+def draw(path: Path, source: Path, layer: Layer, credit: str, colours: str = SEQUENTIAL) -> None:
     """Draw one band of a GeoTIFF that `write_cog` wrote, with a legend and a scale bar.
 
     Cells outside of the area of applicability are grey or, where they have a value, greyed (unless the layer

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
         rest = [word for word in rest if word not in given.overrides]
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    given.words = sys.argv[1:] if arguments is None else arguments
     try:
         given.run(given)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
@@ -134,6 +136,24 @@ def _parser() -> argparse.ArgumentParser:
         "--unmasked", dest="masked", action="store_false",
         help="keep predictions outside of the area of applicability",
     )  # fmt: skip
+
+    sub = verb(verbs, "report", _report, "one HTML page about a run: scores, curves, errors, what it reads")
+    sub.add_argument("model", metavar="RUN", help="folder of a finished run, or hf-hub:ORG/NAME")
+    sub.add_argument(
+        "--out", type=Path, default=Path("report.html"), help="page to write (default: report.html)"
+    )
+    sub.add_argument("--region", type=Path, help="region.yaml (default: the run's)")
+    sub.add_argument("--part", choices=("train", "validation", "test"), help="default: test, else validation")
+    sub.add_argument("--truth", type=Path, help="table Id;speciesId: report on the region's test table by it")
+    sub.add_argument(
+        "--species", type=lambda text: [name.strip() for name in text.split(",")], default=[],
+        metavar="ID|NAME,…", help="response curves of these (default: the four with most records)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--sample", type=int, default=1000,
+        help="surveys for importance and response curves, the slow part; 0: without (default: 1000)",
+    )  # fmt: skip
+    sub.add_argument("--batch-size", type=int, default=256, help="points in a batch (default: 256)")
 
     sub = verb(verbs, "ensemble", _ensemble, "several runs as one model: one folder, one file of weights")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
@@ -347,6 +367,23 @@ def _map(given: argparse.Namespace) -> None:
                 f"{100 * found['applicable']:.1f} % of them lie in the area of applicability (dissimilarity "
                 f"up to {found['threshold']:.3g})"
             )
+
+
+def _report(given: argparse.Namespace) -> None:
+    from glczoo.data.region import Region
+    from glczoo.report import report
+
+    found = report(
+        given.model, given.out, part=given.part, truth=given.truth, species=given.species,
+        sample=given.sample, region=Region.load(given.region) if given.region else None,
+        batch_size=given.batch_size, command=shlex.join(["glczoo", *given.words]),
+    )  # fmt: skip
+    if _first_process():
+        told = found["results"]
+        print(
+            f"{given.out}: {told['surveys']} {found['part']} surveys of {found['region']}, F1 "
+            f"{told['rules'][0]['f1']:.3f} ({told['rules'][0]['rule']})"
+        )
 
 
 def _ensemble(given: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from glczoo.data.occurrences import SpeciesIndex, read_points
 from glczoo.data.region import Region
 from glczoo.data.virtual import make_virtual
+from glczoo.plots import BLUE, PALETTE, SEQUENTIAL
 from glczoo.predict import probabilities_at, write_submission
 from glczoo.runs import read_metrics
 from glczoo.study import run_study, table_text
@@ -33,7 +34,6 @@ _WORLD: dict[str, Any] = {
     "grid": 40,
     "patch_size": 32,
 }
-_COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito: safe for the colour-blind
 _SECONDS = {"make the region": 0.0, "train and evaluate": 0.0, "predict and draw": 0.0}
 
 # One recipe for each step, with fewer epochs and a shorter way to the last learning rate than the paper's.
@@ -170,7 +170,7 @@ def _draw(
         (axes[0, 0], at_truth, f"truth: species {shown}"),
         (axes[0, 1], at_model, f"ensemble's prediction (r = {agreement:.2f})"),
     ):
-        image = axis.imshow(values.reshape(side, side), vmin=0, vmax=top, cmap="viridis")
+        image = axis.imshow(values.reshape(side, side), vmin=0, vmax=top, cmap=SEQUENTIAL)
         axis.set(title=title, xticks=[], yticks=[], xlabel="west – east", ylabel="south – north")
         figure.colorbar(image, ax=axis, label="probability of presence", shrink=0.85)
     for name, folder, steps, style in (
@@ -178,9 +178,7 @@ def _draw(
         ("one branch", models["early"], ("early1", "early2", "early3"), "--"),
     ):
         start = 0
-        for number, (step, colour) in enumerate(
-            zip(steps, ("#0072B2", "#D55E00", "#009E73"), strict=True), 1
-        ):
+        for number, (step, colour) in enumerate(zip(steps, PALETTE, strict=False), 1):
             losses = [line["loss"] for line in read_metrics(folder / step) if line["kind"] == "epoch"]
             x = range(start + 1, start + len(losses) + 1)
             axes[1, 0].plot(x, losses, style, color=colour, label=f"step {number}, {name}")
@@ -188,7 +186,7 @@ def _draw(
     axes[1, 0].set(yscale="log", xlabel="epoch", ylabel="training loss", title="BCE → cross-entropy → BCE")
     axes[1, 0].legend(fontsize=8)
     rows = [(row["row"], row["f1"]) for row in table["rows"]]
-    bars = axes[1, 1].barh([name for name, _ in rows][::-1], [f1 for _, f1 in rows][::-1], color="#0072B2")
+    bars = axes[1, 1].barh([name for name, _ in rows][::-1], [f1 for _, f1 in rows][::-1], color=BLUE)
     axes[1, 1].bar_label(bars, fmt="%.3f", padding=3)
     axes[1, 1].set(xlabel="per-sample F1, top k (eq. 3)", title=f"{table['surveys']} test surveys")
     axes[1, 1].margins(x=0.25)

@@ -29,7 +29,7 @@ from glczoo.recipe import Recipe, read_run_recipe
 from glczoo.runs import ask, load_members, locate, mean_decoding, region_of
 from glczoo.start import split_table
 
-__all__ = ["evaluate", "markdown", "results", "surveys_of"]
+__all__ = ["described", "evaluate", "markdown", "records", "results", "surveys_of"]
 
 Part = Literal["train", "validation", "test"]
 
@@ -56,7 +56,8 @@ def evaluate(
         k: answer this many species; by the rule stored with each run if None.
         batch_size: points in a batch.
         accelerator: several processes share the work, all return the same.
-        each: also keep `points`, the surveys, and the F1 of each, `f1_each` of every row: no JSON values.
+        each: also keep what is no JSON value: `points`, the surveys; the F1 of each, `f1_each` of every row;
+            and `probabilities`, float32[N, K] of the run or of the ensemble.
 
     Returns:
         JSON values: region, part, surveys, species_per_survey, and rows of model, rule and the metrics. A
@@ -95,7 +96,8 @@ def evaluate(
         rows += _rows(f"ensemble of {len(members)}", total / len(members), target, own or decoding, tuned)
     if not each:
         rows = [{key: value for key, value in row.items() if key != "f1_each"} for row in rows]
-    return ({"points": surveys} if each else {}) | {
+    kept = {"points": surveys, "probabilities": total / len(members)} if each and total is not None else {}
+    return kept | {
         "region": region.name,
         "part": str(truth) if truth else part,
         "surveys": len(surveys),
@@ -125,11 +127,8 @@ def results(
     model = load_members([run])[0]
     recipe, _ = read_run_recipe(run)
     region = region_of(run)
-    trained_on = np.zeros(len(model.species), np.int64)
-    for table in ("po", "pa"):
-        if table in region.tables:
-            train = split_table(recipe, region, table, model.species).train
-            trained_on += np.bincount(train.species, minlength=len(model.species))
+    nothing = np.zeros(len(model.species), np.int64)
+    trained_on = np.sum([nothing, *records(recipe, region, model.species).values()], axis=0)
     rules = model.decoding.others(model.tuned)
     found = []
     for part in ("validation", "test"):
@@ -138,7 +137,7 @@ def results(
             surveys = surveys.subset(model.open(region).complete(surveys, "surveys", drop=True))
         if len(surveys):
             probabilities = ask(accelerator, model, region, surveys, batch_size)
-            found.append({"part": part, **_described(probabilities, surveys, rules, trained_on)})
+            found.append({"part": part, **described(probabilities, surveys, rules, trained_on)})
     if not found:
         raise ValueError(
             f"{run} has no held-out surveys: its recipe validates on none and region {region.name} has no "
@@ -147,10 +146,26 @@ def results(
     return found
 
 
-def _described(
+def records(recipe: Recipe, region: Region, species: SpeciesIndex) -> dict[str, np.ndarray]:
+    """How often the training surveys of each table that the region has, po and pa, name every species.
+
+    int64[K] each.
+    """
+    return {
+        table: np.bincount(
+            split_table(recipe, region, table, species).train.species, minlength=len(species)
+        )
+        for table in ("po", "pa") if table in region.tables
+    }  # fmt: skip
+
+
+def described(
     probabilities: Tensor, surveys: Surveys, rules: Sequence[Decoding], trained_on: np.ndarray
 ) -> dict[str, Any]:
-    """One part of `results`."""
+    """One part of `results`: surveys answered with probabilities[N, K] by each of the rules.
+
+    `trained_on`: int64[K], how often the training surveys name every species.
+    """
     target = surveys.targets(torch.arange(len(surveys)), probabilities.shape[1])
     masks = {str(rule): rule(probabilities) for rule in rules}
     f1 = {rule: sample_f1(mask, target) for rule, mask in masks.items()}

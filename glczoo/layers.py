@@ -14,7 +14,7 @@ from glczoo.applicability import Applicability
 from glczoo.cartography import Layer
 from glczoo.data.cache import fingerprint
 from glczoo.data.loader import load
-from glczoo.data.occurrences import Points, SpeciesIndex, read_folds
+from glczoo.data.occurrences import Points, read_folds
 from glczoo.data.patches import PatchBuilder, PatchSource
 from glczoo.data.rasters import project
 from glczoo.data.region import Region
@@ -55,7 +55,7 @@ class Layers:
             ValueError: the region is not the models', a species is unknown, or there is nothing to map.
         """
         self.members, self.region, self.device, self._batch_size = members, region, device, batch_size
-        chosen = _chosen(members[0].species, species)
+        chosen = members[0].species.find(species)
         self._chosen = torch.from_numpy(chosen).to(device)
         self.near: Applicability | None = None
         opened: dict[tuple, PatchSource] = {}
@@ -254,22 +254,3 @@ def _ask(member: TrainedModel, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         return activate(logits, member.activation), each
     probabilities = activate(member.model(x), member.activation)
     return probabilities, [probabilities]
-
-
-def _chosen(species: SpeciesIndex, asked: Sequence[str]) -> np.ndarray:
-    """Classes of speciesIds or names, int64[n].
-
-    Raises:
-        ValueError: one is unknown.
-    """
-    by_name = {name.lower(): k for k, name in enumerate(species.names)}
-    by_id = {str(i): k for k, i in enumerate(species.ids.tolist())}
-    unknown = [name for name in asked if name not in by_id and name.lower() not in by_name]
-    if unknown:
-        known = [f"{i} {name}" for i, name in zip(species.ids[:3], species.names or ("",) * 3, strict=False)]
-        raise ValueError(
-            f"--species {' '.join(unknown)}: the model answers with no such speciesId or name; it knows "
-            f"{len(species)}, the first: {', '.join(known)}"
-        )
-    classes = [by_id.get(name, by_name.get(name.lower(), 0)) for name in asked]
-    return np.array(list(dict.fromkeys(classes)), np.int64)

@@ -9,7 +9,7 @@ from glczoo.recipe import read_run_recipe, write_recipe
 from glczoo.remote import PREFIX, pull
 from glczoo.runs import is_finished, read_metrics
 
-__all__ = ["portable", "read_lineage", "write_recipes"]
+__all__ = ["portable", "predecessor", "read_lineage", "write_recipes"]
 
 
 def read_lineage(run: Path) -> list[dict[str, Any]]:
@@ -23,24 +23,37 @@ def read_lineage(run: Path) -> list[dict[str, Any]]:
     recipe, processes = read_run_recipe(run)
     epochs = [line for line in read_metrics(run) if line["kind"] == "epoch"]
     told = recipe.model_dump(mode="json") | {"region": read_config(run)["glczoo"]["region"]}
+    measured = [line["validation_f1"] for line in epochs if line["validation_f1"] is not None]
     step = {
         "recipe": portable(told, told["region"]),
         "processes": processes,
         "seconds": sum(line["seconds"] for line in epochs),
         "loss": epochs[-1]["loss"] if epochs else None,
-        "validation_f1": max((line["validation_f1"] or 0.0 for line in epochs), default=None),
+        "validation_f1": max(measured, default=None),
     }
-    if recipe.init in ("imagenet", "random"):
-        return [step]
-    if recipe.init.startswith(PREFIX):
-        return [*read_lineage(pull(recipe.init)), step]
-    before = next((p for p in (run.parent / recipe.init, Path(recipe.init)) if is_finished(p)), None)
+    before = predecessor(run)
+    return [step] if before is None else [*read_lineage(before), step]
+
+
+def predecessor(run: Path) -> Path | None:
+    """The folder of the run, or of the model on the Hub, that a run started from; None where it started anew.
+
+    Raises:
+        FileNotFoundError: it is not there any more.
+        HubError: it cannot be had from the Hub.
+    """
+    init = read_run_recipe(run)[0].init
+    if init in ("imagenet", "random"):
+        return None
+    if init.startswith(PREFIX):
+        return pull(init)
+    before = next((p for p in (run.parent / init, Path(init)) if is_finished(p)), None)
     if before is None:
         raise FileNotFoundError(
-            f"{run} started from the run {run.parent / recipe.init}, which is not there any more: a card "
-            "tells every step"
+            f"{run} started from the run {run.parent / init}, which is not there any more: a card tells "
+            "every step"
         )
-    return [*read_lineage(before), step]
+    return before
 
 
 def write_recipes(folder: Path, training: list[dict[str, Any]]) -> None:

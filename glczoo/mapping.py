@@ -27,6 +27,7 @@ from glczoo.data.region import Region
 from glczoo.files import write_text
 from glczoo.grids import DEGREES, Block, Cells, Grid, bounds_of, read_polygon
 from glczoo.layers import Layers
+from glczoo.plots import SEQUENTIAL, UNCERTAIN
 from glczoo.runs import load_members, locate, region_of
 
 __all__ = ["make_map"]
@@ -197,7 +198,7 @@ def _assemble(out: Path, grid: Grid, asked: Layers, tags: dict[str, str], masked
         raise ValueError(f"no cell of the map has data: {asked.reach()}")
     for layer in layers:
         if layer.name != "applicable":
-            colours = "cividis" if layer.name.startswith("dis") else "viridis"
+            colours = UNCERTAIN if layer.name.startswith("dis") else SEQUENTIAL
             draw(out / f"{layer.name}.png", whole, layer, f"{tags['model']} · {tags['software']}", colours)
     whole.replace(out / "map.tif")
     shutil.rmtree(out / ".map")

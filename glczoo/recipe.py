@@ -25,6 +25,7 @@ __all__ = [
     "override",
     "read_recipe",
     "read_run_recipe",
+    "recipe_text",
     "write_recipe",
     "write_run_recipe",
 ]
@@ -413,7 +414,12 @@ def write_run_recipe(folder: Path, recipe: Recipe, processes: int) -> None:
 
 def write_recipe(path: Path, told: dict[str, Any]) -> None:
     """Write a recipe that `read_recipe` reads."""
-    write_text(path, yaml.safe_dump(told, sort_keys=False))
+    write_text(path, recipe_text(told))
+
+
+def recipe_text(told: dict[str, Any]) -> str:
+    """What `write_recipe` writes."""
+    return yaml.safe_dump(told, sort_keys=False)
 
 
 def read_run_recipe(folder: Path) -> tuple[Recipe, int]:

@@ -8,6 +8,7 @@ only guesses): whatever reads a table of records checks it the same way.
 """
 
 import csv
+import difflib
 import hashlib
 import importlib.util
 import os
@@ -91,6 +92,30 @@ class SpeciesIndex:
                 f"names, the first: {unknown[:5].tolist()}; add them to it, each with an id of its own"
             )
         return position[codes]
+
+    def find(self, asked: Sequence[str]) -> np.ndarray:
+        """Classes of speciesIds or names (letter case ignored), each once, int64[n].
+
+        Raises:
+            ValueError: one is unknown; the message lists the names nearest to it.
+        """
+        by_name = {name.lower(): k for k, name in enumerate(self.names)}
+        known = by_name | {str(i): k for k, i in enumerate(self.ids.tolist())}
+        unknown = [name for name in asked if name.lower() not in known]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0].lower(), known, n=5)
+            told = [self.label(known[name]) for name in near] or [
+                self.label(k) for k in range(3)[: len(self)]
+            ]
+            raise ValueError(
+                f"--species {' '.join(unknown)}: the model answers with no such speciesId or name; it knows "
+                f"{len(self)}, {'near' if near else 'the first'}: {', '.join(dict.fromkeys(told))}"
+            )
+        return np.array(list(dict.fromkeys(known[name.lower()] for name in asked)), np.int64)
+
+    def label(self, k: int) -> str:
+        """A class for people: its speciesId and, where it has one, its name."""
+        return f"{self.ids[k]} {self.names[k]}" if self.names else str(self.ids[k])
 
     def save(self, path: Path) -> None:
         """Write `species.csv`: class;speciesId;name."""

@@ -15,6 +15,7 @@ from glczoo.data.region import Region
 __all__ = [
     "Leakage",
     "Split",
+    "block_bounds",
     "block_folds",
     "leakage",
     "nearest_km",
@@ -109,6 +110,28 @@ def spatial_blocks(points: Points, size_km: float) -> np.ndarray:
     Raises:
         ValueError: the size is not positive.
     """
+    cells, _ = _block_cells(points, size_km)
+    return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def block_bounds(points: Points, size_km: float) -> np.ndarray:
+    """West, south, east, north in degrees of every block that holds points, float64[n, 4].
+
+    Row b is the block that `spatial_blocks` numbers b.
+
+    Raises:
+        ValueError: the size is not positive.
+    """
+    cells, columns = _block_cells(points, size_km)
+    distinct, first = np.unique(cells, axis=0, return_index=True)
+    row, column = distinct.T
+    height, width = np.degrees(size_km / EARTH_KM), 360 / columns[first]
+    west, south = column * width - 180, row * height - 90
+    return np.stack([west, south, west + width, south + height], axis=1)
+
+
+def _block_cells(points: Points, size_km: float) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of the block of every point, float64[N, 2], and how many columns its row has."""
     if not size_km > 0:
         raise ValueError(f"the size of a block is {size_km} km; it must be positive")
     height = np.degrees(size_km / EARTH_KM)
@@ -116,7 +139,7 @@ def spatial_blocks(points: Points, size_km: float) -> np.ndarray:
     middle = np.radians(np.clip((row + 0.5) * height - 90, -90, 90))
     columns = np.maximum(1, np.round(2 * np.pi * EARTH_KM * np.cos(middle) / size_km))
     column = np.floor((points.lon + 180) / 360 * columns) % columns
-    return np.unique(np.stack([row, column], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    return np.stack([row, column], axis=1), columns
 
 
 def block_folds(points: Points, size_km: float, folds: int, seed: int = 0) -> np.ndarray:
