@@ -381,7 +381,7 @@ def _report(given: argparse.Namespace) -> None:
     if _first_process():
         told = found["results"]
         print(
-            f"{given.out}: {told['surveys']} {found['part']} surveys of {found['region']}, F1 "
+            f"{given.out}: {told['surveys']} {found['where']}, F1 "
             f"{told['rules'][0]['f1']:.3f} ({told['rules'][0]['rule']})"
         )
 

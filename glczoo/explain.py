@@ -31,7 +31,7 @@ __all__ = [
     "response_curves",
 ]
 
-_STEPS = 41  # places along the range of a band
+_STEPS = 33  # places along the range of a band
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def response_curves(
     build = _builder(trained, region, points, device)
     centre = build.size // 2
     batches = list(torch.arange(len(points)).split(batch_size))
-    seen = torch.cat([x[:, :, centre, centre].float().cpu() for _, x in load(build, batches)])
+    # A copy: the memory of x is filled again.
+    seen = torch.cat([x[:, :, centre, centre].cpu().clone() for _, x in load(build, batches)])
     low, median, high = torch.from_numpy(np.quantile(seen.numpy(), [0.01, 0.5, 0.99], axis=0)).float()
     num_bands = len(trained.bands)
     along = low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, _STEPS)

@@ -50,8 +50,8 @@ def predecessor(run: Path) -> Path | None:
     before = next((p for p in (run.parent / init, Path(init)) if is_finished(p)), None)
     if before is None:
         raise FileNotFoundError(
-            f"{run} started from the run {run.parent / init}, which is not there any more: a card tells "
-            "every step"
+            f"{run} started from the run {run.parent / init}, which is not there any more: its "
+            "history cannot be told"
         )
     return before
 

@@ -23,7 +23,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter, SymmetricalLogLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, SymmetricalLogLocator
 
 __all__ = [
     "PALETTE",
@@ -201,6 +201,7 @@ def reliability(
     bars = axis.twinx()
     bars.bar(edges[:-1], number, np.diff(edges), align="edge", color="#DDDDDD", edgecolor="white", zorder=0)
     bars.set(yscale="log", ylim=(0.8, max(10, np.max(number)) ** 2))  # the lower half of the picture
+    bars.yaxis.set_minor_locator(NullLocator())
     bars.set_yticks([10**k for k in range(0, 1 + int(np.log10(max(10, np.max(number)))))])
     bars.set_ylabel("entries (bars, log scale)", color=_GREY, fontsize=8)
     bars.tick_params(labelsize=7, colors=_GREY)
@@ -210,7 +211,13 @@ def reliability(
     axis.plot([0, 1], [0, 1], "--", color=_GREY, lw=1, label="perfectly calibrated")
     seen = np.asarray(number) > 0
     axis.plot(
-        np.asarray(probability)[seen], np.asarray(frequency)[seen], "o-", color=BLUE, ms=4, label="model"
+        np.asarray(probability)[seen],
+        np.asarray(frequency)[seen],
+        "o-",
+        color=BLUE,
+        ms=4,
+        clip_on=False,
+        label="model",
     )
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="observed frequency")
     axis.legend(frameon=False, fontsize=8, loc="upper left")
@@ -397,10 +404,10 @@ def response_curves(
 
 
 def svg_uri(figure: Figure) -> str:
-    """A figure as the `src` of an HTML image, `data:image/svg+xml;base64,…`: the same bytes every time."""
+    """A figure as the `src` of an HTML image, `data:image/svg+xml;base64,…`."""
     written = io.BytesIO()
-    with rc_context({"svg.hashsalt": "glczoo", "svg.fonttype": "path"}):
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    with rc_context({"svg.fonttype": "path"}):
+        figure.savefig(written, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(written.getvalue()).decode()
 
 

@@ -41,7 +41,7 @@ __all__ = ["report"]
 
 _FREQUENT = 4  # species whose response curves are drawn unless others are asked for
 _EXTREMES = 10  # best species, and worst
-_BLOCKS = 10  # along the longer side of the map, at least
+_BLOCKS, _SURVEYS = 10, 10  # along the longer side of the map, at most, and in a block, about
 # Table 4 of the paper, FusResNet50 on GeoLifeCLEF 2023: per-sample F1 of the public test set, worst first.
 _PAPER = {"2": 0.059, "1+2": 0.073, "1": 0.200, "2+3": 0.226, "1+2+3": 0.254}
 # Which of the paper's steps a model has behind it, by the tables that it was trained on one after the other.
@@ -116,6 +116,7 @@ def report(
     }
     facts = {
         "name": trained.name, "region": found["region"], "part": found["part"],
+        "where": f"{'surveys of the test table' if truth else found['part'] + ' surveys'} of {region.name}",
         "results": described(probabilities, surveys, trained.decoding.others(trained.tuned), total),
         "steps": _steps(history, folders, found, trained, size_km, asked),
         "missing": missing, "paper": _PAPER, "study": _study_of(folder),
@@ -193,15 +194,16 @@ def _steps(
     ]  # fmt: skip
     part = None if asked["truth"] else found["part"]
     f1_each = {}
-    last = len(rows) - len(folders)
-    for number, folder in enumerate(folders, last) if not any(row["member"] for row in rows[last:]) else ():
+    first = len(rows) - len(folders)
+    known = first >= 0 and not any(row["member"] for row in rows)
+    for number, folder in enumerate(folders, first) if known else ():
         mine: Mapping[str, Any] = found
         if folder != folders[-1]:
             before = load_model(folder)
             if before.bands != trained.bands or not np.array_equal(before.species.ids, trained.species.ids):
                 continue
             mine = evaluate([folder], part=part, **asked)
-        if number < 0 or not np.array_equal(mine["points"].ids, found["points"].ids):
+        if not np.array_equal(mine["points"].ids, found["points"].ids):
             continue
         own = mine["rows"][0]
         expected = next(row for row in mine["rows"] if row["rule"] == "expected F1")
@@ -227,8 +229,10 @@ def _steps(
 def _study_of(folder: Path) -> dict[str, Any] | None:
     """The table of the study that trained the run, at RUNS/STUDY/seedN/REGION/MODEL/RUN."""
     above = folder.resolve().parents
-    path = above[3] / "table.json" if len(above) > 3 else folder / "table.json"
-    return json.loads(path.read_text()) | {"path": str(path)} if path.is_file() else None
+    if len(above) < 4 or not above[2].name.startswith("seed") or not (above[3] / "table.json").is_file():
+        return None
+    path = above[3] / "table.json"
+    return json.loads(path.read_text()) | {"path": str(path)}
 
 
 def _training_curves(folders: Sequence[Path]) -> Any:
@@ -364,11 +368,12 @@ def _split(recipe: Recipe, region: Region, trained: TrainedModel, part: str) -> 
 
 
 def _round_km(surveys: Surveys) -> float:
-    """A round side of blocks, of which some ten lie along the region's longer side."""
+    """A round side of blocks: ten of them along the region's longer side, or fewer where surveys are few."""
     high, wide = (np.radians(np.ptp(degrees)) * EARTH_KM for degrees in (surveys.lat, surveys.lon))
-    about = max(high, wide * np.cos(np.radians(surveys.lat.mean())), 1e-3) / _BLOCKS
+    number = np.clip(np.sqrt(len(surveys) / _SURVEYS), 2, _BLOCKS)
+    about = max(high, wide * np.cos(np.radians(surveys.lat.mean())), 1e-3) / number
     power = 10.0 ** math.floor(math.log10(about))
-    return max(step * power for step in (1, 2, 5) if step * power <= about)
+    return min(step * power for step in (1, 2, 5, 10) if step * power >= about)
 
 
 def _digits(value: float | None, digits: int = 3) -> str:

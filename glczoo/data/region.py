@@ -243,7 +243,10 @@ class Region(Strict):
             if found is not None:
                 return found
         tried = " or ".join(spellings)
-        raise FileNotFoundError(f"region {self.name}: {tried} not found under {root} (letter case ignored)")
+        hint = "; GLCZOO_DATA names the folder of the data" if self.root is None else ""
+        raise FileNotFoundError(
+            f"region {self.name}: {tried} not found under {root} (letter case ignored){hint}"
+        )
 
 
 def _find_ignoring_case(folder: Path, parts: tuple[str, ...]) -> Path | None:
