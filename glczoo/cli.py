@@ -155,6 +155,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("--batch-size", type=int, default=256, help="points in a batch (default: 256)")
 
+    sub = verb(verbs, "app", _app, "a page to click: species at a place, and what the model saw there")
+    _runs(sub)
+    sub.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for others too (default: this machine)")
+    sub.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+
     sub = verb(verbs, "ensemble", _ensemble, "several runs as one model: one folder, one file of weights")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
     sub.add_argument("--out", type=Path, required=True, help="folder to write")
@@ -384,6 +389,14 @@ def _report(given: argparse.Namespace) -> None:
             f"{given.out}: {told['surveys']} {found['where']}, F1 "
             f"{told['rules'][0]['f1']:.3f} ({told['rules'][0]['rule']})"
         )
+
+
+def _app(given: argparse.Namespace) -> None:
+    from glczoo.app import serve
+    from glczoo.data.region import Region
+
+    region = Region.load(given.region) if given.region else None
+    serve(given.runs, region, host=given.host, port=given.port, batch_size=given.batch_size)
 
 
 def _ensemble(given: argparse.Namespace) -> None:

@@ -16,16 +16,15 @@ from glczoo.data.cache import fingerprint
 from glczoo.data.loader import load
 from glczoo.data.occurrences import Points, read_folds
 from glczoo.data.patches import PatchBuilder, PatchSource
-from glczoo.data.rasters import project
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding
-from glczoo.grids import DEGREES, Block, Cells
+from glczoo.grids import Block, Cells
 from glczoo.models.ensemble import Ensemble
 from glczoo.recipe import read_run_recipe
 from glczoo.runs import TrainedModel, activate, locate, mean_decoding, region_of, require_bands
 from glczoo.start import starting_surveys
 
-__all__ = ["Layers"]
+__all__ = ["Layers", "applicability_of"]
 
 _SURVEYS = 200_000  # training surveys that an area of applicability looks at
 
@@ -139,28 +138,11 @@ class Layers:
             ValueError: the model sees no raster, or its training surveys cannot be told apart.
         """
         widest = max(range(len(runs)), key=lambda i: len(self.members[i].bands))
-        member, run, source = self.members[widest], locate(runs[widest]), self._source_of[widest]
+        self._predictors = self._source_of[widest]
         try:
-            region = region_of(run)
-            rasters = [m.name for m in region.select(member.modalities) if m.kind == "raster"]
-            jpegs = source.jpegs.bands if source.jpegs else ()
-            if not rasters:
-                raise ValueError(f"{member.name} sees no raster band: there is no environment to compare")
-            trained_on = PatchSource(region, rasters, member.patch_size)
-            seen = [band for band in member.bands if band not in jpegs]
-            require_bands(trained_on.bands, seen, f"region {region.name}", member.name)
-            recipe, _ = read_run_recipe(run)
-            _, surveys, _, _ = starting_surveys(recipe, region)
-            surveys = surveys.subset(np.random.default_rng(0).permutation(len(surveys))[:_SURVEYS])
-            by_file = recipe.data.split == "file" and recipe.data.surveys == ["pa"]
-            fold = read_folds(region, surveys)[0] if by_file else None
-            self.near = Applicability(trained_on.values(surveys), fold, self.device)
+            self.near = applicability_of(runs[widest], self.members[widest], self._predictors, self.device)
         except (ValueError, FileNotFoundError) as error:
-            raise type(error)(
-                f"the area of applicability needs the surveys that {member.name} was trained on: {error}. "
-                "--no-applicability maps without it"
-            ) from None
-        self._predictors = source
+            raise type(error)(f"{error}. --no-applicability maps without it") from None
 
     def rasters(self) -> list[tuple[str, int, int]]:
         """Which files are read, so that another version of them is not taken for the same."""
@@ -192,14 +174,9 @@ class Layers:
         """How far the rasters reach, for a message."""
         told = []
         for stack in (stack for source in self.sources for stack in source.stacks):
-            height, width = stack.shape
-            col, row = np.array([[0, width, 0, width], [0, 0, height, height]])
-            to = stack.transform
-            x, y = to.a * col + to.b * row + to.c, to.d * col + to.e * row + to.f
-            lon, lat = (x, y) if stack.crs == DEGREES else project(stack.crs, DEGREES, x, y)
+            west, south, east, north = stack.bounds
             told.append(
-                f"{stack.bands[0]} reaches from lon {lon.min():.3f} to {lon.max():.3f}, lat {lat.min():.3f} "
-                f"to {lat.max():.3f}"
+                f"{stack.bands[0]} reaches from lon {west:.3f} to {east:.3f}, lat {south:.3f} to {north:.3f}"
             )
         return "; ".join(told)
 
@@ -241,6 +218,43 @@ class Layers:
             apart = torch.stack(each).std(0, correction=0)
             layers += [apart.sum(1, keepdim=True), apart[:, self._chosen]]
         return torch.cat([layer.float() for layer in layers], dim=1)
+
+
+def applicability_of(
+    run: str | Path, member: TrainedModel, source: PatchSource, device: torch.device | str = "cpu"
+) -> Applicability:
+    """Measure the training surveys of a model by the raster bands that it sees.
+
+    Args:
+        run: where the model comes from; names the region that it was trained on.
+        member: the model.
+        source: what it is asked with.
+        device: where distances are computed.
+
+    Raises:
+        FileNotFoundError: that region's tables or rasters are not there.
+        ValueError: the model sees no raster, or its training surveys cannot be told apart.
+    """
+    try:
+        run = locate(run)
+        region = region_of(run)
+        rasters = [m.name for m in region.select(member.modalities) if m.kind == "raster"]
+        jpegs = source.jpegs.bands if source.jpegs else ()
+        if not rasters:
+            raise ValueError(f"{member.name} sees no raster band: there is no environment to compare")
+        trained_on = PatchSource(region, rasters, member.patch_size)
+        seen = [band for band in member.bands if band not in jpegs]
+        require_bands(trained_on.bands, seen, f"region {region.name}", member.name)
+        recipe, _ = read_run_recipe(run)
+        _, surveys, _, _ = starting_surveys(recipe, region)
+        surveys = surveys.subset(np.random.default_rng(0).permutation(len(surveys))[:_SURVEYS])
+        by_file = recipe.data.split == "file" and recipe.data.surveys == ["pa"]
+        fold = read_folds(region, surveys)[0] if by_file else None
+        return Applicability(trained_on.values(surveys), fold, device)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(
+            f"the area of applicability needs the surveys that {member.name} was trained on: {error}"
+        ) from None
 
 
 def _number(member: TrainedModel) -> int:

@@ -1,6 +1,7 @@
 """Which species grow at these points? The most probable ones with probabilities, or the Kaggle file."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from glczoo.data.region import Region
 from glczoo.decoding import Decoding
 from glczoo.runs import TrainedModel, ask, load_members, mean_decoding
 
-__all__ = ["predict_points", "probabilities_at", "write_submission"]
+__all__ = ["Answers", "answer", "predict_points", "probabilities_at", "write_submission"]
 
 _POINTS = 8192  # points at a time: 330 MB of probabilities of 10,039 species
 
@@ -38,8 +39,48 @@ def probabilities_at(
     return probabilities, members[0].species, mean_decoding(members)[0]
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What models answer at points: the columns of a table (see `predict_points`), and what is left out."""
+
+    columns: dict[str, np.ndarray]  # none if no point is answered
+    decoding: Decoding
+    left: Points  # not answered
+    reason: np.ndarray  # str[len(left)]: why
+
+
+def answer(
+    runs: Sequence[str | Path | TrainedModel],
+    region: Region,
+    points: Points,
+    *,
+    k: int | None = None,
+    top: int = 0,
+    batch_size: int = 256,
+    accelerator: Accelerator | None = None,
+) -> Answers:
+    """What `predict_points` writes, for who does not want a file.
+
+    Raises:
+        FileNotFoundError: a run, a raster or a patch is not there.
+        ValueError: the runs do not fit each other or the region.
+    """
+    accelerator = accelerator or Accelerator(cpu=not torch.accelerator.is_available())
+    members = load_members(runs)
+    reason = _left_out(members, region, points)
+    answered = points.at(reason == "")
+    decoding = Decoding("top_k", k) if k else mean_decoding(members)[0]
+    parts = []
+    for start in range(0, len(answered), _POINTS):
+        some = answered.at(np.arange(start, min(start + _POINTS, len(answered))))
+        probabilities = _mean(accelerator, members, region, some, batch_size)
+        parts.append(_rows(some, probabilities, decoding(probabilities), top, members[0].species))
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+    return Answers(columns, decoding, points.at(reason != ""), reason[reason != ""])
+
+
 def predict_points(
-    runs: Sequence[str | Path],
+    runs: Sequence[str | Path | TrainedModel],
     region: Region,
     points: Points,
     out: Path,
@@ -75,34 +116,26 @@ def predict_points(
     """
     write = table_writer(out)
     accelerator = accelerator or Accelerator(cpu=not torch.accelerator.is_available())
-    members = load_members(runs)
-    reason = _left_out(members, region, points)
-    left, answered = points.at(reason != ""), points.at(reason == "")
-    reasons, counts = np.unique(reason[reason != ""], return_counts=True)
+    given = answer(runs, region, points, k=k, top=top, batch_size=batch_size, accelerator=accelerator)
+    left, answered = given.left, len(points) - len(given.left)
+    reasons, counts = np.unique(given.reason, return_counts=True)
     told = {str(why): int(number) for why, number in zip(reasons, counts, strict=True)}
-    if not len(answered):
+    if not answered:
         first = f", the first: {points.named(0)}" if len(points) else ""
         raise ValueError(
             f"none of {len(points)} points can be answered: "
             + "; ".join(f"{number} {why}" for why, number in told.items()) + first
         )  # fmt: skip
-    decoding = Decoding("top_k", k) if k else mean_decoding(members)[0]
-    parts = []
-    for start in range(0, len(answered), _POINTS):
-        some = answered.at(np.arange(start, min(start + _POINTS, len(answered))))
-        probabilities = _mean(accelerator, members, region, some, batch_size)
-        parts.append(_rows(some, probabilities, decoding(probabilities), top, members[0].species))
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     beside = out.with_name(f"{out.stem}.left_out.csv")
     if accelerator.is_main_process:
-        write(columns)
+        write(given.columns)
         beside.unlink(missing_ok=True)
         if len(left):
             where = {"id": left.ids, "lon": left.lon, "lat": left.lat, "patchID": left.patch_id}
-            write_csv(beside, where | {"reason": reason[reason != ""]})
+            write_csv(beside, where | {"reason": given.reason})
     return {
-        "points": len(answered), "decoding": str(decoding),
-        "set_size": float(columns["in_set"].sum() / len(answered)),
+        "points": answered, "decoding": str(given.decoding),
+        "set_size": float(given.columns["in_set"].sum() / answered),
         "left_out": told, "left_out_file": str(beside),
     }  # fmt: skip
 

@@ -306,14 +306,14 @@ def ask(accelerator: Any, trained: TrainedModel, region: Region, points: Points,
     return score(accelerator, trained.model.to(accelerator.device), build, batch_size, trained.activation)
 
 
-def load_members(folders: Sequence[str | Path]) -> list[TrainedModel]:
-    """Load the members of an ensemble (see `load_model`).
+def load_members(folders: Sequence[str | Path | TrainedModel]) -> list[TrainedModel]:
+    """Load the members of an ensemble (see `load_model`); who asks often hands on what was loaded.
 
     Raises:
         FileNotFoundError: a folder is no finished run.
         ValueError: members do not share one vocabulary.
     """
-    members = [load_model(folder) for folder in folders]
+    members = [run if isinstance(run, TrainedModel) else load_model(run) for run in folders]
     for member, folder in zip(members, folders, strict=True):
         if not np.array_equal(member.species.ids, members[0].species.ids):
             raise ValueError(

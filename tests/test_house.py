@@ -40,7 +40,8 @@ FLOORS = [
     {"objective"},
     {"train", "evaluate", "predict", "combine", "explain", "forest", "layers"},
     {"study", "crossval", "hub", "bench", "mapping", "report"},
-    {"demo"},
+    {"guide"},
+    {"app", "demo"},
     {"cli"},
     {"__main__", ""},
 ]
@@ -52,6 +53,7 @@ DOORS = {
     "yaml": {"data.region", "recipe"},
     "pydantic": {"data.region", "recipe", "study"},
     "matplotlib": {"demo", "plots", "cartography"},
+    "gradio": {"app"},
     "huggingface_hub": {"remote", "card"},
     "jinja2": {"card", "report"},
     "simplejpeg": {"data.jpeg"},

@@ -23,7 +23,7 @@ from glczoo.data.splits import leakage
 from glczoo.data.suspects import num_duplicates, suspects
 from glczoo.plots import RegionPage, Thumbnail, draw_region, save
 
-__all__ = ["check_region", "check_text"]
+__all__ = ["check_region", "check_text", "extent_of", "read_table"]
 
 
 _ROWS = 256  # of a raster looked at at a time: bounds the memory
@@ -77,7 +77,7 @@ def check_region(
         if name not in region.tables:
             continue
         try:
-            points = _read(region, name, species)
+            points = read_table(region, name, species)
             counts = _check_table(name, points, source, found["problems"], progress)
             masks = suspects(points, source, region.bounds)
             counts["suspicious"] = {reason: int(mask.sum()) for reason, mask in masks.items()}
@@ -98,7 +98,8 @@ def check_region(
     return found
 
 
-def _read(region: Region, name: Literal["po", "pa", "test"], species: SpeciesIndex) -> Points:
+def read_table(region: Region, name: Literal["po", "pa", "test"], species: SpeciesIndex) -> Points:
+    """The places of a table, with their species where it names any; see `occurrences`."""
     if name != "test":
         return read_surveys(region, name, species)
     described = region.table("test")
@@ -228,7 +229,7 @@ def _draw(
     odd: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]],
 ) -> None:
     places = {name: (points.lon, points.lat) for name, points in seen.items()}
-    extent = _extent(source, seen)
+    extent = extent_of(source, seen)
     page = RegionPage(
         title=f"Region {region.name}",
         summary=_summary(found),
@@ -244,7 +245,7 @@ def _draw(
     save(draw_region(page), path)
 
 
-def _extent(source: PatchSource, seen: dict[str, Points]) -> tuple[float, float, float, float]:
+def extent_of(source: PatchSource, seen: dict[str, Points]) -> tuple[float, float, float, float]:
     """West, east, south, north of the points on the rasters, and a little more."""
     lon, lat = [], []
     for points in seen.values():

@@ -368,7 +368,7 @@ def read_points(region: Region | None, path: Path, described: Table | None = Non
         ValueError: no lon or lat column, or coordinates out of range.
     """
     if described is None:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:  # `read_columns` says what is wrong
             described = Table(file=[str(path)], separator=";" if ";" in file.readline() else ",")
     table = _read(path, described, region, [], [described.id, described.patch])
     ids = _column(table, described.id, np.nan)
@@ -541,7 +541,7 @@ def read_columns(path: Path, separator: str, names: Sequence[str]) -> pd.DataFra
             )  # fmt: skip
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from None
-    except pd.errors.ParserError as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} cannot be read as a table: {error}") from None
     return table.rename(columns=lambda name: canonical[name.lower()])
 

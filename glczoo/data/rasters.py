@@ -58,6 +58,16 @@ class RasterStack:
         height, width, _ = self.values.shape
         return height - 2 * self.pad, width - 2 * self.pad
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east, north of the grid's corners, in degrees."""
+        height, width = self.shape
+        col, row = np.array([[0, width, 0, width], [0, 0, height, height]])
+        to = self.transform
+        x, y = to.a * col + to.b * row + to.c, to.d * col + to.e * row + to.f
+        lon, lat = (x, y) if self.crs == "EPSG:4326" else project(self.crs, "EPSG:4326", x, y)
+        return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
+
     def missing(self, values: np.ndarray) -> np.ndarray:
         """Where values of this stack stand for no data."""
         return np.isnan(values) if np.isnan(self.sentinel) else values == self.sentinel
