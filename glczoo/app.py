@@ -23,6 +23,7 @@ _CSS = """
 .gradio-container {max-width: 1240px !important; margin: 0 auto}
 #map img {cursor: crosshair; width: auto; max-width: 100%; max-height: 660px; margin: 0 auto}
 .gz {color: var(--body-text-color)}
+.html-container:has(> * > .gz) {padding: 0 !important}
 .gz h2 {font-size: 1.15rem; margin: 0 0 .2rem}
 .gz p {margin: .2rem 0}
 .gz .quiet {color: var(--body-text-color-subdued); font-size: .85rem}

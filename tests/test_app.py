@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+import runpy
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from matplotlib.image import imread
 
 from glczoo import app
@@ -22,6 +24,7 @@ from glczoo.cli import main
 from glczoo.data.occurrences import read_points
 from glczoo.data.region import Region
 from glczoo.guide import Guide, read_place
+from glczoo.hub import push
 from glczoo.plots import ClickMap
 from glczoo.recipe import read_recipe
 from glczoo.train import train
@@ -336,3 +339,23 @@ def species(page) -> list[tuple[str, bool]]:
 def predicted_species(run: Path, folder: Path, guide: Guide, i: int) -> list[tuple[str, bool]]:
     point = f"{guide.places.lon[i]},{guide.places.lat[i]},{guide.places.patch_id[i]}"
     return [(number, chosen == "1") for number, _, chosen in predicted(run, folder, point, "lon,lat,patchID")]
+
+
+def test_the_space_is_the_same_page_for_a_model_of_the_hub(runs, world, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "write")
+    push(runs[0], "me/plants")
+    asked = []
+    monkeypatch.setattr(app, "serve", lambda models: asked.append(Guide(models)))
+    monkeypatch.setenv("GLCZOO_MODEL", "hf-hub:me/plants")
+    monkeypatch.setenv("GLCZOO_DATA", str(world))
+    runpy.run_path(str(SPACE / "app.py"))
+    (guide,) = asked
+    there, here = (each.at(5.2, 46.8) for each in (guide, Guide(runs[:1])))
+    assert there.answers.columns["speciesId"].tolist() == here.answers.columns["speciesId"].tolist()
+    assert there.applicable is not None and there.applicable == here.applicable
+    _, header, _ = (SPACE / "README.md").read_text().split("---\n", 2)
+    told = yaml.safe_load(header)
+    assert (told["sdk"], (SPACE / told["app_file"]).is_file()) == ("gradio", True)
+    constraints = (SPACE.parent.parent / "constraints.txt").read_text().splitlines()
+    assert f"gradio=={told['sdk_version']}" in constraints
+    assert (SPACE / "requirements.txt").read_text() == "glczoo[app]\n"

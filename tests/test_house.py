@@ -1,6 +1,7 @@
 """The house keeps its floors: a module imports only from lower ones, and each library has its door."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "glczoo"
@@ -61,6 +62,7 @@ DOORS = {
 }
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
