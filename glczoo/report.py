@@ -26,7 +26,7 @@ from glczoo import plots
 from glczoo.data.occurrences import Surveys
 from glczoo.data.region import Region
 from glczoo.data.splits import EARTH_KM, leakage, spatial_blocks
-from glczoo.evaluate import Part, described, evaluate, records
+from glczoo.evaluate import Part, described, evaluate, records, surveys_of
 from glczoo.explain import errors_by_block, permutation_importance, response_curves
 from glczoo.files import write_text
 from glczoo.lineage import predecessor, read_lineage
@@ -180,7 +180,8 @@ def _steps(
 ) -> dict[str, Any]:
     """Each step with its own score on the surveys of `found`, and whether the paper's order holds among them.
 
-    Steps whose weights are not here, or that know other bands or species, are told without a score.
+    Steps whose weights are not here, that know other bands or species, or that may have trained on some of
+    these surveys are told without a score.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -197,16 +198,15 @@ def _steps(
     first = len(rows) - len(folders)
     known = first >= 0 and not any(row["member"] for row in rows)
     for number, folder in enumerate(folders, first) if known else ():
-        mine: Mapping[str, Any] = found
+        mine = found["rows"]
         if folder != folders[-1]:
             before = load_model(folder)
-            if before.bands != trained.bands or not np.array_equal(before.species.ids, trained.species.ids):
+            if not _comparable(before, folder, trained, found["points"], part, asked["region"]):
                 continue
-            mine = evaluate([folder], part=part, **asked)
-        if not np.array_equal(mine["points"].ids, found["points"].ids):
-            continue
-        own = mine["rows"][0]
-        expected = next(row for row in mine["rows"] if row["rule"] == "expected F1")
+            both = evaluate([folders[-1], folder], part=part, **asked)  # cut as the last one's recipe says
+            mine = [row for row in both["rows"] if row["model"] == before.name]
+        own = mine[0]
+        expected = next(row for row in mine if row["rule"] == "expected F1")
         behind = _BEHIND.get(" ".join(row["tables"] for row in rows[: number + 1]), "")
         f1_each[behind] = own["f1_each"]
         rows[number] |= {
@@ -224,6 +224,19 @@ def _steps(
              "gain": float(gain.mean()), "low": low, "high": high, "holds": holds}
         )  # fmt: skip
     return {"rows": rows, "claims": claims}
+
+
+def _comparable(
+    before: TrainedModel, folder: Path, trained: TrainedModel, points: Surveys, part: Any, region: Region
+) -> bool:
+    """Whether an earlier step has the same bands and species, and held the surveys out too."""
+    if before.bands != trained.bands or not np.array_equal(before.species.ids, trained.species.ids):
+        return False
+    recipe, _ = read_run_recipe(folder)
+    if part is None or "pa" not in recipe.data.surveys:
+        return True
+    held_out = surveys_of(recipe, region, before.species, part)
+    return bool(np.isin(points.ids, held_out.ids).all())
 
 
 def _study_of(folder: Path) -> dict[str, Any] | None:

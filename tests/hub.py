@@ -13,7 +13,7 @@ __all__ = ["HUB", "HubServer"]
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="glczoo-hub-")
 _USERS = {  # by token
-    "write": {"name": "me", "role": "write", "orgs": ["glczoo"]},
+    "write": {"name": "me", "role": "write", "orgs": ["glczoo", "my-org"]},
     "read": {"name": "me", "role": "read"},
     "stranger": {"name": "you", "role": "write"},
 }
