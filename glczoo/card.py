@@ -208,9 +208,14 @@ def _decoding(decoding: Decoding) -> dict[str, Any]:
         "threshold": f"those with probability {number} or more, one at least",
         "expected_size": f"the most probable, {number} times as many as the probabilities sum to",
         "expected_f1": "the most probable, as many as promise the highest F1",
+        "expected_f1_exact": "the most probable, as many as promise the highest F1 of independent species",
     }
-    call = f"{decoding.rule}(probabilities{f', {number}' if number else ''})"
-    return {"rule": decoding.rule, "words": words[decoding.rule], "call": call}
+    if decoding.by_source:
+        each = ", ".join(f"{name or 'not named'} {k}" for name, k in decoding.by_source.items())
+        words["top_k"] += f"; in surveys of these sources another number: {each}"
+    rule = decoding.rule.removesuffix("_exact")
+    given = f", {number}" if number else ", exact=True" if rule != decoding.rule else ""
+    return {"rule": rule, "words": words[decoding.rule], "call": f"{rule}(probabilities{given})"}
 
 
 def _modalities(told: Mapping[str, Any], cfg: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -259,9 +264,15 @@ def _settings(recipe: Mapping[str, Any]) -> str:
         f", times {schedule['gamma']:g} at epochs {schedule['milestones']}" if schedule["milestones"] else ""
     )
     best = ", the best by validation F1 kept" if recipe["keep"] == "best" else ""
+    pseudo = recipe.get("pseudo")
+    taught = (
+        f", records labelled by `{pseudo['teacher']}` (absent at {pseudo['low']:g} or below, present at "
+        f"{pseudo['high']:g} or above, between ignored)"
+        if pseudo else ""
+    )  # fmt: skip
     return (
-        f"{_loss(recipe['loss'])}, from {init}; {optimizer['name']}, learning rate {optimizer['lr']:g}{drops}"
-        f", batches of {recipe['batch_size']}, {recipe['epochs']} epochs{best}"
+        f"{_loss(recipe['loss'])}{taught}, from {init}; {optimizer['name']}, learning rate "
+        f"{optimizer['lr']:g}{drops}, batches of {recipe['batch_size']}, {recipe['epochs']} epochs{best}"
     )
 
 

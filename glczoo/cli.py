@@ -345,7 +345,7 @@ def _predict(given: argparse.Namespace) -> None:
     found = probabilities_at(given.runs, region, points, batch_size=given.batch_size)
     probabilities, species, decoding = found
     decoding = Decoding("top_k", given.k) if given.k else decoding
-    mask = decoding(probabilities)
+    mask = decoding(probabilities, points.sources)
     if _first_process():
         write_submission(given.out, points, mask, species)
         each = float(mask.sum(1).double().mean())

@@ -83,7 +83,7 @@ def _member(recipe: Recipe, region: Region, fold: int) -> Recipe:
 def _without_judges(recipe: Recipe, ensemble: Path) -> Recipe:
     """Every survey trained some member: no part of the split may be mistaken for a held-out one."""
     decoding = read_config(ensemble)["glczoo"]["decoding"]
-    given = decoding if decoding["value"] is not None else {"rule": decoding["rule"]}
+    given = {key: decoding[key] for key in ("rule", "value") if decoding[key] is not None}
     told = recipe.model_dump(mode="json") | {"keep": "last", "calibration": None, "decoding": given}
     told["data"] |= {"split": "random", "validation": {"pa": 0.0, "po": 0.0}}
     return Recipe.model_validate(told)

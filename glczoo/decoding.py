@@ -1,7 +1,8 @@
 """From probabilities[B, K] to sets of species: mask[B, K], true where a species is answered.
 
-Four rules: `top_k` (one size for all), `threshold` (one probability), `expected_size` (as many species as
-expected) and `expected_f1` (the size that promises most). Their parameters are chosen by `best_…` on surveys
+Five rules: `top_k` (one size for all, or one for each source of surveys), `threshold` (one probability),
+`expected_size` (as many species as expected), `expected_f1` (the size that promises most) and
+`expected_f1_exact` (the same without the approximation). Their parameters are chosen by `best_…` on surveys
 that may choose, never on those the result is reported on. Every rule answers the most probable species, at
 least `least` of them; `least=0` allows the empty answer, for surveys that may be empty. A run keeps its rule
 and number as a `Decoding`, which everything that answers applies.
@@ -9,6 +10,7 @@ and number as a `Decoding`, which everything that answers applies.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +29,10 @@ __all__ = [
     "threshold",
     "top_k",
     "tune",
+    "tune_by_source",
 ]
 
-RULES = ("top_k", "threshold", "expected_size", "expected_f1")
+RULES = ("top_k", "threshold", "expected_size", "expected_f1", "expected_f1_exact")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Decoding:
     """
 
     rule: str
-    value: float | None = None  # k, t or α; expected_f1 takes none
+    value: float | None = None  # k, t or α; the expected_f1 rules take none
+    by_source: Mapping[str, int] | None = None  # the k of surveys of these sources, of others it is `value`
 
     def __post_init__(self) -> None:
         """Refuse what cannot be applied."""
@@ -50,19 +54,35 @@ class Decoding:
             "threshold": lambda t: isinstance(t, int | float) and 0 < t,
             "expected_size": lambda alpha: isinstance(alpha, int | float) and 0 < alpha,
             "expected_f1": lambda nothing: nothing is None,
+            "expected_f1_exact": lambda nothing: nothing is None,
         }
         if self.rule not in fits:
             raise ValueError(f"there is no decoding rule {self.rule!r}; there are {', '.join(RULES)}")
         if not fits[self.rule](self.value):
-            wants = {"top_k": "a whole number of species", "expected_f1": "no number"}
+            wants = {"top_k": "a whole number of species"} | dict.fromkeys(RULES[3:], "no number")
             raise ValueError(
                 f"decoding by {self.rule} takes {wants.get(self.rule, 'a positive number')}, got {self.value}"
             )
+        odd = {name: k for name, k in (self.by_source or {}).items() if not (isinstance(k, int) and k >= 1)}
+        if odd or (self.by_source and self.rule != "top_k"):
+            raise ValueError(
+                f"by_source holds whole numbers of species and goes with top_k, got {self.by_source} with "
+                f"{self.rule}"
+            )
 
-    def __call__(self, probabilities: Tensor) -> Tensor:
-        """The answered sets, bool[B, K]."""
+    def __call__(self, probabilities: Tensor, sources: np.ndarray | None = None) -> Tensor:
+        """The answered sets, bool[B, K].
+
+        Args:
+            probabilities: [B, K].
+            sources: the data set of every survey, str[B], for a k by source; None: not known.
+        """
         if self.value is None:
-            return expected_f1(probabilities)
+            return expected_f1(probabilities, exact=self.rule == "expected_f1_exact")
+        if self.rule == "top_k" and self.by_source and sources is not None:
+            names, group = np.unique(sources, return_inverse=True)
+            k = np.array([self.by_source.get(name, self.value) for name in names.tolist()], np.int64)[group]
+            return top_k(probabilities, torch.from_numpy(k).to(probabilities.device))
         if self.rule == "top_k":
             return top_k(probabilities, int(self.value))
         rule = threshold if self.rule == "threshold" else expected_size
@@ -70,30 +90,45 @@ class Decoding:
 
     def __str__(self) -> str:
         """What tables call it."""
-        if self.rule == "expected_f1":
-            return "expected F1"
+        if self.value is None:
+            return "expected F1" if self.rule == "expected_f1" else "expected F1, exact"
         if self.rule == "top_k":
-            return f"top {self.value}"
+            each = ", ".join(f"{name or 'not named'} {k}" for name, k in (self.by_source or {}).items())
+            return f"top {self.value}" + (f" (by source: {each})" if each else "")
         return (
             f"threshold {self.value:.3g}" if self.rule == "threshold" else f"{self.value:.3g} × expected size"
         )
 
+    def told(self) -> dict[str, Any]:
+        """What config.json keeps, and `Decoding(**told)` reads."""
+        by_source = {"by_source": dict(self.by_source)} if self.by_source else {}
+        return {"rule": self.rule, "value": self.value, **by_source}
+
     @classmethod
     def mean(cls, decodings: "Sequence[Decoding]") -> "Decoding":
-        """The decoding of an ensemble: the members' rule with the mean of their numbers.
+        """The decoding of an ensemble: the members' rule with the mean of their numbers, source by source.
 
         Where members have different rules it is `expected_f1`, which needs no number of theirs.
         """
-        rules = {decoding.rule for decoding in decodings}
-        if len(rules) > 1 or "expected_f1" in rules:
+        rule, values = decodings[0].rule, [float(decoding.value or 0) for decoding in decodings]
+        if any(decoding.rule != rule for decoding in decodings):
             return cls("expected_f1")
-        value = sum(float(decoding.value or 0) for decoding in decodings) / len(decodings)
-        return cls(rules.pop(), round(value) if decodings[0].rule == "top_k" else value)
+        if decodings[0].value is None:
+            return cls(rule)
+        value = sum(values) / len(values)
+        if rule != "top_k":
+            return cls(rule, value)
+        sources = dict.fromkeys(name for decoding in decodings for name in decoding.by_source or {})
+        by_source = {
+            name: round(sum((d.by_source or {}).get(name, d.value or 0) for d in decodings) / len(values))
+            for name in sources
+        }
+        return cls(rule, round(value), by_source or None)
 
     def others(self, tuned: Mapping[str, float]) -> "list[Decoding]":
         """This decoding, and every other rule that needs no number or has one among the tuned: to compare."""
         found = [Decoding(rule, value) for rule, value in tuned.items()] + [Decoding("expected_f1")]
-        return [self] + [decoding for decoding in found if decoding.rule != self.rule]
+        return [self] + [decoding for decoding in found if decoding.rule != self.rule or self.by_source]
 
 
 def tune(probabilities: Tensor, target: Tensor) -> dict[str, float]:
@@ -103,6 +138,13 @@ def tune(probabilities: Tensor, target: Tensor) -> dict[str, float]:
         "threshold": best_threshold(probabilities, target),
         "expected_size": best_alpha(probabilities, target),
     }
+
+
+def tune_by_source(probabilities: Tensor, target: Tensor, sources: np.ndarray) -> dict[str, int]:
+    """The best k of every source of surveys, str[B], that may choose."""
+    names, group = np.unique(sources, return_inverse=True)
+    best = best_k_by_group(probabilities, target, torch.from_numpy(group), len(names))
+    return dict(zip(names.tolist(), best.tolist(), strict=True))
 
 
 def top_k(probabilities: Tensor, k: int | Tensor) -> Tensor:

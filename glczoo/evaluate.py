@@ -82,7 +82,7 @@ def evaluate(
     if recipe.data.incomplete == "drop":
         readable = np.all([m.open(region).complete(surveys, "surveys", drop=True) for m in members], axis=0)
         surveys = surveys.subset(readable)
-    target = surveys.targets(torch.arange(len(surveys)), len(members[0].species))
+    target, sources = surveys.targets(torch.arange(len(surveys)), len(members[0].species)), surveys.sources
 
     rows = []
     own = Decoding("top_k", k) if k else None
@@ -90,10 +90,11 @@ def evaluate(
     for member in members:
         probabilities = ask(accelerator, member, region, surveys, batch_size)
         total = probabilities if total is None else total + probabilities
-        rows += _rows(member.name, probabilities, target, own or member.decoding, member.tuned)
+        rows += _rows(member.name, probabilities, target, own or member.decoding, member.tuned, sources)
     if len(members) > 1 and total is not None:
         decoding, tuned = mean_decoding(members)
-        rows += _rows(f"ensemble of {len(members)}", total / len(members), target, own or decoding, tuned)
+        name = f"ensemble of {len(members)}"
+        rows += _rows(name, total / len(members), target, own or decoding, tuned, sources)
     if not each:
         rows = [{key: value for key, value in row.items() if key != "f1_each"} for row in rows]
     kept = {"points": surveys, "probabilities": total / len(members)} if each and total is not None else {}
@@ -167,7 +168,7 @@ def described(
     `trained_on`: int64[K], how often the training surveys name every species.
     """
     target = surveys.targets(torch.arange(len(surveys)), probabilities.shape[1])
-    masks = {str(rule): rule(probabilities) for rule in rules}
+    masks = {str(rule): rule(probabilities, surveys.sources) for rule in rules}
     f1 = {rule: sample_f1(mask, target) for rule, mask in masks.items()}
     auc, auc_species = macro_auc(probabilities, target)
     low, high = bootstrap(
@@ -241,12 +242,13 @@ def markdown(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
 
 
 def _rows(
-    name: str, probabilities: Tensor, target: Tensor, decoding: Decoding, tuned: Mapping[str, float]
-) -> list[dict[str, Any]]:
+    name: str, probabilities: Tensor, target: Tensor, decoding: Decoding, tuned: Mapping[str, float],
+    sources: np.ndarray | None,
+) -> list[dict[str, Any]]:  # fmt: skip
     auc, species = macro_auc(probabilities, target)  # of the probabilities: the same by every rule
     return [
         {"model": name, "rule": str(rule), **set_summary(mask, target), "auc": auc, "auc_species": species,
          "f1_each": sample_f1(mask, target)}
         for rule in decoding.others(tuned)
-        for mask in [rule(probabilities)]
+        for mask in [rule(probabilities, sources)]
     ]  # fmt: skip

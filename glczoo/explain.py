@@ -148,7 +148,7 @@ def permutation_importance(
         raise ValueError(f"permutation importance exchanges bands between surveys; there is {number}")
     if groups is None:
         groups = [[channel] for channel in range(len(trained.bands))]
-    build = _builder(trained, region, surveys, device)
+    build, sources = _builder(trained, region, surveys, device), surveys.sources
     order = torch.from_numpy(np.random.default_rng(seed).permutation(number))
     partner = torch.empty_like(order)
     partner[order] = order.roll(1)  # nobody is their own
@@ -161,7 +161,8 @@ def permutation_importance(
             for row, channels in enumerate([[], *groups]):
                 own = x[:, channels].clone()
                 x[:, channels] = other[:, channels]
-                f1[row, index] = sample_f1(trained.decoding(_ask(trained, x)), target).double().cpu()
+                mask = trained.decoding(_ask(trained, x), None if sources is None else sources[index])
+                f1[row, index] = sample_f1(mask, target).double().cpu()
                 x[:, channels] = own
                 bar.update()
     lost = f1[0] - f1[1:]

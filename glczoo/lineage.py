@@ -69,6 +69,11 @@ def write_recipes(folder: Path, training: list[dict[str, Any]]) -> None:
 def portable(told: dict[str, Any], region: str) -> dict[str, Any]:
     """A recipe without the folders of this machine."""
     weights = told["imagenet"]["weights"]
-    init = told["init"] if told["init"].startswith(PREFIX) else Path(told["init"]).name
     imagenet = told["imagenet"] | {"weights": Path(weights).name if weights else None}
-    return told | {"region": region, "init": init, "imagenet": imagenet, "runs": "runs"}
+    pseudo = told.get("pseudo") and told["pseudo"] | {"teacher": _name(told["pseudo"]["teacher"])}
+    own = {"init": _name(told["init"]), "imagenet": imagenet, "pseudo": pseudo}
+    return told | {"region": region, **own, "runs": "runs"}
+
+
+def _name(run: str) -> str:
+    return run if run.startswith(PREFIX) else Path(run).name

@@ -8,6 +8,7 @@ nothing else is said. `eps`, where a loss has it, is what its authors' released 
 
 weight[B], where given, is how many records a row stands for, relative to the mean: for losses that are linear
 in the target, the loss of the mean target of records times their number is the sum of the records' losses.
+Of `bce` it may be weight[B, K], of every entry: where it is 0 nothing is learnt, whatever the target.
 
 What a loss needs besides logits and target is an argument, and `NEEDS` names it; where it is a memory of each
 survey, `glczoo.estimates` keeps it.
@@ -45,8 +46,8 @@ __all__ = [
 
 def bce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Binary cross-entropy over fully observed surveys (Ung et al. 2023, eq. 1), mean over B and K."""
-    rows = None if weight is None else weight[:, None]
-    return F.binary_cross_entropy_with_logits(logits, _dense(target, logits), rows)
+    entries = weight[:, None] if weight is not None and weight.dim() == 1 else weight
+    return F.binary_cross_entropy_with_logits(logits, _dense(target, logits), entries)
 
 
 def ce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -1,5 +1,7 @@
 """The loss of a recipe with all that it needs: labels, weights of rows, what it remembers of every survey.
 
+Labels are the surveys' own; a `Teacher` adds those that it is sure of to presence-only records.
+
 logits[B, K] · index[B]: positions of a batch's surveys among those that are trained on. What a loss remembers
 (`estimates.py`) is part of the checkpoint: the objective is a module.
 """
@@ -11,14 +13,81 @@ import torch
 from torch import Tensor, nn
 
 from glczoo.data.occurrences import SpeciesIndex, Surveys
+from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.estimates import LabelEstimates, PseudoNegatives, class_weights
 from glczoo.losses import LOSSES, NEEDS
 from glczoo.recipe import Recipe
 from glczoo.resume import EpochOrder
-from glczoo.start import split_table
+from glczoo.runs import activate, load_model
+from glczoo.start import find_run, split_table
 
-__all__ = ["Objective"]
+__all__ = ["Objective", "Teacher"]
+
+
+class Teacher:
+    """Pseudo-labels with an ignore band: what a model trained before says of presence-only records.
+
+    At probability `high` or above a species is present, at `low` or below absent, and between nothing is
+    learnt; the recorded species is present whatever the teacher says. It sees each patch as it is, not
+    flipped or turned, with its own bands, patch size and statistics, and is asked anew for every batch: its
+    answers are a function of the survey, so that a resumed run is the same, and [N, K] is held nowhere.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        region: Region,
+        vocabulary: SpeciesIndex,
+        training: Surveys,
+        device: torch.device,
+    ) -> None:
+        """Load the recipe's teacher.
+
+        Raises:
+            FileNotFoundError: it is not there or not finished.
+            ValueError: it answers with other species or by a softmax, or does not fit the region.
+        """
+        assert recipe.pseudo is not None
+        told = recipe.pseudo
+        trained = load_model(find_run(recipe, region, told.teacher, "pseudo.teacher"))
+        if not np.array_equal(trained.species.ids, vocabulary.ids):
+            raise ValueError(
+                f"pseudo.teacher: {told.teacher} answers with {len(trained.species)} species, not with the "
+                f"{len(vocabulary)} of this vocabulary; name one that was trained in this region"
+            )
+        if trained.activation == "softmax":
+            raise ValueError(
+                f"pseudo.teacher: {told.teacher} answers with a softmax, whose probabilities are shares, not "
+                "chances of presence; name a run of step 1 or 3"
+            )
+        source = trained.open(region)
+        self._rows = training.presence_only_rows()
+        source.complete(training.subset(self._rows), f"records that {told.teacher} is to label")
+        self._build = PatchBuilder(source, training, trained.mean, trained.std, device)
+        self._model, self._activation = trained.model.to(device), trained.activation
+        self._low, self._high = told.low, told.high
+        self._half = recipe.precision == "bf16"
+
+    @torch.no_grad()
+    def __call__(self, index: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels of a batch and which of them are known, float32[B, K] both.
+
+        Args:
+            index: int64[B].
+            target: the recorded labels, [B, K].
+        """
+        rows = torch.from_numpy(np.flatnonzero(self._rows[index.numpy()]))
+        known = torch.ones_like(target)
+        if not len(rows):
+            return target, known
+        with torch.autocast(target.device.type, torch.bfloat16, enabled=self._half):
+            logits = self._model(self._build(index[rows]))
+        p, rows = activate(logits, self._activation), rows.to(target.device)
+        recorded = target[rows] > 0
+        present = recorded | (p >= self._high)
+        known[rows] = (present | (p <= self._low)).to(known)
+        return target.index_copy(0, rows, present.to(target)), known
 
 
 class Objective(nn.Module):
@@ -36,6 +105,7 @@ class Objective(nn.Module):
         """Prepare what the loss needs.
 
         Raises:
+            FileNotFoundError: the recipe's teacher is not there or not finished.
             ValueError: its memory does not fit, or it cannot be trained like this; before anything starts.
         """
         super().__init__()
@@ -49,7 +119,7 @@ class Objective(nn.Module):
         if "k" in self._needs and "k" not in settings:
             sizes = split_table(recipe, region, "pa", vocabulary).train.sizes()
             settings["k"] = float(sizes.mean()) if len(sizes) else 1.0
-        self._settings = settings
+        self._settings, self._seed = settings, recipe.seed
         offsets, species = (torch.from_numpy(np.array(x)) for x in (training.offsets, training.species))
         self.estimates = self.pseudo = self._weights = None
         if "estimates" in self._needs:
@@ -67,6 +137,8 @@ class Objective(nn.Module):
                 )
             self.pseudo = PseudoNegatives(offsets, species, len(vocabulary))
         self.to(device)
+        # No module of this one: a teacher is read again, and no part of the checkpoint.
+        self.teach = Teacher(recipe, region, vocabulary, training, device) if recipe.pseudo else None
         if "class_weights" in self._needs:
             counts = torch.from_numpy(np.bincount(training.species, minlength=len(vocabulary)))
             self._weights = class_weights(counts, len(training)).to(device)
@@ -77,18 +149,38 @@ class Objective(nn.Module):
         """The batches of an epoch as the loss wants them: background places follow in the same batch.
 
         They are other training places, drawn anew every epoch: the target-group background (Phillips et al.
-        2009), which shares the bias of the records and has a patch everywhere.
+        2009), which shares the bias of the records and has a patch everywhere. For a strong view the same
+        surveys follow once more.
         """
+        if "strong" in self._needs:
+            return [torch.cat([batch, batch]) for batch in batches]
         if "background" not in self._needs:
             return batches
         return [torch.cat(pair) for pair in zip(batches, order.batches(epoch, first), strict=True)]
 
+    def view(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """The patches of a batch as the loss wants to see them, x[B, C, S, S], changed in place.
+
+        The strong view, the second half, is the same patch with a square of half its side set to the mean of
+        every band, around a cell drawn for each survey and epoch (Cutout, DeVries and Taylor 2017): of the
+        authors' strong augmentations the one that suits any bands.
+        """
+        if "strong" not in self._needs:
+            return x
+        number, size = len(x) // 2, x.shape[-1]
+        random = np.random.default_rng([self._seed, epoch, int(index[0])])  # a survey comes once in an epoch
+        centre = random.integers(0, size, (2, number, 1))
+        row, col = (np.arange(size) - centre + size // 4) // max(1, size // 2) == 0
+        cut = torch.from_numpy(row[:, :, None] & col[:, None]).to(x.device)
+        x[number:].masked_fill_(cut[:, None], 0.0)
+        return x
+
     def forward(self, logits: Tensor, index: Tensor) -> Tensor:
         """The loss of a batch, a scalar."""
         given = dict(self._settings)
-        if "background" in self._needs:
+        if twice := self._needs.keys() & {"background", "strong"}:
             number = len(index) // 2
-            given["background"] = logits[number:]
+            given[twice.pop()] = logits[number:]
             logits, index = logits[:number], index[:number]
         target = self._training.targets(index, self._num_classes, self._device)
         for name, memory in (("estimates", self.estimates), ("pseudo", self.pseudo)):
@@ -98,6 +190,9 @@ class Objective(nn.Module):
             given["class_weights"] = self._weights
         if self._training.weight is not None:
             given["weight"] = torch.from_numpy(self._training.weight[index.numpy()]).to(self._device)
+        if self.teach is not None:
+            target, known = self.teach(index, target)
+            given["weight"] = known * given["weight"][:, None] if "weight" in given else known
         if self._places:
             records = target.sum(1, keepdim=True)
             target, given["weight"] = target / records, records[:, 0] / self._records_per_place

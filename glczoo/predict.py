@@ -74,7 +74,8 @@ def answer(
     for start in range(0, len(answered), _POINTS):
         some = answered.at(np.arange(start, min(start + _POINTS, len(answered))))
         probabilities = _mean(accelerator, members, region, some, batch_size)
-        parts.append(_rows(some, probabilities, decoding(probabilities), top, members[0].species))
+        mask = decoding(probabilities, some.sources)
+        parts.append(_rows(some, probabilities, mask, top, members[0].species))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
     return Answers(columns, decoding, points.at(reason != ""), reason[reason != ""])
 

@@ -136,15 +136,9 @@ class Loss(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _can_be_served(self) -> "Loss":
+    def _has_such_settings(self) -> "Loss":
         if self.name not in LOSSES:
             raise ValueError(f"there is no such loss; there are {', '.join(LOSSES)}")
-        if unserved := sorted(set(NEEDS.get(self.name, {})) - _SERVED):
-            what = " and ".join(NEEDS[self.name][name] for name in unserved)
-            raise ValueError(
-                f"the loss {self.name} needs {what}, which training does not make: take another, or call "
-                f"glczoo.losses.{self.name} in a loop of your own"
-            )
         known = {p.name: p.default for p in inspect.signature(LOSSES[self.name]).parameters.values()}
         known = {name: default for name, default in known.items() if name not in _GIVEN}
         known |= {"warmup": 5, "share": 0.9} if "pseudo" in NEEDS.get(self.name, {}) else {}
@@ -165,14 +159,7 @@ class Loss(BaseModel):
         return dict(self.model_extra or {})
 
 
-_SERVED = {
-    "k",
-    "estimates",
-    "pseudo",
-    "background",
-    "class_weights",
-}  # of what losses need: objective.py makes it
-_GIVEN = {"logits", "target", "weight", "strong"} | _SERVED - {"k"}
+_GIVEN = {"logits", "target", "weight"} | {need for needs in NEEDS.values() for need in needs} - {"k"}
 
 
 class Optimizer(Strict):
@@ -218,8 +205,9 @@ class Finetune(Strict):
 class Decode(Strict):
     """How many species are answered (see `decoding.py`). `decoding: RULE` alone leaves its number to auto."""
 
-    rule: Literal["top_k", "threshold", "expected_size", "expected_f1"] = Field(
-        description="expected_f1 needs no number, and the calibrated probabilities of BCE on PA"
+    rule: Literal["top_k", "threshold", "expected_size", "expected_f1", "expected_f1_exact"] = Field(
+        description="expected_f1 needs no number, and the calibrated probabilities of BCE on PA; "
+        "expected_f1_exact: its optimum under independence instead of the fast surrogate"
     )
     value: int | float | Literal["auto"] = Field(
         default="auto", description="k, the threshold, or α; auto: the best on PA surveys that may choose"
@@ -227,9 +215,19 @@ class Decode(Strict):
     surveys: Literal["validation", "train"] = Field(
         default="validation", description="PA surveys that choose; train: where none validate, it flatters"
     )
+    by_source: bool = Field(
+        default=False,
+        description="of top_k with value auto: a k for each source (datasetName) of the surveys that choose; "
+        "where the source is another or not known, in maps too, the k of all answers",
+    )
 
     @model_validator(mode="after")
     def _can_be_applied(self) -> "Decode":
+        if self.by_source and (self.rule, self.value) != ("top_k", "auto"):
+            raise ValueError(
+                f"by_source tunes the k of each source: it needs rule: top_k and value: auto, got "
+                f"{self.rule} and {self.value}"
+            )
         if self.value != "auto":
             self.fixed()
         return self
@@ -237,13 +235,32 @@ class Decode(Strict):
     @property
     def tuned(self) -> bool:
         """Whether surveys choose its number."""
-        return self.value == "auto" and self.rule != "expected_f1"
+        return self.value == "auto" and not self.rule.startswith("expected_f1")
 
     def fixed(self, tuned: Mapping[str, float] | None = None) -> Decoding:
         """What is applied: with its own number, or the one of its rule among the tuned."""
         if self.value != "auto":
             return Decoding(self.rule, self.value)
         return Decoding(self.rule, (tuned or {}).get(self.rule))
+
+
+class Pseudo(Strict):
+    """Labels of presence-only records by a model trained before (see `objective.Teacher`)."""
+
+    teacher: str = Field(
+        description="a sibling run, a run's folder, or hf-hub:ORG/NAME, with sigmoids and this vocabulary; "
+        "asked again for every batch: a forward pass more for each PO record, nothing kept"
+    )
+    low: float = Field(default=0.05, ge=0, le=1, description="absent at this probability or below")
+    high: float = Field(
+        default=0.6, ge=0, le=1, description="present at this probability or above; between: ignored"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Pseudo":
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+        return self
 
 
 class Recipe(Strict):
@@ -266,6 +283,11 @@ class Recipe(Strict):
     imagenet: Imagenet = Imagenet()
     data: Data
     loss: Loss
+    pseudo: Pseudo | None = Field(
+        default=None,
+        description="bce on PO records by a teacher's labels beside the recorded species, PA as they are; "
+        "null: what is not recorded is absent",
+    )
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     epochs: int = Field(ge=1)
@@ -328,6 +350,16 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _pseudo_labels_fit(self) -> "Recipe":
+        if self.pseudo and ("po" not in self.data.surveys or self.loss.name != "bce" or self.data.places):
+            raise ValueError(
+                "pseudo labels PO records and ignores what its teacher does not know: it needs data.surveys "
+                "with po, data.places: false, and the loss bce (no other can ignore an entry), got "
+                f"{self.data.surveys}, {self.data.places} and {self.loss.name}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _needs_validation(self) -> "Recipe":
         if self.keep == "best" and not any(self.data.validation[table] for table in self.data.surveys):
             raise ValueError("keep: best needs validation surveys; set data.validation, or keep: last")
@@ -351,6 +383,11 @@ class Recipe(Strict):
     def activation(self) -> Literal["sigmoid", "softmax"]:
         """What turns the model's logits into probabilities."""
         return ACTIVATION[self.loss.name]
+
+    @property
+    def predecessors(self) -> list[str]:
+        """What must have been trained before: the run it starts from, and its teacher."""
+        return [self.init, *([self.pseudo.teacher] if self.pseudo else [])]
 
     def run_folder(self, region: Region, name: str | None = None) -> Path:
         """Where this recipe's run lies, or a sibling's of the same model and region."""

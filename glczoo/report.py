@@ -95,7 +95,7 @@ def report(
     found = evaluate([run], part=part, **asked)
     surveys, probabilities, f1 = found["points"], found["probabilities"], found["rows"][0]["f1_each"]
     target = surveys.targets(torch.arange(len(surveys)), len(trained.species))
-    mask = trained.decoding(probabilities)
+    mask = trained.decoding(probabilities, surveys.sources)
     each = by_species(mask, probabilities, target)
     counts = records(recipe, region, trained.species)
     total = np.sum([np.zeros(len(trained.species), np.int64), *counts.values()], axis=0)

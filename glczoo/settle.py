@@ -1,5 +1,6 @@
 """What a step decides on surveys that may choose: its best epoch, its calibration, its sets' size."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from glczoo.calibration import fit_temperature, fit_vector, rescale
 from glczoo.data.occurrences import Surveys
 from glczoo.data.patches import PatchBuilder
-from glczoo.decoding import tune
+from glczoo.decoding import tune, tune_by_source
 from glczoo.recipe import Recipe
 from glczoo.runs import activate, mean_f1, score
 
@@ -37,6 +38,7 @@ def settle(
         ValueError: the model diverged, or is to be calibrated and its head is no linear layer with a bias.
     """
     tuned: dict[str, float] = {}
+    by_source = None
     told: dict[str, Any] = {"activation": recipe.activation}
     if len(surveys):
         target = surveys.targets(torch.arange(len(surveys)), model.num_classes)
@@ -48,8 +50,12 @@ def settle(
             _fold(model, scale, bias)
             logits = rescale(logits, scale, bias)
             told["calibration"] = {"how": recipe.calibration, "mean_temperature": float(1 / scale.mean())}
-        tuned = tune(activate(logits, recipe.activation), target)
-    return told | {"decoding": vars(recipe.decoding.fixed(tuned)), "tuned": tuned}
+        probabilities = activate(logits, recipe.activation)
+        tuned = tune(probabilities, target)
+        if recipe.decoding.by_source and (sources := surveys.sources) is not None:
+            by_source = tune_by_source(probabilities, target, sources)
+    decoding = replace(recipe.decoding.fixed(tuned), by_source=by_source)
+    return told | {"decoding": decoding.told(), "tuned": tuned}
 
 
 def _fit(recipe: Recipe, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,14 @@ from glczoo.recipe import Recipe
 from glczoo.remote import PREFIX, DamagedError
 from glczoo.runs import is_finished, locate, require_bands
 
-__all__ = ["split_table", "starting_model", "starting_surveys", "training_builder", "visible_modalities"]
+__all__ = [
+    "find_run",
+    "split_table",
+    "starting_model",
+    "starting_surveys",
+    "training_builder",
+    "visible_modalities",
+]
 
 _PAPER_WEIGHTS = {"resnet34": "resnet34.tv_in1k", "resnet50": "resnet50.tv_in1k"}
 
@@ -50,6 +57,11 @@ def starting_surveys(recipe: Recipe, region: Region) -> tuple[SpeciesIndex, Surv
         choosing = (
             parts["pa"].train if decoding.tuned and decoding.surveys == "train" else parts["pa"].validation
         )
+    if decoding.by_source and not any(choosing.source_names):
+        raise ValueError(
+            f"decoding.by_source needs surveys that name their source, those of region {region.name}'s PA "
+            "table have no datasetName; set decoding.by_source=false"
+        )
     return vocabulary, training, validation, choosing
 
 
@@ -75,7 +87,7 @@ def visible_modalities(recipe: Recipe, region: Region) -> list[str] | None:
     A model that is fine-tuned sees those of the region that it knows something of.
     """
     if recipe.finetune:
-        return _plan(recipe, region, read_config(_predecessor(recipe, region))).modalities
+        return _plan(recipe, region, read_config(find_run(recipe, region, recipe.init))).modalities
     if recipe.modalities is not None or "branches" in recipe.model_args or "in_chans" in recipe.model_args:
         return recipe.modalities
     if not recipe.model.endswith("_glc23"):
@@ -134,7 +146,7 @@ def starting_model(
     if recipe.init in ("imagenet", "random"):
         return model, source.statistics(described)
 
-    before = _predecessor(recipe, region)
+    before = find_run(recipe, region, recipe.init)
     config = read_config(before)
     hint = "; another region's model is fitted with finetune={} (recipes/finetune.yaml)"
     require_bands(
@@ -170,19 +182,26 @@ def training_builder(
     )  # fmt: skip
 
 
-def _predecessor(recipe: Recipe, region: Region) -> Path:
-    """The run that `init` names: on the Hub, a sibling, or any folder."""
-    if recipe.init.startswith(PREFIX):
-        return locate(recipe.init)
-    sibling, folder = recipe.run_folder(region, recipe.init), Path(recipe.init)
+def find_run(recipe: Recipe, region: Region, named: str, told: str = "init") -> Path:
+    """The run that a key of the recipe (`told`) names: on the Hub, a sibling, or any folder.
+
+    Raises:
+        FileNotFoundError: there is none, or it is not finished; the message says what makes it.
+    """
+    if named.startswith(PREFIX):
+        return locate(named)
+    sibling, folder = recipe.run_folder(region, named), Path(named)
     if not is_finished(sibling) and (folder / "config.json").exists():
         return folder
     if not is_finished(sibling):
+        verb, instead = "is", f"name another {told}"
+        if told == "init":
+            verb, instead = "starts from", "start afresh with init=random or init=imagenet"
         raise FileNotFoundError(
-            f"init: {recipe.init} starts from the run {sibling}, which "
+            f"{told}: {named} {verb} the run {sibling}, which "
             + ("is not finished" if sibling.exists() else "does not exist")
-            + f"; make it with\n  python -m glczoo.train recipes/{recipe.init}.yaml region={recipe.region} "
-            f"model={recipe.model} runs={recipe.runs}\nor start afresh with init=random or init=imagenet"
+            + f"; make it with\n  python -m glczoo.train recipes/{named}.yaml region={recipe.region} "
+            f"model={recipe.model} runs={recipe.runs}\nor {instead}"
         )
     return sibling
 
@@ -205,7 +224,7 @@ def _finetuned_model(
     say: Callable[[str], None],
 ) -> tuple[nn.Module, Statistics]:
     """A trained model with the stem and the head that the region asks for."""
-    before = _predecessor(recipe, region)
+    before = find_run(recipe, region, recipe.init)
     config = read_config(before)
     plan, species = _plan(recipe, region, config), _labels(vocabulary)
     say(plan.text(species))

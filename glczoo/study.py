@@ -199,7 +199,7 @@ def table_text(table: dict[str, Any]) -> str:
 
 
 def _train_all(recipes: dict[str, Recipe], jobs: int) -> dict[str, Path]:
-    """Train recipes, each after the one that its `init` names, in as many processes."""
+    """Train recipes, each after those that it starts from or is taught by, in as many processes."""
     if jobs == 1:
         return {key: train(recipe) for key, recipe in recipes.items()}
     threads = max(1, torch.get_num_threads() // jobs)
@@ -210,7 +210,10 @@ def _train_all(recipes: dict[str, Recipe], jobs: int) -> dict[str, Path]:
             unfinished = {
                 (r.runs, r.name) for r in [*waiting.values(), *(recipes[k] for k in running.values())]
             }
-            ready = [k for k, r in waiting.items() if (r.runs, r.init) not in unfinished]
+            ready = [
+                key for key, r in waiting.items()
+                if not unfinished & {(r.runs, name) for name in r.predecessors}
+            ]  # fmt: skip
             for key in ready or ([] if running else list(waiting)):
                 running[pool.submit(train, waiting.pop(key))] = key
             for future in wait(running, return_when=FIRST_COMPLETED).done:

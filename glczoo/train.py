@@ -126,7 +126,7 @@ def train(recipe: Recipe) -> Path:
         for index, x in bar:
             steps = (progress.batch + 1) % accumulate == 0 or progress.batch + 1 == len(order)
             with nullcontext() if steps else accelerator.no_sync(model):
-                loss = objective(model(x), index)
+                loss = objective(model(objective.view(x, index, epoch)), index)
                 accelerator.backward(loss / accumulate)
             progress.add(loss)
             seen += len(index) * accelerator.num_processes

@@ -21,6 +21,7 @@ from glczoo.decoding import (
     threshold,
     top_k,
     tune,
+    tune_by_source,
 )
 from glczoo.metrics import sample_f1
 
@@ -211,9 +212,10 @@ def test_a_decoding_applies_its_rule_and_an_ensemble_means_its_members():
         (Decoding("threshold", 0.25), threshold(p, 0.25), "threshold 0.25"),
         (Decoding("expected_size", 1.5), expected_size(p, 1.5), "1.5 × expected size"),
         (Decoding("expected_f1"), expected_f1(p), "expected F1"),
+        (Decoding("expected_f1_exact"), expected_f1(p, exact=True), "expected F1, exact"),
     ):
         assert torch.equal(decoding(p), mask) and str(decoding) == text
-        assert Decoding(**json.loads(json.dumps(vars(decoding)))) == decoding
+        assert Decoding(**json.loads(json.dumps(decoding.told()))) == decoding
         assert Decoding.mean([decoding, decoding]) == decoding
         assert [other.rule for other in decoding.others({"top_k": 3})] == list(
             dict.fromkeys([decoding.rule, "top_k", "expected_f1"])
@@ -221,6 +223,26 @@ def test_a_decoding_applies_its_rule_and_an_ensemble_means_its_members():
     assert Decoding.mean([Decoding("top_k", 2), Decoding("top_k", 5), Decoding("top_k", 4)]).value == 4
     assert Decoding.mean([Decoding("threshold", 0.2), Decoding("threshold", 0.4)]).value == pytest.approx(0.3)
     assert Decoding.mean([Decoding("threshold", 0.2), Decoding("top_k", 2)]) == Decoding("expected_f1")
+
+
+def test_a_k_by_source_falls_back_to_that_of_all():
+    p = torch.rand(4, 9)
+    decoding = Decoding("top_k", 3, {"A": 5, "": 1})
+    assert decoding(p, np.array(["A", "", "other", "A"])).sum(1).tolist() == [5, 1, 3, 5]
+    assert decoding(p).sum(1).tolist() == [3] * 4
+    assert str(decoding) == "top 3 (by source: A 5, not named 1)"
+    assert Decoding(**json.loads(json.dumps(decoding.told()))) == decoding
+    assert [str(other) for other in decoding.others({"top_k": 3})][1:] == ["top 3", "expected F1"]
+    mean = Decoding.mean([decoding, Decoding("top_k", 6, {"A": 9, "B": 2})])
+    assert mean.by_source == {"A": 7, "": 4, "B": 2} and mean.value == 4  # of 4.5, to the even
+
+
+def test_sources_are_tuned_apart():
+    p, y = torch.rand(60, 12), torch.rand(60, 12) < 0.3
+    sources = np.array(["few", "many", "few"] * 20)
+    y[sources == "many"] = True
+    tuned = tune_by_source(p, y, sources)
+    assert tuned == {"few": best_k(p[sources == "few"], y[sources == "few"]), "many": 12}
 
 
 def test_tuned_numbers_are_the_best_of_their_rules():
@@ -241,8 +263,15 @@ def test_tuned_numbers_are_the_best_of_their_rules():
         ("top_k", 0, "takes a whole number"),
         ("threshold", None, "takes a positive number, got None"),
         ("expected_f1", 3, "takes no number, got 3"),
+        ("expected_f1_exact", 3, "takes no number, got 3"),
     ],
 )
 def test_a_decoding_that_cannot_be_applied(rule, value, message):
     with pytest.raises(ValueError, match=message):
         Decoding(rule, value)
+
+
+@pytest.mark.parametrize(("rule", "by_source"), [("top_k", {"A": 2.5}), ("threshold", {"A": 3})])
+def test_numbers_by_source_are_whole_and_of_top_k(rule, by_source):
+    with pytest.raises(ValueError, match="by_source holds whole numbers of species and goes with top_k"):
+        Decoding(rule, 4, by_source)

@@ -14,6 +14,7 @@ from glczoo import demo as demo_module
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding
 from glczoo.demo import demo
+from glczoo.losses import LOSSES
 from glczoo.recipe import read_run_recipe
 from glczoo.study import read_study, run_study
 from glczoo.train import train
@@ -42,15 +43,21 @@ def test_the_demo_makes_everything_it_names_and_goes_on_where_it_was(tmp_path, m
 
 def test_studies_are_whole():
     studies = sorted((ROOT / "recipes" / "studies").glob("*.yaml"))
-    assert [path.stem for path in studies] == ["finetune", "swiss_trees", "table3", "table4"]
+    assert [path.stem for path in studies] == [
+        "ablations", "finetune", "losses", "swiss_trees", "table3", "table4",
+    ]  # fmt: skip
     for path in studies:
         study = read_study(path)
         recipes = {name: study.recipe(name, seed=1) for name in study.runs}
         for name, recipe in recipes.items():
             assert (recipe.name, recipe.seed) == (name, 1)
-            before = recipes.get(recipe.init)  # a sibling lies beside it: of the same model
-            assert before is None or before.model == recipe.model
-    table3, table4 = studies[2:]
+            for sibling in recipe.predecessors:  # it lies beside, and is trained before: of the same model
+                before = recipes.get(sibling)
+                assert before is None or before.model == recipe.model
+                assert before is None or list(recipes).index(sibling) < list(recipes).index(name)
+    assert read_study(studies[0]).recipe("pseudo", 0).predecessors == ["s12", "s123"]
+    assert set(read_study(studies[2]).rows) == set(LOSSES) - {"bce"}
+    table3, table4 = studies[4:]
     models = {name: read_study(table3).recipe(name, 0) for name in ("early3", "late34_3", "late50_3")}
     assert [r.model for r in models.values()] == [
         "bioresnet50_glc23",

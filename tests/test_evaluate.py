@@ -17,8 +17,8 @@ from glczoo.cli import main
 from glczoo.combine import combine
 from glczoo.data.occurrences import read_points
 from glczoo.data.region import Region
-from glczoo.decoding import Decoding
-from glczoo.evaluate import evaluate
+from glczoo.decoding import Decoding, tune_by_source
+from glczoo.evaluate import evaluate, surveys_of
 from glczoo.metrics import sample_f1
 from glczoo.predict import probabilities_at
 from glczoo.recipe import Recipe, override, read_recipe, read_run_recipe
@@ -84,7 +84,10 @@ def test_rows_by_every_rule_and_truth(runs, world, capsys, tmp_path):
     assert all(len(set(row["Predicted"].split())) == 5 for row in rows)
 
 
-@pytest.mark.parametrize("told", ["expected_f1", "{rule: threshold, value: auto}", "expected_size"])
+@pytest.mark.parametrize(
+    "told",
+    ["expected_f1", "{rule: threshold, value: auto}", "expected_f1_exact", "{rule: top_k, by_source: true}"],
+)
 def test_a_run_keeps_its_decoding_and_everything_answers_by_it(runs, world, tmp_path, told, capsys):
     """From the recipe into config.json, and from there into evaluation, files, ensembles and the card."""
     recipe = read_run_recipe(runs[0])[0].model_dump(mode="json") | {"runs": str(tmp_path), "epochs": 1}
@@ -94,14 +97,22 @@ def test_a_run_keeps_its_decoding_and_everything_answers_by_it(runs, world, tmp_
     assert decoding.rule in told and set(kept["tuned"]) == {"top_k", "threshold", "expected_size"}
     assert decoding.value == kept["tuned"].get(decoding.rule)
     found = evaluate([run], part="validation")["rows"]
-    assert found[0]["rule"] == str(decoding) and len(found) == 4
+    assert found[0]["rule"] == str(decoding) and len(found) == 4 + ("exact" in told or "source" in told)
 
     region = Region.load(world)
     points = read_points(region, region.find(*region.table("test").file), region.table("test"))
     probabilities, species, same = probabilities_at([run], region, points)
     assert same == decoding
-    sets = [set(species.ids[row.numpy()].tolist()) for row in decoding(probabilities)]
-    assert len({len(each) for each in sets}) > 1 or decoding.rule != "threshold"
+    sets = [set(species.ids[row.numpy()].tolist()) for row in decoding(probabilities, points.sources)]
+    assert len({len(each) for each in sets}) > 1 or decoding.rule not in ("threshold", "top_k")
+    if "by_source" in told:
+        surveys = surveys_of(read_run_recipe(run)[0], region, species, "validation")
+        p = probabilities_at([run], region, surveys)[0]
+        target = surveys.targets(torch.arange(len(surveys)), len(species))
+        assert decoding.by_source == tune_by_source(p, target, surveys.sources)
+        assert points.sources is not None and set(points.sources) <= set(decoding.by_source)
+        sizes = [decoding.by_source[name] for name in points.sources]
+        assert [len(each) for each in sets] == sizes
     main(["predict", str(run), "--submission", "--out", str(tmp_path / "s.csv")])
     assert f"species each ({decoding})" in capsys.readouterr().out
     with open(tmp_path / "s.csv") as file:
@@ -117,8 +128,10 @@ def test_a_run_keeps_its_decoding_and_everything_answers_by_it(runs, world, tmp_
             answered[-1].append((int(row["speciesId"]), float(row["probability"])))
     assert [{species for species, _ in each} for each in answered] == sets
     assert all(each == sorted(each, key=lambda pair: -pair[1]) for each in answered)
-    combine([runs[1], run], tmp_path / "both")  # rules differ: the one that needs no number
-    assert load_model(tmp_path / "both").decoding == Decoding("expected_f1")
+    combine([runs[1], run], tmp_path / "both")  # where rules differ: the one that needs no number
+    together = load_model(tmp_path / "both").decoding
+    assert together == Decoding.mean([Decoding("top_k", 5), decoding])
+    assert together.rule == ("top_k" if "source" in told else "expected_f1")
 
 
 def test_several_processes_agree(runs, world, tmp_path):

@@ -1,27 +1,31 @@
 """Losses in a run, and what a run settles: what is needed is made, weighed, remembered, resumed exactly."""
 
+import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from glczoo import card, estimates
-from glczoo.data.occurrences import Surveys, read_species
+from glczoo import card, estimates, start
+from glczoo.data.occurrences import SpeciesIndex, Surveys, read_species
 from glczoo.data.region import Region
 from glczoo.decoding import best_threshold
 from glczoo.evaluate import surveys_of
+from glczoo.lineage import read_lineage
 from glczoo.losses import LOSSES, NEEDS, bce
 from glczoo.models.published import read_config
 from glczoo.objective import Objective
 from glczoo.predict import probabilities_at
-from glczoo.recipe import Recipe, read_recipe, read_run_recipe
+from glczoo.recipe import Recipe, override, read_recipe, read_run_recipe
 from glczoo.resume import EpochOrder, Record
 from glczoo.runs import load_model
 from glczoo.settle import _fold
-from glczoo.start import starting_surveys
+from glczoo.start import split_table, starting_surveys
 from glczoo.train import make_optimizer, train
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -41,7 +45,7 @@ def objective(told: Recipe, processes: int = 1) -> tuple[Objective, Surveys]:
     return Objective(told, region, vocabulary, training, torch.device("cpu"), processes), training
 
 
-@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"plc"}))
+@pytest.mark.parametrize("name", list(LOSSES))
 def test_every_loss_trains(world, tmp_path, name):
     settings = ", warmup: 1" if name == "em_apl" else ""
     run = train(recipe(world, tmp_path, f"loss={{name: {name}{settings}}}", f"name={name}", "epochs=2"))
@@ -59,7 +63,12 @@ def test_the_card_has_words_for_every_loss():
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ("loss=plc", "plc needs logits of a strongly augmented view .* which training does not make"),
+        ("pseudo={teacher: step3}", r"needs data.surveys with po.* got \['pa'\], False and bce"),
+        ("pseudo={teacher: step3} data.surveys=[pa,po] loss=an_ls", "got .* False and an_ls"),
+        (
+            "pseudo={teacher: t, low: 0.6, high: 0.05} data.surveys=[po]",
+            "low must be below high, got 0.6",
+        ),
         ("loss={name: epr, kk: 3}", r"the loss epr has no setting \['kk'\]; it has \['eps', 'k'\]"),
         ("loss={name: role, estimates: 3}", r"no setting \['estimates'\]"),
         ("loss={name: em, alpha: much}", "must be numbers, got {'alpha': 'much'}"),
@@ -68,6 +77,11 @@ def test_the_card_has_words_for_every_loss():
         ("calibration=vector data.validation={pa: 0} keep=last", "fitted on PA validation surveys"),
         ("top_k=auto data.validation={pa: 0} keep=last", "is tuned on PA validation surveys"),
         ("decoding=expected_f9", "expected_f9"),
+        (
+            "decoding={rule: threshold, by_source: true}",
+            "it needs rule: top_k and value: auto, got threshold",
+        ),
+        ("decoding={rule: top_k, value: 3, by_source: true}", "got top_k and 3"),
         ("decoding={rule: top_k, value: 2.5}", "takes a whole number of species, got 2.5"),
     ],
 )
@@ -139,10 +153,16 @@ def test_estimates_learn_at_ten_times_the_rate(world, tmp_path):
     assert (10.0, 45 * 24) in groups
 
 
-@pytest.mark.parametrize("loss", ["{name: role}", "{name: em_apl, warmup: 1}"])
-def test_what_a_loss_remembers_is_resumed_exactly(world, tmp_path, monkeypatch, loss):
+@pytest.mark.parametrize("loss", ["{name: role}", "{name: em_apl, warmup: 1}", "plc", "pseudo"])
+def test_what_a_loss_remembers_is_resumed_exactly(world, tmp_path, monkeypatch, teacher, loss):
     """Stopped at every place where a checkpoint was just written, and gone on with."""
-    straight = train(recipe(world, tmp_path / "straight", f"loss={loss}"))
+
+    def asked(runs: Path) -> Recipe:
+        if loss == "pseudo":
+            return taught(world, runs, teacher, "data.augment=true", "batch_size=32")
+        return recipe(world, runs, f"loss={loss}")
+
+    straight = train(asked(tmp_path / "straight"))
     whole, written, stopped = Record.checkpoint, 0, 0
 
     def stops(record, progress):
@@ -153,7 +173,7 @@ def test_what_a_loss_remembers_is_resumed_exactly(world, tmp_path, monkeypatch, 
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Record, "checkpoint", stops)
-    told = recipe(world, tmp_path / "broken", f"loss={loss}")
+    told = asked(tmp_path / "broken")
     for _ in range(4):
         try:
             broken = train(told)
@@ -161,10 +181,131 @@ def test_what_a_loss_remembers_is_resumed_exactly(world, tmp_path, monkeypatch, 
             stopped += 1
     one, two = (load_file(run / "model.safetensors") for run in (straight, broken))
     assert stopped == 3 and all(torch.equal(one[key], two[key]) for key in one)
-    forgetful = train(recipe(world, tmp_path / "other", f"loss={loss}", "loss.eps=1e-5"))
+    change = {"pseudo": "pseudo.high=0.5", "plc": "loss.tau=0.9"}.get(loss, "loss.eps=1e-5")
+    changed = asked(tmp_path / "other").model_dump(mode="json")
+    forgetful = train(Recipe.model_validate(override(changed, [change])))
     assert any(
         not torch.equal(one[key], value) for key, value in load_file(forgetful / "model.safetensors").items()
     )
+
+
+def test_the_strong_view_of_plc_is_the_same_patch_with_a_square_cut_out(world, tmp_path):
+    found, training = objective(recipe(world, tmp_path, "loss=plc"))
+    order = EpochOrder(len(training), 16, 0)
+    index = found.batches(order.batches(0), order, 0)[0]
+    assert torch.equal(index[:16], index[16:])
+    x = torch.rand(32, 3, 8, 8) + 1
+    seen = found.view(x.clone(), index, 0)
+    assert torch.equal(seen[:16], x[:16])
+    cut = seen[16:] == 0
+    assert torch.equal(seen[16:][~cut], x[16:][~cut])
+    assert torch.equal(cut[:, 0], cut[:, 1]) and torch.equal(cut[:, 0], cut[:, 2])
+    cells = cut[:, 0].sum((1, 2))
+    assert cells.max() == 16 and cells.min() >= 4  # a square of four, cut off at the edges
+    assert len({tuple(mask.flatten().tolist()) for mask in cut[:, 0]}) > 5  # its place is drawn
+    assert torch.equal(found.view(x.clone(), index, 0), seen)
+    assert not torch.equal(found.view(x.clone(), index, 1), seen)
+    logits = torch.randn(32, 24)
+    expected = LOSSES["plc"](logits[:16], training.targets(index[:16], 24), strong=logits[16:])
+    assert found(logits, index) == pytest.approx(float(expected))
+
+
+@pytest.fixture(scope="module")
+def teacher(world, tmp_path_factory):
+    """A run of step 1, whose probabilities lie far apart."""
+    run = train(recipe(world, tmp_path_factory.mktemp("teacher"), "name=teacher", "keep=last"))
+    weights = load_file(run / "model.safetensors")
+    name = next(key for key, value in weights.items() if value.shape == (24,) and "bn" not in key)
+    weights[name] += torch.linspace(-5, 5, 24)
+    save_file(weights, run / "model.safetensors", {"format": "pt"})
+    return run
+
+
+def taught(world, runs, teacher, *overrides: str) -> Recipe:
+    mixture = ["data.surveys=[pa, po]", "data.validation={pa: 0.2, po: 0.9}"]
+    pseudo = f"pseudo={{teacher: {teacher}, low: 0.3, high: 0.7}}"
+    return recipe(world, runs, *mixture, pseudo, *overrides)
+
+
+def test_a_k_by_source_needs_sources(world, tmp_path, monkeypatch):
+    def nameless(*given):
+        split = split_table(*given)
+        return replace(split, train=replace(split.train, source_names=("",), source=split.train.source * 0))
+
+    monkeypatch.setattr(start, "split_table", nameless)
+    asked = "decoding={rule: top_k, by_source: true, surveys: train}"
+    with pytest.raises(ValueError, match="needs surveys that name their source.* have no datasetName"):
+        train(recipe(world, tmp_path, asked))
+    assert not list(tmp_path.iterdir())
+
+
+def test_pseudo_labels_are_the_teachers_where_it_is_sure(world, tmp_path, teacher):
+    """PA rows are untouched; what is between low and high has no gradient; the record is always there."""
+    found, training = objective(taught(world, tmp_path, teacher, "data.weights={po: 0.5, pa: 2}"))
+    po = torch.from_numpy(training.presence_only_rows())
+    assert 0 < po.sum() < len(po)
+    index = torch.cat([po.nonzero()[:20, 0], (~po).nonzero()[:6, 0]])[torch.randperm(26)]
+    po = po[index]
+    region = Region.load(world)
+    p = probabilities_at([teacher], region, training.subset(index[po].numpy()))[0]
+    recorded = training.targets(index, 24)
+    logits = torch.randn(26, 24, requires_grad=True)
+    loss = found(logits, index)
+    loss.backward()
+    here = recorded[po] > 0
+    target, known = recorded.clone(), torch.ones(26, 24)
+    target[po] = ((p >= 0.7) | here).float()
+    known[po] = ((p >= 0.7) | (p <= 0.3) | here).float()
+    ignored = known == 0
+    assert ignored.any() and (target[po].sum(1) > 1).any() and ((p <= 0.3) & here).any()
+    assert (logits.grad[ignored] == 0).all() and (logits.grad[~ignored] != 0).all()
+    assert (logits.grad[po][here] < 0).all()
+    plain = logits.detach().requires_grad_()
+    row = torch.where(po, 0.5, 2.0)[:, None]
+    expected = bce(plain, target, known * row)
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(logits.grad, plain.grad)
+    own = logits.detach().requires_grad_()
+    bce(own, recorded, row[:, 0]).backward()
+    assert torch.equal(logits.grad[~po], own.grad[~po])
+
+
+def test_a_teacher_is_no_part_of_what_is_learnt(world, tmp_path, teacher):
+    found, _ = objective(taught(world, tmp_path, teacher))
+    assert not list(found.parameters()) and not found.state_dict()
+    before = load_file(teacher / "model.safetensors")
+    told = taught(world, tmp_path, teacher, "epochs=1")
+    run = train(told)
+    after = load_file(teacher / "model.safetensors")
+    assert all(torch.equal(value, before[key]) for key, value in after.items())
+    assert "labelled by `teacher` (absent at 0.3 or below" in card._settings(read_lineage(run)[-1]["recipe"])
+
+
+def test_teachers_that_do_not_fit(world, tmp_path, teacher):
+    with pytest.raises(
+        FileNotFoundError, match="pseudo.teacher: nobody is the run .* does not exist; make it"
+    ):
+        train(taught(world, tmp_path, "nobody"))
+    for change, message in (
+        (lambda told: told["glczoo"].update(activation="softmax"), "answers with a softmax"),
+        (lambda told: told["glczoo"]["bands"].reverse(), "the bands of region .* are not those of"),
+    ):
+        other = tmp_path / "other"
+        shutil.copytree(teacher, other)
+        told = json.loads((other / "config.json").read_text())
+        change(told)
+        (other / "config.json").write_text(json.dumps(told))
+        with pytest.raises(ValueError, match=message):
+            train(taught(world, tmp_path, other))
+        shutil.rmtree(other)
+    told = taught(world, tmp_path, teacher)
+    region = Region.load(world)
+    vocabulary, training, *_ = starting_surveys(told, region)
+    fewer = SpeciesIndex(vocabulary.ids[:-1])
+    with pytest.raises(ValueError, match="answers with 24 species, not with the 23 of this vocabulary"):
+        Objective(told, region, fewer, training, torch.device("cpu"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_needs_and_what_is_served_are_one_list(world):

@@ -158,6 +158,9 @@ def test_help_explains_every_key():
         "imagenet.how",
         "keep",
         "decoding.rule",
+        "decoding.by_source",
+        "pseudo.teacher",
+        "pseudo.low",
     ):
         assert f"  {key}  (" in text
     shown = subprocess.run(launch(["--help"]), capture_output=True, text=True, check=True).stdout

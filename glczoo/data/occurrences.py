@@ -14,7 +14,7 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -148,6 +148,7 @@ class Points:
     lat: np.ndarray  # float64[N]
     patch_id: np.ndarray  # int64[N]
     ids: np.ndarray  # int64[N]: row ids of a table, surveys: their number
+    dataset: np.ndarray | None = field(default=None, kw_only=True)  # str[N]: where a table names them
 
     def __len__(self) -> int:
         return len(self.lon)
@@ -158,7 +159,14 @@ class Points:
 
     def at(self, index: np.ndarray) -> "Points":
         """The points at `index` (positions or a mask)."""
-        return Points(self.lon[index], self.lat[index], self.patch_id[index], self.ids[index])
+        dataset = None if self.sources is None else self.sources[index]
+        place = self.lon[index], self.lat[index], self.patch_id[index], self.ids[index]
+        return Points(*place, dataset=dataset)
+
+    @property
+    def sources(self) -> np.ndarray | None:
+        """The data set that each point comes from, str[N]; None where that is not told."""
+        return self.dataset
 
 
 @dataclass(frozen=True)
@@ -171,6 +179,16 @@ class Surveys(Points):
     source_names: tuple[str, ...] = ()
     presence_only: bool = False
     weight: np.ndarray | None = None  # float32[N]: of each survey in the loss; None: all one
+    records: np.ndarray | None = None  # bool[N]: which are presence-only, in a mixture; None: all or none
+
+    @property
+    def sources(self) -> np.ndarray | None:
+        """The data set that each survey comes from, str[N]; None where that is not told."""
+        return np.array(self.source_names, str)[self.source] if self.source_names else None
+
+    def presence_only_rows(self) -> np.ndarray:
+        """Which surveys are presence-only records, bool[N]."""
+        return np.full(len(self), self.presence_only) if self.records is None else self.records
 
     def sizes(self) -> np.ndarray:
         """Species of each survey, int64[N]."""
@@ -192,6 +210,7 @@ class Surveys(Points):
             species=self.species[flat],
             source=self.source[index],
             weight=None if self.weight is None else self.weight[index],
+            records=None if self.records is None else self.records[index],
         )
 
     def merged(self, group: np.ndarray) -> "Surveys":
@@ -243,6 +262,7 @@ class Surveys(Points):
             source=np.concatenate(sources),
             source_names=names,
             presence_only=all(part.presence_only for part in parts),
+            records=np.concatenate([part.presence_only_rows() for part in parts]),
             weight=None if any(weight is None for weight in weights) else np.concatenate(weights),
         )
 
@@ -370,11 +390,13 @@ def read_points(region: Region | None, path: Path, described: Table | None = Non
     if described is None:
         with open(path, encoding="utf-8", errors="replace") as file:  # `read_columns` says what is wrong
             described = Table(file=[str(path)], separator=";" if ";" in file.readline() else ",")
-    table = _read(path, described, region, [], [described.id, described.patch])
+    table = _read(path, described, region, [], [described.id, described.patch, "datasetName"])
     ids = _column(table, described.id, np.nan)
     numbers = np.arange(len(table)) if ids.isna().any() else _integers(ids, path)
     lon, lat = table[described.lon].to_numpy(), table[described.lat].to_numpy()
-    return Points(lon, lat, _patch_ids(table, described, path), numbers)
+    dataset = _column(table, "datasetName", "").astype(object).fillna("").to_numpy(str)
+    patch = _patch_ids(table, described, path)
+    return Points(lon, lat, patch, numbers, dataset=dataset if "datasetName" in table else None)
 
 
 def read_species(region: Region) -> SpeciesIndex:
@@ -426,9 +448,10 @@ def read_test_surveys(region: Region, truth: Path, vocabulary: SpeciesIndex) -> 
     classes = vocabulary.classes(_integers(table[described.species], truth), str(truth))
     pairs = np.unique(np.stack([row, classes], axis=1), axis=0)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(points)))])
-    source = np.zeros(len(points), np.int64)
+    dataset = np.full(len(points), "test") if points.dataset is None else points.dataset
+    names, source = np.unique(dataset, return_inverse=True)
     return Surveys(
-        points.lon, points.lat, points.patch_id, points.ids, offsets, pairs[:, 1], source, ("test",)
+        points.lon, points.lat, points.patch_id, points.ids, offsets, pairs[:, 1], source, tuple(names)
     )
 
 
