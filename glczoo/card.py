@@ -264,12 +264,12 @@ def _settings(recipe: Mapping[str, Any]) -> str:
         f", times {schedule['gamma']:g} at epochs {schedule['milestones']}" if schedule["milestones"] else ""
     )
     best = ", the best by validation F1 kept" if recipe["keep"] == "best" else ""
-    pseudo = recipe.get("pseudo")
+    pseudo, po_loss = recipe.get("pseudo"), recipe.get("po_loss")
     taught = (
         f", records labelled by `{pseudo['teacher']}` (absent at {pseudo['low']:g} or below, present at "
         f"{pseudo['high']:g} or above, between ignored)"
         if pseudo else ""
-    )  # fmt: skip
+    ) + (f", of records {_loss(po_loss)}" if po_loss else "")  # fmt: skip
     return (
         f"{_loss(recipe['loss'])}{taught}, from {init}; {optimizer['name']}, learning rate "
         f"{optimizer['lr']:g}{drops}, batches of {recipe['batch_size']}, {recipe['epochs']} epochs{best}"

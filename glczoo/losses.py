@@ -27,6 +27,7 @@ __all__ = [
     "LINEAR",
     "LOSSES",
     "NEEDS",
+    "SUMS",
     "an",
     "an_ls",
     "asl",
@@ -316,6 +317,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 LINEAR = frozenset({"bce", "ce", "an"})
 """Losses that are linear in the target of a survey, and take the weight of a row."""
+
+SUMS = frozenset({"hill"})
+"""Losses that sum over the surveys of a batch; the others are means over them."""
 
 ACTIVATION: dict[str, Literal["sigmoid", "softmax"]] = {
     name: "softmax" if name == "ce" else "sigmoid" for name in LOSSES

@@ -7,6 +7,7 @@ logits[B, K] · index[B]: positions of a batch's surveys among those that are tr
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,13 +17,13 @@ from glczoo.data.occurrences import SpeciesIndex, Surveys
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.estimates import LabelEstimates, PseudoNegatives, class_weights
-from glczoo.losses import LOSSES, NEEDS
-from glczoo.recipe import Recipe
+from glczoo.losses import LOSSES, NEEDS, SUMS
+from glczoo.recipe import Loss, Recipe
 from glczoo.resume import EpochOrder
 from glczoo.runs import activate, load_model
 from glczoo.start import find_run, split_table
 
-__all__ = ["Objective", "Teacher"]
+__all__ = ["Objective", "Teacher", "Term"]
 
 
 class Teacher:
@@ -90,11 +91,12 @@ class Teacher:
         return target.index_copy(0, rows, present.to(target)), known
 
 
-class Objective(nn.Module):
-    """The loss of logits of training surveys."""
+class Term(nn.Module):
+    """One loss with its settings, and what it remembers of every training survey."""
 
     def __init__(
         self,
+        told: Loss,
         recipe: Recipe,
         region: Region,
         vocabulary: SpeciesIndex,
@@ -105,31 +107,27 @@ class Objective(nn.Module):
         """Prepare what the loss needs.
 
         Raises:
-            FileNotFoundError: the recipe's teacher is not there or not finished.
-            ValueError: its memory does not fit, or it cannot be trained like this; before anything starts.
+            ValueError: its memory does not fit, or it cannot be trained like this.
         """
         super().__init__()
-        self.name, settings = recipe.loss.name, recipe.loss.settings
-        self._loss, self._needs = LOSSES[self.name], NEEDS.get(self.name, {})
-        self._training, self._num_classes, self._device = training, len(vocabulary), device
-        self._places = recipe.data.places
-        self._records_per_place = len(training.species) / max(len(training), 1)
+        self.name, settings = told.name, told.settings
+        self.needs = NEEDS.get(self.name, {})
         self._warmup, self._epochs = settings.pop("warmup", 5), recipe.epochs
         self._share = settings.pop("share", 0.9)
-        if "k" in self._needs and "k" not in settings:
+        if "k" in self.needs and "k" not in settings:
             sizes = split_table(recipe, region, "pa", vocabulary).train.sizes()
             settings["k"] = float(sizes.mean()) if len(sizes) else 1.0
-        self._settings, self._seed = settings, recipe.seed
+        self._settings = settings
         offsets, species = (torch.from_numpy(np.array(x)) for x in (training.offsets, training.species))
         self.estimates = self.pseudo = self._weights = None
-        if "estimates" in self._needs:
+        if "estimates" in self.needs:
             if processes > 1:
                 raise ValueError(
                     f"the loss {self.name} learns an estimate of every label, which {processes} processes "
                     "cannot share yet; train with one, or with another loss"
                 )
             self.estimates = LabelEstimates(offsets, species, len(vocabulary), recipe.seed)
-        if "pseudo" in self._needs:
+        if "pseudo" in self.needs:
             if self._warmup >= recipe.epochs:
                 raise ValueError(
                     f"the loss {self.name} adds pseudo-labels after {self._warmup} epochs of warm-up, the "
@@ -137,11 +135,62 @@ class Objective(nn.Module):
                 )
             self.pseudo = PseudoNegatives(offsets, species, len(vocabulary))
         self.to(device)
-        # No module of this one: a teacher is read again, and no part of the checkpoint.
-        self.teach = Teacher(recipe, region, vocabulary, training, device) if recipe.pseudo else None
-        if "class_weights" in self._needs:
+        if "class_weights" in self.needs:
             counts = torch.from_numpy(np.bincount(training.species, minlength=len(vocabulary)))
             self._weights = class_weights(counts, len(training)).to(device)
+
+    def forward(self, logits: Tensor, target: Tensor, index: Tensor, **given: Tensor) -> Tensor:
+        """The loss of surveys `index`, a scalar; `given`: of what it needs, what depends on the batch."""
+        for name, memory in (("estimates", self.estimates), ("pseudo", self.pseudo)):
+            if memory is not None:
+                given[name] = memory(index)
+        if self._weights is not None:
+            given["class_weights"] = self._weights
+        return LOSSES[self.name](logits, target, **self._settings, **given)
+
+    def end_epoch(self, epoch: int, probabilities: Callable[[], Tensor]) -> None:
+        """Learn from what the model says of all training surveys, float32[N, K], where the loss does so."""
+        if self.pseudo is not None and self._warmup <= epoch + 1 < self._epochs:
+            self.pseudo.extend(probabilities(), self._share / (self._epochs - self._warmup))
+
+
+class Objective(nn.Module):
+    """The loss of logits of training surveys.
+
+    Where PO and PA are trained on together by two losses, or weighed in a loss that takes no weight of a row,
+    each table's rows of a batch have a loss of their own: a mean counts by the table's share of the batch, a
+    sum (`hill`) as it is, and both times the table's weight.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        region: Region,
+        vocabulary: SpeciesIndex,
+        training: Surveys,
+        device: torch.device,
+        processes: int = 1,
+    ) -> None:
+        """Prepare what the losses need.
+
+        Raises:
+            FileNotFoundError: the recipe's teacher is not there or not finished.
+            ValueError: a loss's memory does not fit, or it cannot be trained like this; before anything
+                starts.
+        """
+        super().__init__()
+        given = recipe, region, vocabulary, training, device, processes
+        self.term = Term(recipe.loss, *given)
+        self.po_term = Term(recipe.po_loss, *given) if recipe.po_loss else None
+        self._apart = recipe.weights_apart or recipe.po_loss is not None
+        self._table_weights = recipe.data.weights or {}
+        self._needs = self.term.needs | (self.po_term.needs if self.po_term else {})
+        self._training, self._num_classes, self._device = training, len(vocabulary), device
+        self._po, self._seed = training.presence_only_rows(), recipe.seed
+        self._places = recipe.data.places
+        self._records_per_place = len(training.species) / max(len(training), 1)
+        # No module of this one: a teacher is read again, and no part of the checkpoint.
+        self.teach = Teacher(recipe, region, vocabulary, training, device) if recipe.pseudo else None
 
     def batches(
         self, batches: Sequence[Tensor], order: EpochOrder, epoch: int, first: int = 0
@@ -177,17 +226,14 @@ class Objective(nn.Module):
 
     def forward(self, logits: Tensor, index: Tensor) -> Tensor:
         """The loss of a batch, a scalar."""
-        given = dict(self._settings)
+        given: dict[str, Tensor] = {}
         if twice := self._needs.keys() & {"background", "strong"}:
             number = len(index) // 2
             given[twice.pop()] = logits[number:]
             logits, index = logits[:number], index[:number]
         target = self._training.targets(index, self._num_classes, self._device)
-        for name, memory in (("estimates", self.estimates), ("pseudo", self.pseudo)):
-            if memory is not None:
-                given[name] = memory(index)
-        if self._weights is not None:
-            given["class_weights"] = self._weights
+        if self._apart:
+            return self._by_table(logits, target, index, given)
         if self._training.weight is not None:
             given["weight"] = torch.from_numpy(self._training.weight[index.numpy()]).to(self._device)
         if self.teach is not None:
@@ -196,9 +242,31 @@ class Objective(nn.Module):
         if self._places:
             records = target.sum(1, keepdim=True)
             target, given["weight"] = target / records, records[:, 0] / self._records_per_place
-        return self._loss(logits, target, **given)
+        return self.term(logits, target, index, **given)
+
+    def _by_table(self, logits: Tensor, target: Tensor, index: Tensor, given: dict[str, Tensor]) -> Tensor:
+        """The losses of a batch's PA and PO rows, each times its weight."""
+        po, total = self._po[index.numpy()], logits.new_zeros(())
+        sides: tuple[tuple[Literal["po", "pa"], np.ndarray, Term], ...] = (
+            ("pa", ~po, self.term),
+            ("po", po, self.po_term or self.term),
+        )
+        for table, rows, term in sides:
+            if not rows.any():
+                continue
+            part = torch.from_numpy(np.flatnonzero(rows))
+            here = part.to(logits.device)
+            mine = {
+                name: value[here] if name == "strong" else value
+                for name, value in given.items() if name in term.needs
+            }  # fmt: skip
+            share = 1.0 if term.name in SUMS else len(part) / len(index)
+            weight = self._table_weights.get(table, 1.0)
+            total = total + weight * share * term(logits[here], target[here], index[part], **mine)
+        return total
 
     def end_epoch(self, epoch: int, probabilities: Callable[[], Tensor]) -> None:
-        """Learn from what the model says of all training surveys, float32[N, K], where the loss does so."""
-        if self.pseudo is not None and self._warmup <= epoch + 1 < self._epochs:
-            self.pseudo.extend(probabilities(), self._share / (self._epochs - self._warmup))
+        """Learn from what the model says of all training surveys, float32[N, K], where a loss does so."""
+        for term in (self.term, self.po_term):
+            if term is not None:
+                term.end_epoch(epoch, probabilities)

@@ -283,6 +283,11 @@ class Recipe(Strict):
     imagenet: Imagenet = Imagenet()
     data: Data
     loss: Loss
+    po_loss: Loss | None = Field(
+        default=None,
+        description="of the PO records where data.surveys has both tables, NAME or its settings as in loss; "
+        "null: loss",
+    )
     pseudo: Pseudo | None = Field(
         default=None,
         description="bce on PO records by a teacher's labels beside the recorded species, PA as they are; "
@@ -342,20 +347,38 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _weights_are_taken(self) -> "Recipe":
-        if self.data.weights and (self.loss.name not in LINEAR or len(set(self.data.surveys)) < 2):
+        if (self.data.weights or self.po_loss) and len(set(self.data.surveys)) < 2:
             raise ValueError(
-                "data.weights weighs PO against PA surveys: it needs data.surveys: [po, pa] and a loss that "
-                f"takes weights, one of {', '.join(sorted(LINEAR))}"
+                "data.weights and po_loss set PO apart from PA surveys: they need data.surveys: [po, pa], "
+                f"got {self.data.surveys}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _losses_fit_together(self) -> "Recipe":
+        if not self.po_loss:
+            return self
+        names = [self.loss.name, self.po_loss.name]
+        if len({ACTIVATION[name] for name in names}) > 1:
+            raise ValueError(
+                f"{names[0]} and {names[1]} cannot share a model: ce is of a softmax, not sigmoids"
+            )
+        if len({need for name in names for need in NEEDS.get(name, {})} & {"background", "strong"}) > 1:
+            raise ValueError(
+                f"{names[0]} and {names[1]} cannot share a batch: one needs background places, the other a "
+                "strong view of the same surveys"
             )
         return self
 
     @model_validator(mode="after")
     def _pseudo_labels_fit(self) -> "Recipe":
-        if self.pseudo and ("po" not in self.data.surveys or self.loss.name != "bce" or self.data.places):
+        other = self.loss.name != "bce" or self.po_loss
+        if self.pseudo and ("po" not in self.data.surveys or other or self.data.places):
             raise ValueError(
                 "pseudo labels PO records and ignores what its teacher does not know: it needs data.surveys "
                 "with po, data.places: false, and the loss bce (no other can ignore an entry), got "
                 f"{self.data.surveys}, {self.data.places} and {self.loss.name}"
+                + (f", {self.po_loss.name} for PO" if self.po_loss else "")
             )
         return self
 
@@ -383,6 +406,11 @@ class Recipe(Strict):
     def activation(self) -> Literal["sigmoid", "softmax"]:
         """What turns the model's logits into probabilities."""
         return ACTIVATION[self.loss.name]
+
+    @property
+    def weights_apart(self) -> bool:
+        """Whether tables are weighed in a loss that takes no weight of a row: their rows are told apart."""
+        return self.data.weights is not None and self.loss.name not in LINEAR
 
     @property
     def predecessors(self) -> list[str]:
@@ -438,7 +466,7 @@ def _long_form(data: dict[str, Any]) -> dict[str, Any]:
     """What may be said in one word, in full, so that `loss.k=…` has something to write into."""
     if "top_k" in data:
         data["decoding"] = {"rule": "top_k", "value": data.pop("top_k")}
-    for key, inner in (("decoding", "rule"), ("loss", "name")):
+    for key, inner in (("decoding", "rule"), ("loss", "name"), ("po_loss", "name")):
         if isinstance(data.get(key), str):
             data[key] = {inner: data[key]}
     return data

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,17 +70,22 @@ def test_the_card_has_words_for_every_loss():
             "pseudo={teacher: t, low: 0.6, high: 0.05} data.surveys=[po]",
             "low must be below high, got 0.6",
         ),
+        ("po_loss=an_ls", "data.weights and po_loss set PO apart"),
+        ("po_loss=ce data.surveys=[po,pa]", "bce and ce cannot share a model"),
+        ("loss=plc po_loss=sinr_full data.surveys=[po,pa]", "plc and sinr_full cannot share a batch"),
+        ("po_loss={name: wan, alpha: 1} data.surveys=[po,pa]", r"the loss wan has no setting \['alpha'\]"),
+        ("pseudo={teacher: t} po_loss=wan data.surveys=[po,pa]", "False and bce, wan for PO"),
         ("loss={name: epr, kk: 3}", r"the loss epr has no setting \['kk'\]; it has \['eps', 'k'\]"),
         ("loss={name: role, estimates: 3}", r"no setting \['estimates'\]"),
         ("loss={name: em, alpha: much}", "must be numbers, got {'alpha': 'much'}"),
-        ("data.weights={po: 0.1}", r"needs data.surveys: \[po, pa\] and a loss that takes weights"),
+        ("data.weights={po: 0.1}", r"need data.surveys: \[po, pa\], got \['pa'\]"),
         ("data.weights={po: 0}", "weights must be above 0"),
         ("calibration=vector data.validation={pa: 0} keep=last", "fitted on PA validation surveys"),
         ("top_k=auto data.validation={pa: 0} keep=last", "is tuned on PA validation surveys"),
         ("decoding=expected_f9", "expected_f9"),
         (
             "decoding={rule: threshold, by_source: true}",
-            "it needs rule: top_k and value: auto, got threshold",
+            "needs rule: top_k and value: auto, got threshold",
         ),
         ("decoding={rule: top_k, value: 3, by_source: true}", "got top_k and 3"),
         ("decoding={rule: top_k, value: 2.5}", "takes a whole number of species, got 2.5"),
@@ -125,6 +131,40 @@ def test_po_and_pa_are_weighed(world, tmp_path):
     assert kept.weight is not None and kept.weight.tolist() == [2, 0.25]
 
 
+def test_each_table_has_its_loss_and_weight(world, tmp_path):
+    """A mean counts by its table's share of the batch, a sum as it is."""
+    mixture = ["data.surveys=[po, pa]", "data.weights={po: 0.25, pa: 2}"]
+    soft = partial(LOSSES["an_ls"], smoothing=0.2)
+    for losses, of_pa, of_po, shares in (
+        (["loss=bce", "po_loss={name: an_ls, smoothing: 0.2}"], bce, soft, (0.4, 0.6)),
+        (["loss=wan"], LOSSES["wan"], LOSSES["wan"], (0.4, 0.6)),
+        (["loss=hill"], LOSSES["hill"], LOSSES["hill"], (1, 1)),
+    ):
+        found, training = objective(recipe(world, tmp_path, *mixture, *losses))
+        index = torch.tensor([0, len(training) - 1, 1, 2, len(training) - 2])
+        po = torch.tensor([True, False, True, True, False])
+        assert torch.equal(torch.from_numpy(training.presence_only_rows())[index], po)
+        logits, target = torch.randn(5, 24), training.targets(index, 24)
+        expected = 2 * shares[0] * of_pa(logits[~po], target[~po])
+        expected = expected + 0.25 * shares[1] * of_po(logits[po], target[po])
+        torch.testing.assert_close(found(logits, index), expected)
+        one = found(logits[:1], index[:1])  # of one table alone
+        torch.testing.assert_close(one, 0.25 * of_po(logits[:1], target[:1]))
+    apart, together = (
+        objective(recipe(world, tmp_path, *mixture, *told))[0] for told in (["po_loss=bce"], [])
+    )
+    torch.testing.assert_close(apart(logits, index), together(logits, index))
+
+
+@pytest.mark.parametrize("name", ["em_apl", "full_weighted"])
+def test_losses_of_records_train_beside_bce(world, tmp_path, name):
+    told = f"po_loss={{name: {name}, warmup: 1}}" if name == "em_apl" else f"po_loss={name}"
+    mixture = ["data.surveys=[po, pa]", "data.validation={pa: 0.2, po: 0.95}", "data.weights={po: 0.1}"]
+    run = train(recipe(world, tmp_path, *mixture, told, "epochs=2", "checkpoint_every=99"))
+    assert all(value.isfinite().all() for value in load_file(run / "model.safetensors").values())
+    assert ", of records " in card._settings(read_lineage(run)[0]["recipe"])
+
+
 def test_background_places_follow_the_batch_and_are_other_ones(world, tmp_path):
     found, training = objective(recipe(world, tmp_path, "loss=full_weighted"))
     orders = [EpochOrder(len(training), 16, seed) for seed in (0, 1)]
@@ -159,7 +199,7 @@ def test_what_a_loss_remembers_is_resumed_exactly(world, tmp_path, monkeypatch, 
 
     def asked(runs: Path) -> Recipe:
         if loss == "pseudo":
-            return taught(world, runs, teacher, "data.augment=true", "batch_size=32")
+            return taught(world, runs, teacher, "data.augment=true", "batch_size=64")
         return recipe(world, runs, f"loss={loss}")
 
     straight = train(asked(tmp_path / "straight"))
@@ -222,7 +262,7 @@ def teacher(world, tmp_path_factory):
 
 
 def taught(world, runs, teacher, *overrides: str) -> Recipe:
-    mixture = ["data.surveys=[pa, po]", "data.validation={pa: 0.2, po: 0.9}"]
+    mixture = ["data.surveys=[pa, po]", "data.validation={pa: 0.2, po: 0.95}"]
     pseudo = f"pseudo={{teacher: {teacher}, low: 0.3, high: 0.7}}"
     return recipe(world, runs, *mixture, pseudo, *overrides)
 

@@ -161,6 +161,8 @@ def test_help_explains_every_key():
         "decoding.by_source",
         "pseudo.teacher",
         "pseudo.low",
+        "po_loss",
+        "po_loss.name",
     ):
         assert f"  {key}  (" in text
     shown = subprocess.run(launch(["--help"]), capture_output=True, text=True, check=True).stdout
