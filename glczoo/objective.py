@@ -65,7 +65,9 @@ class Teacher:
         source = trained.open(region)
         self._rows = training.presence_only_rows()
         source.complete(training.subset(self._rows), f"records that {told.teacher} is to label")
-        self._build = PatchBuilder(source, training, trained.mean, trained.std, device)
+        self._build = PatchBuilder(
+            source, training, trained.mean, trained.std, device, decode_there=recipe.data.nvjpeg
+        )
         self._model, self._activation = trained.model.to(device), trained.activation
         self._low, self._high = told.low, told.high
         self._half = recipe.precision == "bf16"

@@ -199,7 +199,7 @@ def test_what_a_loss_remembers_is_resumed_exactly(world, tmp_path, monkeypatch, 
 
     def asked(runs: Path) -> Recipe:
         if loss == "pseudo":
-            return taught(world, runs, teacher, "data.augment=true", "batch_size=64")
+            return taught(world, runs, teacher, "data.augment=true")
         return recipe(world, runs, f"loss={loss}")
 
     straight = train(asked(tmp_path / "straight"))
