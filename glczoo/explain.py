@@ -161,7 +161,7 @@ def permutation_importance(
             for row, channels in enumerate([[], *groups]):
                 own = x[:, channels].clone()
                 x[:, channels] = other[:, channels]
-                mask = trained.decoding(_ask(trained, x), None if sources is None else sources[index])
+                mask = trained.decoding(_ask(trained, x), None if sources is None else sources[index.numpy()])
                 f1[row, index] = sample_f1(mask, target).double().cpu()
                 x[:, channels] = own
                 bar.update()
