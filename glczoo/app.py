@@ -42,6 +42,7 @@ _CSS = """
 .gz tr.out .bar {background: #B8C4CE}
 .gz .of {display: inline-block; width: calc(100% - 3.6rem)}
 .gz .number {display: inline-block; width: 3.2rem; text-align: right; font-variant-numeric: tabular-nums}
+.gz .sections {display: flex; flex-wrap: wrap; column-gap: 2.5rem}
 .gz .patches {display: flex; flex-wrap: wrap; gap: .7rem; margin: .3rem 0 .9rem}
 .gz figure {width: 92px; margin: 0; font-size: .72rem; line-height: 1.25}
 .gz figure.wide {width: 196px}
@@ -238,11 +239,13 @@ def patches_html(patches: Sequence[Patch], model: str) -> str:
             f"<figcaption><b>{escape(patch.name)}</b>{escape(patch.text)}</figcaption></figure>"
             for patch in group
         )
-        parts.append(f'<h3>{escape(modality)}</h3><div class="patches">{figures}</div>')
+        title = f"<h3>{escape(modality)}</h3>"
+        parts.append(f'<section>{title}<div class="patches">{figures}</div></section>')
     return (
         f'<div class="gz"><h2>What {escape(model)} saw</h2><p class="quiet">With the value at the centre. '
         "Colours span two standard deviations around the mean of the training surveys; cells without data "
-        f"are filled with that mean, as they are for the model.</p>{''.join(parts)}</div>"
+        f"are filled with that mean, as they are for the model.</p>"
+        f'<div class="sections">{"".join(parts)}</div></div>'
     )
 
 

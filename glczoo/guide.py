@@ -168,7 +168,7 @@ class Guide:
         )
 
     def _outside(self, lon: float, lat: float, reason: str) -> str:
-        told = f"Nothing can be said of lon {lon:.5f}, lat {lat:.5f}: it lies {reason}."
+        told = f"Nothing can be said of lon {lon:.5f}, lat {lat:.5f}: {reason}."
         west, south, east, north = self._reach()
         told += f" The rasters reach from lon {west:.3f} to {east:.3f}, lat {south:.3f} to {north:.3f}."
         if west <= lat <= east and south <= lon <= north:
@@ -198,7 +198,7 @@ class Guide:
         x = PatchBuilder(source, asked, member.mean, member.std)(torch.arange(1))[0].numpy()
         mean, std = (np.array(v)[:, None, None] for v in (member.mean, member.std))
         step = -(-source.size // _SHOWN)
-        seen = dict(zip(source.bands, (x * std + mean)[:, ::step, ::step], strict=True))
+        seen = dict(zip(source.bands, x * std + mean, strict=True))
         jpegs = source.jpegs.bands if source.jpegs else ()
         rasters = [band for band in source.bands if band not in jpegs]
         here = dict(zip(rasters, source.values(asked)[0].tolist(), strict=True))
@@ -218,7 +218,7 @@ class Guide:
                     text = "no value here" if np.isnan(here[name]) else value
                     text += f", {100 * filled[name]:.0f} % filled" if filled[name] else ""
                 low, high = (member.mean[i] + side * member.std[i] for side in (-2, 2))
-                patches.append(Patch(told, name, png(seen[name], low, high), text))
+                patches.append(Patch(told, name, png(seen[name][::step, ::step], low, high), text))
         return patches
 
 

@@ -465,7 +465,8 @@ class ClickMap:
         )  # fmt: skip
         seen = _thinned(*places, extent)
         size = float(np.clip(3000 / max(len(seen), 1), 0.5, 8))
-        axis.scatter(places[0][seen], places[1][seen], s=size, c="white", linewidths=0.3, edgecolors="black")
+        edge = 0.3 if size > 2 else 0  # many would be nothing but edges
+        axis.scatter(places[0][seen], places[1][seen], s=size, c="white", linewidths=edge, edgecolors="black")
         axis.set(xlim=(west, east), ylim=(south, north))
         axis.locator_params(nbins=6)
         axis.ticklabel_format(useOffset=False, style="plain")

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_a_region_without_tables_still_answers(runs, world, tmp_path):
         ("46, 106", r"lat in \[-90, 90\]: are the two exchanged\? lon comes first"),
         (
             "5.2, 48",
-            "lat 48.00000: it lies outside the grid of bio1 … bio19. The rasters reach from lon 5.000",
+            "lat 48.00000: outside the grid of bio1 … bio19. The rasters reach from lon 5.000",
         ),
         ("46.8; 5.2", "With lon and lat exchanged the place would lie there: lon comes first"),
     ],
@@ -219,6 +220,19 @@ def test_without_gradio_the_message_says_how_to_get_it(runs, climate, monkeypatc
     monkeypatch.setattr(app, "Guide", lambda *_: climate)
     with pytest.raises(SystemExit, match=r"needs Gradio: pip install 'glczoo\[app\]'"):
         main(["app", str(runs[0])])
+
+
+def test_the_server_is_local_and_a_port_that_is_taken_is_told(runs, climate, monkeypatch):
+    made = MagicMock()
+    made.launch.side_effect = OSError("Cannot find empty port in range: 7860-7860")
+    monkeypatch.setitem(sys.modules, "gradio", MagicMock())  # its own import takes seconds
+    monkeypatch.setattr(app, "Guide", lambda *_: climate)
+    monkeypatch.setattr(app, "page", lambda _: made)
+    with pytest.raises(SystemExit, match="served: Cannot find empty port.*; name another: --port, --host"):
+        main(["app", str(runs[0]), "--port", "7860"])
+    told = made.launch.call_args.kwargs
+    assert (told["server_name"], told["server_port"]) == ("127.0.0.1", 7860)
+    assert told["share"] is False and told["run_history"] is False
 
 
 # The command, in a process that may not look up the name of another machine.
@@ -286,8 +300,11 @@ def use(page, address: str, run: Path, world: Path, folder: Path) -> None:
 
     lon, lat = guide.places.lon[5], guide.places.lat[5]
     x, y = (v * box["width"] / drawn for v in guide.map.pixel(lon, lat))
-    picture.click(position={"x": x, "y": y})
-    page.locator("#species tr[data-species]").first.wait_for()
+    rows = page.locator("#species tr[data-species]")
+    end = time.monotonic() + 60
+    while not rows.count() and time.monotonic() < end:  # a page that is not ready yet ignores a click
+        picture.click(position={"x": x, "y": y})
+        page.wait_for_timeout(2000)
     typed = page.locator("#place textarea, #place input").first
     west, east, _, _ = guide.map.extent
     pixel = (east - west) / box["width"]
