@@ -399,7 +399,7 @@ def response_curves(
         axis.locator_params(axis="x", nbins=4)
         axis.tick_params(labelsize=7)
     axes[0, 0].set_ylim(0, None)
-    figure.supylabel("probability of presence", fontsize=9)
+    figure.supylabel("probability", fontsize=9)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, [_fitted(label, 40) for label in labels], loc="outside upper left",
