@@ -17,7 +17,7 @@ from glczoo.data.occurrences import Points, read_points, read_species
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.splits import nearest_km
-from glczoo.layers import applicability_of
+from glczoo.maps.layers import applicability_of
 from glczoo.plots import ClickMap, png
 from glczoo.predict import Answers, answer, predict_points
 from glczoo.runs import load_members, locate, region_of

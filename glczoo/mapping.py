@@ -21,12 +21,12 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from glczoo import __version__
-from glczoo.cartography import draw, write_cog
 from glczoo.data.occurrences import read_points
 from glczoo.data.region import Region
 from glczoo.files import write_text
-from glczoo.grids import DEGREES, Block, Cells, Grid, bounds_of, read_polygon
-from glczoo.layers import Layers
+from glczoo.maps.cartography import draw, write_cog
+from glczoo.maps.grids import DEGREES, Block, Cells, Grid, bounds_of, read_polygon
+from glczoo.maps.layers import Layers
 from glczoo.plots import SEQUENTIAL, UNCERTAIN
 from glczoo.runs import load_members, locate, region_of
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from glczoo import applicability
-from glczoo.applicability import Applicability
+from glczoo.maps import applicability
+from glczoo.maps.applicability import Applicability
 
 
 def slowly(training: np.ndarray, fold: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, float]:

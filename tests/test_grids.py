@@ -8,7 +8,7 @@ import pytest
 
 from glczoo.data.occurrences import Points
 from glczoo.data.rasters import project
-from glczoo.grids import DEGREES, Cells, Grid, bounds_of, read_polygon
+from glczoo.maps.grids import DEGREES, Cells, Grid, bounds_of, read_polygon
 
 
 def test_cells_cover_the_box_and_blocks_the_cells():

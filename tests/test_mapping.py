@@ -17,15 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from glczoo import mapping
-from glczoo.applicability import Applicability
-from glczoo.cartography import Layer, draw, write_cog
 from glczoo.cli import main
 from glczoo.combine import combine
 from glczoo.data.occurrences import Points, read_points
 from glczoo.data.region import Region
 from glczoo.decoding import expected_f1
-from glczoo.grids import DEGREES, Grid
 from glczoo.mapping import make_map
+from glczoo.maps.applicability import Applicability
+from glczoo.maps.cartography import Layer, draw, write_cog
+from glczoo.maps.grids import DEGREES, Grid
 from glczoo.predict import probabilities_at
 from glczoo.recipe import read_recipe, read_run_recipe
 from glczoo.runs import load_model

@@ -16,7 +16,7 @@ from glczoo.data.occurrences import Points, read_points, table_writer
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding
-from glczoo.grids import DEGREES
+from glczoo.maps.grids import DEGREES
 from glczoo.predict import predict_points, probabilities_at
 from glczoo.recipe import read_recipe
 from glczoo.train import train

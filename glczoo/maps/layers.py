@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glczoo.applicability import Applicability
-from glczoo.cartography import Layer
 from glczoo.data.cache import fingerprint
 from glczoo.data.loader import load
 from glczoo.data.occurrences import Points, read_folds
 from glczoo.data.patches import PatchBuilder, PatchSource
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding
-from glczoo.grids import Block, Cells
+from glczoo.maps.applicability import Applicability
+from glczoo.maps.cartography import Layer
+from glczoo.maps.grids import Block, Cells
 from glczoo.models.ensemble import Ensemble
 from glczoo.recipe import read_run_recipe
 from glczoo.runs import TrainedModel, activate, locate, mean_decoding, region_of, require_bands

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from glczoo.grids import Block, Grid
+from glczoo.maps.grids import Block, Grid
 from glczoo.plots import SEQUENTIAL
 
 __all__ = ["Layer", "draw", "write_cog"]
