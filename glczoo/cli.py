@@ -80,6 +80,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--table", choices=("pa", "po"), default="pa", help="surveys to use (default: pa)")
 
     sub = verb(
+        regions,
+        "densities",
+        _densities,
+        "presence-only records as rasters: each species' share of those nearby",
+    )
+    sub.add_argument("region", type=Path, help="region.yaml or its folder")
+    sub.add_argument("--out", type=Path, required=True, help="folder for the rasters and their region.yaml")
+    sub.add_argument(
+        "--cells", type=float, nargs="+", default=[1.5, 5.0, 15.0],
+        help="standard deviations of the Gaussians, in cells of the first raster (default: 1.5 5 15)",
+    )  # fmt: skip
+
+    sub = verb(
         regions, "make-virtual", _make_virtual, "a virtual region with known truth, in the GLC23 layout"
     )
     sub.add_argument("folder", type=Path, help="a folder that does not exist or is empty")
@@ -282,6 +295,14 @@ def _stats(given: argparse.Namespace) -> None:
     for band, *values in zip(source.bands, found.mean, found.std, found.filled, strict=True):
         print(f"{band:12} {values[0]:14.4f} {values[1]:14.4f} {100 * values[2]:6.2f} %")
     _json(given.json, {"bands": source.bands, "surveys": len(training), **vars(found)})
+
+
+def _densities(given: argparse.Namespace) -> None:
+    from glczoo.data.densities import write_densities
+    from glczoo.data.region import Region
+
+    made = write_densities(Region.load(given.region), given.out, given.cells)
+    print(f"{given.out}: {len(made.modalities[-1].bands)} bands; name it: region={given.out}")
 
 
 def _make_virtual(given: argparse.Namespace) -> None:

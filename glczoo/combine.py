@@ -11,7 +11,7 @@ import torch
 
 from glczoo.files import write_text
 from glczoo.lineage import read_lineage, write_recipes
-from glczoo.models.published import read_config
+from glczoo.models.published import keywords_of, read_config
 from glczoo.remote import sha256
 from glczoo.runs import TrainedModel, export_model, is_finished, load_members, mean_decoding
 
@@ -47,7 +47,7 @@ def combine(runs: Sequence[str | Path], out: Path, average: str = "probabilities
     model: Any = timm.create_model(
         "ensemble_glc23",
         members=[
-            [config["architecture"], _keywords(config), list(channels)]
+            [config["architecture"], keywords_of(config), list(channels)]
             for config, channels in zip(configs, ranges, strict=True)
         ],
         num_classes=len(widest.species),
@@ -112,11 +112,3 @@ def _channels(member: TrainedModel, widest: TrainedModel, folder: Path) -> tuple
                 "step 1 on the same surveys"
             )
     return start, stop
-
-
-def _keywords(config: dict[str, Any]) -> dict[str, Any]:
-    """What a member's architecture was made with, less what the ensemble says."""
-    given = config.get("model_args", {})
-    return {
-        key: value for key, value in given.items() if key not in ("num_classes", "in_chans", "global_pool")
-    }

@@ -15,9 +15,10 @@ from glczoo.data.patches import PatchBuilder, PatchSource
 from glczoo.data.region import Region
 from glczoo.decoding import tune
 from glczoo.models.forest import Forest
+from glczoo.models.published import load_weights
 from glczoo.recipe import Recipe, write_run_recipe
 from glczoo.runs import export_run, is_finished
-from glczoo.start import starting_surveys
+from glczoo.start import prior_of, starting_surveys
 
 __all__ = ["fit_forest", "grow"]
 
@@ -25,7 +26,8 @@ __all__ = ["fit_forest", "grow"]
 def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
     """Fit a forest on the training surveys of a recipe and export it as a run.
 
-    Of the recipe it takes region, modalities, patch size, data, seed, decoding, name and runs. The rules of
+    Of the recipe it takes region, modalities, patch size, data, seed, decoding, name and runs; with
+    `model_args: {prior: true}` also init, the run whose log probabilities the trees see. The rules of
     decoding are tuned on out-of-bag probabilities: on its own training surveys a forest is nearly certain.
 
     Args:
@@ -37,15 +39,19 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
         The run, RUNS/REGION/forest_glc23/NAME; one that is finished already is left as it is.
 
     Raises:
-        FileNotFoundError: data are missing.
-        ValueError: the recipe trains on presence-only records, or scikit-learn is not installed.
+        FileNotFoundError: data are missing, or the run that is to be the prior.
+        ValueError: the recipe trains on presence-only records, scikit-learn is not installed, or the run that
+            init names can be no prior.
     """
     if recipe.data.surveys != ["pa"]:
         raise ValueError(
             f"a forest needs absences: data.surveys must be [pa], {recipe.name} has {recipe.data.surveys}"
         )
     region = Region.load(recipe.region)
-    recipe = recipe.model_copy(update={"model": "forest_glc23", "init": "random"})
+    corrects = recipe.model == "forest_glc23" and bool(recipe.model_args.get("prior"))
+    recipe = recipe.model_copy(
+        update={"model": "forest_glc23", "init": recipe.init if corrects else "random"}
+    )
     run = recipe.run_folder(region)
     if is_finished(run):
         return run
@@ -55,25 +61,38 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
         source.complete(training, "training surveys", recipe.data.incomplete == "drop")
     )
     statistics = source.statistics(training)
+    told: dict[str, Any] = {}
+    if corrects:
+        told["prior"], before, statistics = prior_of(recipe, region, source, species, statistics)
+    seedling: Any = Forest(len(species), len(source.bands), **told).eval()
+    if corrects:
+        load_weights(seedling.prior.model, before)
     build = PatchBuilder(source, training, statistics.mean, statistics.std)
-    index, centre = torch.arange(len(training)), source.size // 2
-    values = torch.cat([build(part)[:, :, centre, centre] for part in index.split(256)])
+    index = torch.arange(len(training))
+    with torch.inference_mode():
+        values = torch.cat([seedling.values(build(part)) for part in index.split(256)])
     target = training.targets(index, len(species))
-    model, out_of_bag = grow(values.numpy(), target.numpy(), trees, min_leaf, recipe.seed)
+    model, out_of_bag = grow(
+        values.numpy(), target.numpy(), trees, min_leaf, recipe.seed, in_chans=len(source.bands), **told
+    )
+    if corrects:
+        model.prior.load_state_dict(seedling.prior.state_dict())
     tuned = tune(torch.from_numpy(out_of_bag), target)
     run.mkdir(parents=True, exist_ok=True)
     write_run_recipe(run, recipe, processes=1)
     export_run(
         run, model, species, region, source, statistics, activation="sigmoid",
-        decoding=vars(recipe.decoding.fixed(tuned)), tuned=tuned, epoch=0, init="random",
+        decoding=vars(recipe.decoding.fixed(tuned)), tuned=tuned, epoch=0, init=recipe.init,
     )  # fmt: skip
     return run
 
 
 def grow(
-    values: np.ndarray, target: np.ndarray, trees: int, min_leaf: int = 2, seed: int = 0
+    values: np.ndarray, target: np.ndarray, trees: int, min_leaf: int = 2, seed: int = 0, **architecture: Any
 ) -> tuple[Forest, np.ndarray]:
     """Grow a forest on values[N, C] and target[N, K]; also out-of-bag probabilities, float32[N, K].
+
+    `architecture`: further keywords of the model, and `in_chans` where values are not all covariates.
 
     Raises:
         ValueError: scikit-learn is not installed.
@@ -90,8 +109,8 @@ def grow(
     tables = [estimator.tree_ for estimator in fitted.estimators_]
     nodes, depth = max(t.node_count for t in tables), max(t.max_depth for t in tables)
     model: Any = timm.create_model(
-        "forest_glc23", num_classes=target.shape[1], in_chans=values.shape[1], trees=trees, nodes=nodes,
-        depth=depth,
+        "forest_glc23", num_classes=target.shape[1], trees=trees, nodes=nodes, depth=depth,
+        **{"in_chans": values.shape[1], **architecture},
     )  # fmt: skip
     for number, table in enumerate(tables):
         inner = np.flatnonzero(table.children_left >= 0)

@@ -1,5 +1,6 @@
 """What a step starts from: its surveys, what its model sees, and the weights before the first batch."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,14 @@ from glczoo.data.region import Region
 from glczoo.data.splits import Split, split_surveys
 from glczoo.finetune import Plan, freeze
 from glczoo.models import init_from_imagenet
-from glczoo.models.published import build, load_weights, read_config
+from glczoo.models.published import build, keywords_of, load_weights, read_config
 from glczoo.recipe import Recipe
 from glczoo.remote import PREFIX, DamagedError
 from glczoo.runs import is_finished, locate, require_bands
 
 __all__ = [
     "find_run",
+    "prior_of",
     "split_table",
     "starting_model",
     "starting_surveys",
@@ -128,6 +130,8 @@ def starting_model(
         described = described.subset(source.complete(described, "surveys", drop=True))
     if recipe.finetune:
         return _finetuned_model(recipe, region, source, vocabulary, described, say)
+    if recipe.model_args.get("prior"):
+        return _corrected_model(recipe, region, source, vocabulary, described)
     args = {"num_classes": len(vocabulary), **recipe.model_args}
     if "branches" not in args:
         args.setdefault("in_chans", len(source.bands))
@@ -152,10 +156,7 @@ def starting_model(
     require_bands(
         source.bands, [band["name"] for band in config["glczoo"]["bands"]], "this recipe", str(before), hint
     )
-    if config["label_names"] != _labels(vocabulary):
-        raise ValueError(
-            f"{before} was trained for {len(config['label_names'])} species, not for this vocabulary{hint}"
-        )
+    _require_vocabulary(config, vocabulary, before, hint)
     try:
         load_weights(model, before)
     except DamagedError as error:  # a damaged file, or another architecture: both name what is wrong
@@ -182,6 +183,61 @@ def training_builder(
     )  # fmt: skip
 
 
+def prior_of(
+    recipe: Recipe, region: Region, source: PatchSource, vocabulary: SpeciesIndex, own: Statistics
+) -> tuple[list[Any], Path, Statistics]:
+    """The run that `init` names as the prior of a model: as it is told, its folder, and joint statistics.
+
+    The prior's bands are normalised by its own statistics, others by `own`.
+
+    Raises:
+        FileNotFoundError: the run is not there.
+        ValueError: it is no model of which species is recorded where one is, it sees bands that this model
+            does not see side by side, or it answers for another vocabulary.
+    """
+    if recipe.init in ("imagenet", "random"):
+        raise ValueError(
+            f"model_args.prior is the run that init names, init: {recipe.init} is none; name one of step 2"
+        )
+    before = find_run(recipe, region, recipe.init)
+    config = read_config(before)
+    told, cfg = config["glczoo"], config["pretrained_cfg"]
+    if told["activation"] != "softmax":
+        raise ValueError(
+            f"{before} cannot be a prior: it was not trained by cross-entropy, and would be too sure of the "
+            "surveys that it trained on; take a run of step 2 that started from random or ImageNet weights"
+        )
+    bands = [band["name"] for band in told["bands"]]
+    start = source.bands.index(bands[0]) if bands[0] in source.bands else 0
+    stop = start + len(bands)
+    require_bands(source.bands[start:stop], bands, "this recipe", str(before))
+    _require_vocabulary(config, vocabulary, before)
+    statistics = Statistics(
+        [*own.mean[:start], *cfg["mean"], *own.mean[stop:]],
+        [*own.std[:start], *cfg["std"], *own.std[stop:]],
+        own.filled,
+    )
+    return [config["architecture"], keywords_of(config), [start, stop]], before, statistics
+
+
+def _corrected_model(
+    recipe: Recipe, region: Region, source: PatchSource, vocabulary: SpeciesIndex, described: Surveys
+) -> tuple[nn.Module, Statistics]:
+    """A model that starts from what another says, which stays as it is."""
+    prior, before, statistics = prior_of(recipe, region, source, vocabulary, source.statistics(described))
+    args = {"num_classes": len(vocabulary), "in_chans": len(source.bands)}
+    model = _create(recipe, **args, **(recipe.model_args | {"prior": prior}))
+    load_weights(model.prior.model, before)
+    return model, statistics
+
+
+def _require_vocabulary(config: dict[str, Any], species: SpeciesIndex, before: Path, hint: str = "") -> None:
+    if config["label_names"] != _labels(species):
+        raise ValueError(
+            f"{before} was trained for {len(config['label_names'])} species, not for this vocabulary{hint}"
+        )
+
+
 def find_run(recipe: Recipe, region: Region, named: str, told: str = "init") -> Path:
     """The run that a key of the recipe (`told`) names: on the Hub, a sibling, or any folder.
 
@@ -190,7 +246,8 @@ def find_run(recipe: Recipe, region: Region, named: str, told: str = "init") -> 
     """
     if named.startswith(PREFIX):
         return locate(named)
-    sibling, folder = recipe.run_folder(region, named), Path(named)
+    sibling = Path(os.path.normpath(recipe.run_folder(region, named)))  # also of ../MODEL/NAME
+    folder = Path(named)
     if not is_finished(sibling) and (folder / "config.json").exists():
         return folder
     if not is_finished(sibling):

@@ -7,7 +7,8 @@ Finished runs are skipped and interrupted ones continued: the same command goes 
     set: {data.pa_fraction: 0.1}    # overrides for every run
     recipes: ..                     # folder that the runs' recipes lie in (default: the study's own)
     models: {late: {model: fusresnet50_glc23}}  # overrides by a name, which runs give as their `model`
-    runs:                           # in this order; each names a recipe, and what it changes in it
+    runs:                           # in this order; each names a recipe, and what it changes in it; those
+                                    # whose model is forest_glc23 are fitted as `glczoo forest` does
       s1:   {recipe: ../swiss_trees/step1.yaml}
       s12:  {recipe: ../swiss_trees/step2.yaml, set: {init: s1}}
     pairs: [[step 1+2, step 1]]     # differences to tell, survey by survey, over blocks of `block_km`
@@ -39,6 +40,7 @@ from glczoo.data.splits import spatial_blocks
 from glczoo.decoding import expected_f1, top_k
 from glczoo.evaluate import evaluate, markdown, surveys_of
 from glczoo.files import write_text
+from glczoo.forest import fit_forest
 from glczoo.metrics import bootstrap, sample_f1, summary
 from glczoo.recipe import Recipe, override, read_recipe
 from glczoo.train import train
@@ -198,10 +200,14 @@ def table_text(table: dict[str, Any]) -> str:
     return text
 
 
+def _train(recipe: Recipe) -> Path:
+    return fit_forest(recipe) if recipe.model == "forest_glc23" else train(recipe)
+
+
 def _train_all(recipes: dict[str, Recipe], jobs: int) -> dict[str, Path]:
     """Train recipes, each after those that it starts from or is taught by, in as many processes."""
     if jobs == 1:
-        return {key: train(recipe) for key, recipe in recipes.items()}
+        return {key: _train(recipe) for key, recipe in recipes.items()}
     threads = max(1, torch.get_num_threads() // jobs)
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         waiting, done = dict(recipes), {}
@@ -212,10 +218,10 @@ def _train_all(recipes: dict[str, Recipe], jobs: int) -> dict[str, Path]:
             }
             ready = [
                 key for key, r in waiting.items()
-                if not unfinished & {(r.runs, name) for name in r.predecessors}
+                if not unfinished & {(r.runs, Path(name).name) for name in r.predecessors}
             ]  # fmt: skip
             for key in ready or ([] if running else list(waiting)):
-                running[pool.submit(train, waiting.pop(key))] = key
+                running[pool.submit(_train, waiting.pop(key))] = key
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 done[running.pop(future)] = future.result()
     return done

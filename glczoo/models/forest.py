@@ -2,17 +2,20 @@
 
 Trees are arrays of nodes (Breiman 2001, doi:10.1023/A:1010933404324); all trees of all points go down one
 level at a time. Fitted by scikit-learn (`glczoo forest`), not by gradients: it has no head to fine-tune.
+With a `prior` the trees see its log probabilities beside the covariates.
 
 Shapes: x[B, C, H, W] normalised · node tables [T, N] · shares of presences in the leaves value[T, N, K] ·
 logits[B, K].
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from glczoo.models.prior import Prior
 from glczoo.models.published import fit_cfg, from_zoo
 
 __all__ = ["Forest"]
@@ -35,6 +38,7 @@ class Forest(nn.Module):
         trees: int = 1,
         nodes: int = 1,
         depth: int = 0,
+        prior: Sequence[Any] | None = None,
         drop_rate: float = 0.0,
         global_pool: str = "",
     ) -> None:
@@ -46,6 +50,8 @@ class Forest(nn.Module):
             trees: Number of trees T.
             nodes: Nodes of the largest tree N.
             depth: Steps from the root to the deepest leaf.
+            prior: A model whose log probabilities are further values (see `Prior`). In a recipe: true, and
+                `init` names the run.
             drop_rate: Not used; timm gives it to every model.
             global_pool: Not used.
         """
@@ -53,6 +59,7 @@ class Forest(nn.Module):
         self.num_classes, self.in_chans, self.depth = num_classes, in_chans, depth
         self.num_features = self.head_hidden_size = num_classes
         self.feature_info: list[dict[str, Any]] = []
+        self.prior = Prior(prior, num_classes) if prior else None
         self.register_buffer("feature", torch.zeros(trees, nodes, dtype=torch.int64))
         self.register_buffer("threshold", torch.zeros(trees, nodes))
         self.register_buffer("child", torch.arange(nodes).repeat(2, trees, 1))  # a leaf is its own child
@@ -81,9 +88,14 @@ class Forest(nn.Module):
                 f"{num_classes}; fit another with `glczoo forest`"
             )
 
+    def values(self, x: Tensor) -> Tensor:
+        """x[B, C, H, W] to what the trees split by: the centre's [B, C], and [B, K] of the prior."""
+        z = x[:, :, x.shape[2] // 2, x.shape[3] // 2]
+        return z if self.prior is None else torch.cat([z, self.prior(x)], 1)
+
     def forward_features(self, x: Tensor) -> Tensor:
         """x[B, C, H, W] to the share of presences, the mean over trees: float[B, K]."""
-        z = x[:, :, x.shape[2] // 2, x.shape[3] // 2]
+        z = self.values(x)
         tree = torch.arange(self.feature.shape[0], device=x.device)
         node = torch.zeros(len(z), len(tree), dtype=torch.int64, device=x.device)
         for _ in range(self.depth):

@@ -17,7 +17,9 @@ from torch import nn
 
 from glczoo.remote import DamagedError, HubError, pull
 
-__all__ = ["build", "create", "fit_cfg", "from_zoo", "load_weights", "read_config", "refuse_unsafe"]
+__all__ = [
+    "build", "create", "fit_cfg", "from_zoo", "keywords_of", "load_weights", "read_config", "refuse_unsafe",
+]  # fmt: skip
 
 # Arguments of timm.create_model and entries of a pretrained_cfg that would load something from elsewhere.
 _UNSAFE_ARGS = {
@@ -83,6 +85,14 @@ def create(config: Mapping[str, Any]) -> Any:
     cfg = {**config["pretrained_cfg"], "architecture": config["architecture"]}
     args = {"num_classes": cfg["num_classes"], **config.get("model_args", {})}
     return timm.create_model(config["architecture"], pretrained_cfg=cfg, **args)
+
+
+def keywords_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What an export's architecture was made with, less what a model that holds it says."""
+    given = config.get("model_args", {})
+    return {
+        key: value for key, value in given.items() if key not in ("num_classes", "in_chans", "global_pool")
+    }
 
 
 def build(folder: Path, config: Mapping[str, Any]) -> nn.Module:

@@ -1,0 +1,119 @@
+"""Presence-only records as rasters: which share of the records nearby is of each species.
+
+What is recorded around a place says which species the region holds there, beyond what climate and soil say.
+The rasters are bands like any other, named in a region of their own: `glczoo region densities REGION`.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+import torch.nn.functional as F
+from rasterio.crs import CRS
+
+from glczoo.data.occurrences import read_species, read_surveys
+from glczoo.data.patches import PatchSource
+from glczoo.data.region import Band, Modality, Region
+from glczoo.files import write_text
+
+__all__ = ["write_densities"]
+
+_PRIOR = (
+    2.0  # records as the whole region has them, added everywhere: where none is near, the share is theirs
+)
+_LARGEST = 16e9  # bytes of all rasters together
+
+
+def write_densities(region: Region, out: Path, cells: Sequence[float] = (1.5, 5.0, 15.0)) -> Region:
+    """Write a raster of every species' share of the records nearby, and the region that names them.
+
+    A band holds log((n_k + 2 s_k) / (n + 2)): n_k records of the species and n of all are weighed by a
+    Gaussian of the distance that is 1 at the cell itself, s_k is the species' share of all records.
+
+    Args:
+        region: its first modality of rasters gives the grid, its PO table the records.
+        out: folder for density_CELLS.tif, a band for each species, and for region.yaml: the region with one
+            more modality, `densities`, its last.
+        cells: standard deviations of the Gaussians, in cells of the grid: where those are degrees, fewer
+            kilometres from west to east than from south to north.
+
+    Returns:
+        The region that was written.
+
+    Raises:
+        FileExistsError: `out` holds a region.
+        FileNotFoundError: data are missing.
+        ValueError: the region has no rasters, no record lies on them, a width is not positive or named twice,
+            or the rasters would take more than 16 GB.
+    """
+    if (out / "region.yaml").exists():
+        raise FileExistsError(f"{out} holds a region.yaml; name another folder or delete it first")
+    if not cells or min(cells) <= 0 or len(set(cells)) < len(cells):
+        raise ValueError(f"cells must be different numbers above 0, got {list(cells)}")
+    base = next((modality for modality in region.modalities if modality.kind == "raster"), None)
+    if base is None:
+        raise ValueError(f"region {region.name} has no rasters: there is no grid to count records on")
+    species = read_species(region)
+    stack = PatchSource(region, [base.name], 1).stacks[0]
+    height, width = stack.shape
+    if (size := 4.0 * height * width * len(species) * len(cells)) > _LARGEST:
+        raise ValueError(
+            f"{len(cells)} densities of {len(species)} species on {height} x {width} cells would take "
+            f"{size / 1e9:.0f} GB; they are meant for smaller regions, of hundreds of species"
+        )
+    records = read_surveys(region, "po", species)
+    row, col = stack.locate(records.lon, records.lat)
+    inside = ~stack.outside(row, col)
+    if not inside.any():
+        raise ValueError(f"no record of {region.name} lies on the grid of {base.bands[0].name}")
+    counts = torch.zeros(len(species), height, width)
+    counts.index_put_(
+        tuple(torch.from_numpy(x[inside].astype(np.int64)) for x in (records.species, row, col)),
+        torch.ones(int(inside.sum())),
+        accumulate=True,
+    )
+    prior = (_PRIOR * counts.sum((1, 2)) / counts.sum())[:, None, None]
+    out.mkdir(parents=True, exist_ok=True)
+    bands = []
+    for width_in_cells in cells:
+        near = _blur(counts, width_in_cells)
+        share = (near + prior).clamp_min_(1e-6).log_() - (near.sum(0) + _PRIOR).log_()
+        file = out / f"density_{width_in_cells:g}.tif"
+        partial = file.with_name(f".{file.name}")
+        with rasterio.open(
+            partial, "w", driver="GTiff", height=height, width=width, count=len(species), dtype="float32",
+            crs=CRS.from_string(stack.crs), transform=stack.transform, compress="deflate", predictor=3,
+            bigtiff="if_safer",
+        ) as target:  # fmt: skip
+            target.write(share.numpy())
+            target.descriptions = tuple(str(each) for each in species.ids.tolist())
+        os.replace(partial, file)
+        bands += [
+            Band(
+                name=f"density_{width_in_cells:g}_{each}", file=file.name, index=number, unit="log share",
+                source=f"{int(inside.sum())} presence-only records, Gaussian of {width_in_cells:g} cells",
+            )
+            for number, each in enumerate(species.ids.tolist(), 1)
+        ]  # fmt: skip
+    root = region.root_path.resolve()
+    densities = Modality(
+        name="densities", folder=os.path.relpath(out.resolve(), root), bands=bands,
+        resolution=base.resolution, source=f"presence-only records of {region.name}",
+    )  # fmt: skip
+    told = region.model_copy(update={"modalities": [*region.modalities, densities]})
+    write_text(out / "region.yaml", f"root: {json.dumps(str(root))}\n{told.text()}")
+    return Region.load(out)
+
+
+def _blur(counts: torch.Tensor, width: float) -> torch.Tensor:
+    """counts[K, H, W], each cell weighed by exp(-d² / 2 width²): rows and columns one after the other."""
+    reach = int(np.ceil(4 * width))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / width) ** 2)
+    for shape in ((-1, 1), (1, -1)):
+        weight = kernel.view(1, 1, *shape)
+        counts = F.conv2d(counts[:, None], weight, padding=[side // 2 for side in weight.shape[2:]])[:, 0]
+    return counts
