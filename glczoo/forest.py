@@ -72,11 +72,12 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
     with torch.inference_mode():
         values = torch.cat([seedling.values(build(part)) for part in index.split(256)])
     target = training.targets(index, len(species))
+    model: Any
     model, out_of_bag = grow(
         values.numpy(), target.numpy(), trees, min_leaf, recipe.seed, in_chans=len(source.bands), **told
     )
     if corrects:
-        model.prior.load_state_dict(seedling.prior.state_dict())
+        load_weights(model.prior.model, before)
     tuned = tune(torch.from_numpy(out_of_bag), target)
     run.mkdir(parents=True, exist_ok=True)
     write_run_recipe(run, recipe, processes=1)
