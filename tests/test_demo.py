@@ -44,7 +44,7 @@ def test_the_demo_makes_everything_it_names_and_goes_on_where_it_was(tmp_path, m
 def test_studies_are_whole():
     studies = sorted((ROOT / "recipes" / "studies").glob("*.yaml"))
     assert [path.stem for path in studies] == [
-        "ablations", "finetune", "losses", "swiss_trees", "table3", "table4",
+        "ablations", "finetune", "losses", "swiss_best", "swiss_trees", "table3", "table4",
     ]  # fmt: skip
     for path in studies:
         study = read_study(path)
@@ -56,8 +56,10 @@ def test_studies_are_whole():
                 assert before is None or before.model == recipe.model
                 assert before is None or list(recipes).index(sibling) < list(recipes).index(name)
     assert read_study(studies[0]).recipe("pseudo", 0).predecessors == ["s12", "s123"]
+    forest = read_study(studies[3]).recipe("forest_all", 0)
+    assert (forest.model, forest.init) == ("forest_glc23", "../quadratic_glc23/records")
     assert set(read_study(studies[2]).rows) == set(LOSSES) - {"bce"}
-    table3, table4 = studies[4:]
+    table3, table4 = studies[5:]
     models = {name: read_study(table3).recipe(name, 0) for name in ("early3", "late34_3", "late50_3")}
     assert [r.model for r in models.values()] == [
         "bioresnet50_glc23",

@@ -16,6 +16,7 @@ from glczoo.models.prior import Prior
 from glczoo.recipe import Recipe, read_recipe
 from glczoo.remote import DamagedError
 from glczoo.runs import load_model
+from glczoo.study import run_study
 from glczoo.train import train
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -121,3 +122,23 @@ def test_what_cannot_be_a_prior(world, prior):
     model = timm.create_model("quadratic_glc23", num_classes=5, in_chans=4, prior=PRIOR)
     with pytest.raises(ValueError, match="the prior answers for 5 species, not for 7"):
         model.reset_classifier(7)
+
+
+def test_a_study_fits_forests(world, tmp_path):
+    shared = ["patch_size: 8", f"region: {world}", f"runs: {tmp_path / 'runs'}"]
+    text = f"""
+name: small
+recipes: {RECIPES}
+set: {{{", ".join(shared)}}}
+models:
+  forest: {{model: forest_glc23, model_args: {{prior: true}}, init: ../quadratic_glc23/po}}
+runs:
+  po: {{recipe: step2.yaml, set: {{model: quadratic_glc23, init: random, epochs: 1}}}}
+  forest: {{recipe: step3.yaml, model: forest}}
+rows: {{forest: [forest]}}
+"""
+    (tmp_path / "study.yaml").write_text(text)
+    table = run_study(tmp_path / "study.yaml", ["decoding=expected_f1"], world / "truth" / "test_species.csv")
+    (run,) = (tmp_path / "runs" / "small").glob("seed0/*/forest_glc23/forest")
+    assert load_model(run).model.prior.model.fc.weight.abs().max() > 0
+    assert table["rows"][0]["auc"] > 0.5
