@@ -1,4 +1,7 @@
-"""The `glczoo` command: thin, one function for each verb, which imports what it needs when it is called."""
+"""The `glczoo` command: thin, one function for each verb, which imports what it needs when it is called.
+
+Long because every option of every verb is listed here and nowhere else.
+"""
 
 import argparse
 import json

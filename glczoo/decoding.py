@@ -5,7 +5,8 @@ Five rules: `top_k` (one size for all, or one for each source of surveys), `thre
 `expected_f1_exact` (the same without the approximation). Their parameters are chosen by `best_…` on surveys
 that may choose, never on those the result is reported on. Every rule answers the most probable species, at
 least `least` of them; `least=0` allows the empty answer, for surveys that may be empty. A run keeps its rule
-and number as a `Decoding`, which everything that answers applies.
+and number as a `Decoding`, which everything that answers applies. Long because each rule stands beside what
+tunes it.
 """
 
 from collections.abc import Mapping, Sequence

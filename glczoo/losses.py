@@ -11,7 +11,7 @@ in the target, the loss of the mean target of records times their number is the 
 Of `bce` it may be weight[B, K], of every entry: where it is 0 nothing is learnt, whatever the target.
 
 What a loss needs besides logits and target is an argument, and `NEEDS` names it; where it is a memory of each
-survey, `glczoo.estimates` keeps it.
+survey, `glczoo.estimates` keeps it. Long because fourteen losses stand side by side, each with its source.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
 """A recipe: all that determines a run. Its schema, its reader, and the text of `--help`.
 
 A recipe is a YAML file; any key is overridden by `key.sub=value` on the command line. Unknown keys are
-refused and all mistakes are reported at once. Defaults are the paper's where it states one.
+refused and all mistakes are reported at once. Defaults are the paper's where it states one. Long because
+every key stands beside its explanation and what it cannot go with.
 """
 
 import inspect
