@@ -20,9 +20,9 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from glczoo.data.loader import default_threads, load
-from glczoo.data.occurrences import read_species, read_surveys
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region, parse
+from glczoo.data.tables import read_species, read_surveys
 from glczoo.data.virtual import make_virtual
 from glczoo.objective import Objective
 from glczoo.recipe import Recipe, override, read_recipe

@@ -278,10 +278,10 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _stats(given: argparse.Namespace) -> None:
-    from glczoo.data.occurrences import read_species, read_surveys
     from glczoo.data.patches import PatchSource
     from glczoo.data.region import Region
     from glczoo.data.splits import split_surveys
+    from glczoo.data.tables import read_species, read_surveys
 
     region = Region.load(given.region)
     surveys = read_surveys(region, given.table, read_species(region))
@@ -346,8 +346,8 @@ def _evaluate(given: argparse.Namespace) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
-    from glczoo.data.occurrences import read_points
     from glczoo.data.region import Region
+    from glczoo.data.tables import read_points
     from glczoo.decoding import Decoding
     from glczoo.predict import predict_points, probabilities_at, write_submission
     from glczoo.runs import locate, region_of

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from glczoo.data.occurrences import SpeciesIndex, read_points
+from glczoo.data.occurrences import SpeciesIndex
 from glczoo.data.region import Region
+from glczoo.data.tables import read_points
 from glczoo.data.virtual import make_virtual
 from glczoo.plots import BLUE, PALETTE, SEQUENTIAL
 from glczoo.predict import probabilities_at, write_submission

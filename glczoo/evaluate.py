@@ -13,8 +13,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from glczoo.data.occurrences import SpeciesIndex, Surveys, read_test_surveys
+from glczoo.data.occurrences import SpeciesIndex, Surveys
 from glczoo.data.region import Region
+from glczoo.data.tables import read_test_surveys
 from glczoo.decoding import Decoding
 from glczoo.metrics import (
     bootstrap,

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from glczoo.data.check import extent_of, read_table
-from glczoo.data.occurrences import Points, read_points, read_species
+from glczoo.data.occurrences import Points
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.splits import nearest_km
+from glczoo.data.tables import read_points, read_species
 from glczoo.maps.layers import applicability_of
 from glczoo.plots import ClickMap, png
 from glczoo.predict import Answers, answer, predict_points

@@ -21,8 +21,8 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from glczoo import __version__
-from glczoo.data.occurrences import read_points
 from glczoo.data.region import Region
+from glczoo.data.tables import read_points
 from glczoo.files import write_text
 from glczoo.maps.cartography import draw, write_cog
 from glczoo.maps.grids import DEGREES, Block, Cells, Grid, bounds_of, read_polygon

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from glczoo.data.occurrences import Points, SpeciesIndex, table_writer, write_csv
+from glczoo.data.occurrences import Points, SpeciesIndex
 from glczoo.data.region import Region
+from glczoo.data.tables import table_writer, write_csv
 from glczoo.decoding import Decoding
 from glczoo.runs import TrainedModel, ask, load_members, mean_decoding
 
@@ -100,7 +101,7 @@ def predict_points(
     Args:
         runs: folders of finished runs, or `hf-hub:ORG/NAME`, that share a vocabulary.
         region: where the points lie.
-        points: see `occurrences.read_points`.
+        points: see `tables.read_points`.
         out: table to write: .parquet by pyarrow, else CSV.
         k: species in a set; None: sets by the decoding kept with the runs.
         top: species to list at least, in the set or not.

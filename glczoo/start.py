@@ -11,10 +11,11 @@ import timm
 import torch
 from torch import nn
 
-from glczoo.data.occurrences import SpeciesIndex, Surveys, read_species, read_surveys
+from glczoo.data.occurrences import SpeciesIndex, Surveys
 from glczoo.data.patches import PatchBuilder, PatchSource, Statistics
 from glczoo.data.region import Region
 from glczoo.data.splits import Split, split_surveys
+from glczoo.data.tables import read_species, read_surveys
 from glczoo.finetune import Plan, freeze
 from glczoo.models import init_from_imagenet
 from glczoo.models.published import build, keywords_of, load_weights, read_config

@@ -33,10 +33,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from glczoo.data.occurrences import Surveys, read_species
+from glczoo.data.occurrences import Surveys
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region, Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
+from glczoo.data.tables import read_species
 from glczoo.decoding import expected_f1, top_k
 from glczoo.evaluate import evaluate, markdown, surveys_of
 from glczoo.files import write_text

@@ -22,8 +22,8 @@ from matplotlib.image import imread
 
 from glczoo import app
 from glczoo.cli import main
-from glczoo.data.occurrences import read_points
 from glczoo.data.region import Region
+from glczoo.data.tables import read_points
 from glczoo.guide import Guide, read_place
 from glczoo.hub import push
 from glczoo.plots import ClickMap

@@ -13,9 +13,10 @@ from test_occurrences import PA, PO, VOCABULARY, region, rows
 
 from glczoo.data import cache
 from glczoo.data.cache import kept, kept_arrays
-from glczoo.data.occurrences import SpeciesIndex, Surveys, read_species, read_surveys
+from glczoo.data.occurrences import SpeciesIndex, Surveys
 from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Band
+from glczoo.data.tables import read_species, read_surveys
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 import rasterio
 
 from glczoo.data.densities import write_densities
-from glczoo.data.occurrences import read_species, read_surveys
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region
+from glczoo.data.tables import read_species, read_surveys
 
 
 def test_a_band_is_the_share_of_the_records_nearby(world, tmp_path):

@@ -14,8 +14,8 @@ from glczoo.data.bands import find_modalities
 from glczoo.data.columns import guess_table
 from glczoo.data.discover import init_region
 from glczoo.data.first_recipes import Sizes, first_recipes
-from glczoo.data.occurrences import read_species, read_surveys
 from glczoo.data.region import Region
+from glczoo.data.tables import read_species, read_surveys
 from glczoo.recipe import read_recipe
 from glczoo.train import train
 

@@ -15,8 +15,8 @@ import torch
 
 from glczoo.cli import main
 from glczoo.combine import combine
-from glczoo.data.occurrences import read_points
 from glczoo.data.region import Region
+from glczoo.data.tables import read_points
 from glczoo.decoding import Decoding, tune_by_source
 from glczoo.evaluate import evaluate, surveys_of
 from glczoo.metrics import sample_f1

@@ -19,6 +19,7 @@ FLOORS = [
         "data.cache",
         "data.first_recipes",
         "data.jpeg",
+        "data.occurrences",
         "data.shards",
         "files",
         "plots",
@@ -34,7 +35,7 @@ FLOORS = [
         "data",
         "maps",
     },
-    {"data.occurrences", "data.rasters", "data.satellite", "data.virtual"},
+    {"data.tables", "data.rasters", "data.satellite", "data.virtual"},
     {"data.patches", "data.splits", "data.pack", "data.bands", "data.columns", "maps.grids"},
     {"data.suspects", "data.densities", "data.loader", "data.discover", "recipe", "maps.cartography"},
     {"data.check"},
@@ -50,7 +51,7 @@ FLOORS = [
 ]
 
 DOORS = {
-    "pandas": {"data.occurrences", "data.columns"},
+    "pandas": {"data.occurrences", "data.tables", "data.columns"},
     "rasterio": {
         "data.bands",
         "data.densities",

@@ -10,9 +10,10 @@ from conftest import gathered
 from torch import Tensor
 
 from glczoo.data.loader import load, load_by_processes, shares
-from glczoo.data.occurrences import Surveys, read_species, read_surveys
+from glczoo.data.occurrences import Surveys
 from glczoo.data.patches import PatchBuilder, PatchSource, turns
 from glczoo.data.region import Region
+from glczoo.data.tables import read_species, read_surveys
 from glczoo.losses import bce, ce
 from glczoo.resume import EpochOrder, Progress
 

@@ -19,8 +19,9 @@ from matplotlib.image import imread
 from glczoo import mapping
 from glczoo.cli import main
 from glczoo.combine import combine
-from glczoo.data.occurrences import Points, read_points
+from glczoo.data.occurrences import Points
 from glczoo.data.region import Region
+from glczoo.data.tables import read_points
 from glczoo.decoding import expected_f1
 from glczoo.mapping import make_map
 from glczoo.maps.applicability import Applicability

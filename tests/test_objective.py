@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glczoo import card, estimates, start
-from glczoo.data.occurrences import SpeciesIndex, Surveys, read_species
+from glczoo.data.occurrences import SpeciesIndex, Surveys
 from glczoo.data.region import Region
+from glczoo.data.tables import read_species
 from glczoo.decoding import best_threshold
 from glczoo.evaluate import surveys_of
 from glczoo.lineage import read_lineage

@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glczoo.data.occurrences import (
-    SpeciesIndex,
-    Surveys,
+from glczoo.data.occurrences import SpeciesIndex, Surveys
+from glczoo.data.region import Region
+from glczoo.data.splits import Split, split_surveys
+from glczoo.data.tables import (
     read_folds,
     read_points,
     read_species,
@@ -20,8 +21,6 @@ from glczoo.data.occurrences import (
     read_test_surveys,
     write_csv,
 )
-from glczoo.data.region import Region
-from glczoo.data.splits import Split, split_surveys
 
 HEAD = "glcID;gbifID;observer;datasetName;date;dayOfYear;year;lon;lat;speciesId;patchID;timeSerieID"
 GLC23_PA = [

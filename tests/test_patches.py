@@ -19,10 +19,11 @@ from PIL import Image
 from glczoo.data import patches
 from glczoo.data.check import check_region, check_text
 from glczoo.data.jpeg import JpegTree
-from glczoo.data.occurrences import Points, SpeciesIndex, Surveys, read_species, read_surveys
+from glczoo.data.occurrences import Points, SpeciesIndex, Surveys
 from glczoo.data.patches import PatchBuilder, PatchSource, turns
 from glczoo.data.region import Band, Region
 from glczoo.data.satellite import SatellitePatches
+from glczoo.data.tables import read_species, read_surveys
 
 BANDS = ["first", "plain", "second", "shifted", "holes", "red", "green", "blue", "nir", "metres", "real"]
 DIRECTORIES = {patch_id: directories for patch_id, _, _, _, directories, _ in SURVEYS}

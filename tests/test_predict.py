@@ -12,9 +12,10 @@ import rasterio.warp
 
 from glczoo import predict
 from glczoo.cli import main
-from glczoo.data.occurrences import Points, read_points, table_writer
+from glczoo.data.occurrences import Points
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region
+from glczoo.data.tables import read_points, table_writer
 from glczoo.decoding import Decoding
 from glczoo.maps.grids import DEGREES
 from glczoo.predict import predict_points, probabilities_at

@@ -14,11 +14,12 @@ import rasterio.warp
 import torch
 from conftest import gathered
 
-from glczoo.data.occurrences import Points, read_folds, read_species, read_surveys
+from glczoo.data.occurrences import Points
 from glczoo.data.patches import PatchBuilder, PatchSource
 from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Band, Modality, Region
 from glczoo.data.splits import split_surveys
+from glczoo.data.tables import read_folds, read_species, read_surveys
 
 pytestmark = pytest.mark.real_data
 RECIPES = Path(__file__).parent.parent / "recipes/regions"

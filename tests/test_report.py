@@ -15,10 +15,11 @@ from torch import nn
 
 from glczoo import plots
 from glczoo.cli import main
-from glczoo.data.occurrences import SpeciesIndex, Surveys, read_species
+from glczoo.data.occurrences import SpeciesIndex, Surveys
 from glczoo.data.patches import PatchBuilder, PatchSource
 from glczoo.data.region import Region
 from glczoo.data.splits import block_bounds, spatial_blocks
+from glczoo.data.tables import read_species
 from glczoo.decoding import Decoding
 from glczoo.evaluate import evaluate, surveys_of
 from glczoo.explain import errors_by_block, permutation_importance, response_curves

@@ -10,9 +10,10 @@ import torch
 
 from glczoo.cli import main
 from glczoo.data.check import check_region, check_text
-from glczoo.data.occurrences import Points, read_species, read_surveys
+from glczoo.data.occurrences import Points
 from glczoo.data.region import Region
 from glczoo.data.splits import block_folds, leakage, nearest_km, outside_buffer, spatial_blocks
+from glczoo.data.tables import read_species, read_surveys
 from glczoo.evaluate import evaluate
 from glczoo.recipe import read_recipe, read_run_recipe
 from glczoo.runs import load_model

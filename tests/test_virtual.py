@@ -9,9 +9,9 @@ import torch
 from torchvision.io import decode_jpeg, read_file
 
 from glczoo.data import virtual
-from glczoo.data.occurrences import read_species, read_surveys
 from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Region
+from glczoo.data.tables import read_species, read_surveys
 from glczoo.data.virtual import AXES, VirtualRegion, make_virtual
 
 TINY = {"species": 12, "po": 60, "pa": 20, "test": 5, "size": 32, "progress": False}

@@ -7,20 +7,13 @@ import numpy as np
 from tqdm import tqdm
 
 from glczoo.data.jpeg import SIDE
-from glczoo.data.occurrences import (
-    Points,
-    SpeciesIndex,
-    Surveys,
-    read_folds,
-    read_points,
-    read_species,
-    read_surveys,
-)
+from glczoo.data.occurrences import Points, SpeciesIndex, Surveys
 from glczoo.data.patches import PatchSource
 from glczoo.data.rasters import RasterStack
 from glczoo.data.region import Region
 from glczoo.data.splits import leakage
 from glczoo.data.suspects import num_duplicates, suspects
+from glczoo.data.tables import read_folds, read_points, read_species, read_surveys
 from glczoo.plots import RegionPage, Thumbnail, draw_region, save
 
 __all__ = ["check_region", "check_text", "extent_of", "read_table"]

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from glczoo.data.occurrences import read_columns
 from glczoo.data.region import Table
+from glczoo.data.tables import read_columns
 
 __all__ = ["KEYS", "GuessedTable", "guess_table", "make_vocabulary"]
 

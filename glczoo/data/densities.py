@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from rasterio.crs import CRS
 
-from glczoo.data.occurrences import read_species, read_surveys
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Band, Modality, Region
+from glczoo.data.tables import read_species, read_surveys
 from glczoo.files import write_text
 
 __all__ = ["write_densities"]

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from glczoo.data.occurrences import read_points
 from glczoo.data.region import Region
 from glczoo.data.satellite import pack_folder
 from glczoo.data.shards import Shards, write_shards
+from glczoo.data.tables import read_points
 from glczoo.files import write_text
 
 __all__ = ["pack_region", "pack_text"]

@@ -9,8 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from glczoo.data.occurrences import Points, Surveys, read_folds
+from glczoo.data.occurrences import Points, Surveys
 from glczoo.data.region import Region
+from glczoo.data.tables import read_folds
 
 __all__ = [
     "Leakage",

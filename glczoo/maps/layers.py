@@ -12,9 +12,10 @@ from torch import Tensor
 
 from glczoo.data.cache import fingerprint
 from glczoo.data.loader import load
-from glczoo.data.occurrences import Points, read_folds
+from glczoo.data.occurrences import Points
 from glczoo.data.patches import PatchBuilder, PatchSource
 from glczoo.data.region import Region
+from glczoo.data.tables import read_folds
 from glczoo.decoding import Decoding
 from glczoo.maps.applicability import Applicability
 from glczoo.maps.cartography import Layer

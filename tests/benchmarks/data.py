@@ -71,7 +71,7 @@ PROLOGUE = """
 import json, os, resource, sys, time
 import torch
 torch.set_num_threads(1)
-from glczoo.data.occurrences import read_species, read_surveys
+from glczoo.data.tables import read_species, read_surveys
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region
 import pandas
