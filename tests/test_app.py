@@ -294,6 +294,12 @@ def use(page, address: str, run: Path, world: Path, folder: Path) -> None:
     guide = Guide([run])
     page.goto(address)
     picture = page.locator("#map img")
+    # The element is there before its picture is: until then it has no width to click at.
+    page.wait_for_function(
+        "() => document.querySelector('#map img')?.complete && "
+        "document.querySelector('#map img').clientWidth > 50",
+        timeout=60_000,
+    )
     box = picture.bounding_box()
     drawn = guide.map.pixels.shape[1]
     assert box["width"] < drawn  # Gradio counts wrong in a picture that is magnified
