@@ -247,7 +247,7 @@ def _study_of(folder: Path) -> dict[str, Any] | None:
     if len(above) < 4 or not above[2].name.startswith("seed") or not (above[3] / "table.json").is_file():
         return None
     path = above[3] / "table.json"
-    return json.loads(path.read_text()) | {"path": str(path)}
+    return json.loads(path.read_text()) | {"path": os.path.relpath(path)}  # the page may be sent to others
 
 
 def _training_curves(folders: Sequence[Path]) -> Any:
