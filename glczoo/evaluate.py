@@ -30,7 +30,7 @@ from glczoo.recipe import Recipe, read_run_recipe
 from glczoo.runs import ask, load_members, locate, mean_decoding, region_of
 from glczoo.start import split_table
 
-__all__ = ["described", "evaluate", "markdown", "records", "results", "surveys_of"]
+__all__ = ["described", "evaluate", "markdown", "records", "results", "rows_of", "surveys_of"]
 
 Part = Literal["train", "validation", "test"]
 
@@ -91,11 +91,11 @@ def evaluate(
     for member in members:
         probabilities = ask(accelerator, member, region, surveys, batch_size)
         total = probabilities if total is None else total + probabilities
-        rows += _rows(member.name, probabilities, target, own or member.decoding, member.tuned, sources)
+        rows += rows_of(member.name, probabilities, target, own or member.decoding, member.tuned, sources)
     if len(members) > 1 and total is not None:
         decoding, tuned = mean_decoding(members)
         name = f"ensemble of {len(members)}"
-        rows += _rows(name, total / len(members), target, own or decoding, tuned, sources)
+        rows += rows_of(name, total / len(members), target, own or decoding, tuned, sources)
     if not each:
         rows = [{key: value for key, value in row.items() if key != "f1_each"} for row in rows]
     kept = {"points": surveys, "probabilities": total / len(members)} if each and total is not None else {}
@@ -242,10 +242,20 @@ def markdown(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def _rows(
+def rows_of(
     name: str, probabilities: Tensor, target: Tensor, decoding: Decoding, tuned: Mapping[str, float],
     sources: np.ndarray | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of a table: model, rule and the metrics, by each rule that a model may answer by.
+
+    Args:
+        name: of the model.
+        probabilities: [N, K].
+        target: [N, K], 1 where a species was found.
+        decoding: the model's own rule, the first row.
+        tuned: numbers of the other rules.
+        sources: the data set of every survey, str[N]; None: not known.
+    """
     auc, species = macro_auc(probabilities, target)  # of the probabilities: the same by every rule
     return [
         {"model": name, "rule": str(rule), **set_summary(mask, target), "auc": auc, "auc_species": species,

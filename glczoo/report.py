@@ -26,7 +26,7 @@ from glczoo import plots
 from glczoo.data.occurrences import Surveys
 from glczoo.data.region import Region
 from glczoo.data.splits import EARTH_KM, leakage, spatial_blocks
-from glczoo.evaluate import Part, described, evaluate, records, surveys_of
+from glczoo.evaluate import Part, described, evaluate, records, rows_of, surveys_of
 from glczoo.explain import errors_by_block, permutation_importance, response_curves
 from glczoo.files import write_text
 from glczoo.lineage import predecessor, read_lineage
@@ -34,7 +34,7 @@ from glczoo.metrics import bootstrap, by_species, reliability
 from glczoo.models.published import read_config
 from glczoo.recipe import Recipe, read_run_recipe, recipe_text
 from glczoo.remote import sha256
-from glczoo.runs import TrainedModel, load_model, locate, read_metrics, region_of
+from glczoo.runs import TrainedModel, ask, load_model, locate, read_metrics, region_of
 from glczoo.start import split_table
 
 __all__ = ["report"]
@@ -195,6 +195,7 @@ def _steps(
         for step in history
     ]  # fmt: skip
     part = None if asked["truth"] else found["part"]
+    target = found["points"].targets(torch.arange(len(found["points"])), len(trained.species))
     f1_each = {}
     first = len(rows) - len(folders)
     known = first >= 0 and not any(row["member"] for row in rows)
@@ -204,8 +205,12 @@ def _steps(
             before = load_model(folder)
             if not _comparable(before, folder, trained, found["points"], part, asked["region"]):
                 continue
-            both = evaluate([folders[-1], folder], part=part, **asked)  # cut as the last one's recipe says
-            mine = [row for row in both["rows"] if row["model"] == before.name]
+            probabilities = ask(
+                asked["accelerator"], before, asked["region"], found["points"], asked["batch_size"]
+            )
+            mine = rows_of(
+                before.name, probabilities, target, before.decoding, before.tuned, found["points"].sources
+            )
         own = mine[0]
         expected = next(row for row in mine if row["rule"] == "expected F1")
         tables = " ".join(row["tables"] for row in rows[: number + 1])
