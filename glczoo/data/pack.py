@@ -54,7 +54,7 @@ def pack_region(
             folder = pack_folder(region, modality, file, out)
             colour = any(band.index > 1 for band in modality.bands if band.file == file)
             try:
-                tree = region.find(str(Path(modality.folder, file)))
+                tree = region.find_file(modality, file)
             except FileNotFoundError:
                 if not folder.exists():
                     raise

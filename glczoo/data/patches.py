@@ -13,7 +13,6 @@ import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -61,7 +60,7 @@ class PatchSource:
         self.modalities = {m.name: len(m.bands) for m in chosen}
         self.bands = [band.name for m in chosen for band in m.bands]
         rasters = [(band, m) for m in chosen if m.kind == "raster" for band in m.bands]
-        files = [(band, region.find(str(Path(m.folder, band.file)))) for band, m in rasters]
+        files = [(band, region.find_file(m, band.file)) for band, m in rasters]
         self.stacks = open_stacks(files, self.size)
         self.jpegs = open_patches(region, chosen)
         self._tensors: dict[torch.device, list[Tensor]] = {}

@@ -226,6 +226,10 @@ class Region(Strict):
         told = self.model_dump(mode="json", exclude_defaults=True, exclude={"root"})
         return yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
 
+    def find_file(self, modality: Modality, file: str) -> Path:
+        """Where a modality's raster or tree of JPEGs lies; see `find`."""
+        return self.find(str(Path(modality.folder, file)))
+
     def find(self, *spellings: str) -> Path:
         """The first of the spellings that exists under the root, letter case ignored.
 

@@ -42,7 +42,7 @@ def open_patches(region: Region, modalities: Sequence[Modality]) -> "SatellitePa
                         "whole pack; `glczoo pack REGION` makes it"
                     )
                 else:
-                    opened[folder] = JpegTree(region.find(str(Path(modality.folder, band.file))))
+                    opened[folder] = JpegTree(region.find_file(modality, band.file))
             bands.append((band, opened[folder]))
     return SatellitePatches(bands) if bands else None
 

@@ -149,7 +149,7 @@ class Layers:
         """Which files are read, so that another version of them is not taken for the same."""
         seen = {band for source in self.sources for stack in source.stacks for band in stack.bands}
         return [
-            fingerprint(self.region.find(f"{modality.folder}/{band.file}"))
+            fingerprint(self.region.find_file(modality, band.file))
             for band, modality in self.region.bands() if band.name in seen
         ]  # fmt: skip
 
