@@ -23,11 +23,16 @@ from glczoo.data.loader import default_threads, load
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region, parse
 from glczoo.data.tables import read_species, read_surveys
-from glczoo.data.virtual import make_virtual
-from glczoo.objective import Objective
 from glczoo.recipe import Recipe, override, read_recipe
-from glczoo.start import starting_model, starting_surveys, training_builder, visible_modalities
+from glczoo.regions.virtual import make_virtual
 from glczoo.train import make_optimizer, prepare_model
+from glczoo.training.initial_model import (
+    starting_model,
+    starting_surveys,
+    training_builder,
+    visible_modalities,
+)
+from glczoo.training.objective import Objective
 
 __all__ = ["bench", "bench_text"]
 

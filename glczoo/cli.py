@@ -259,15 +259,15 @@ def _demo(given: argparse.Namespace) -> None:
 
 
 def _init(given: argparse.Namespace) -> None:
-    from glczoo.data.discover import init_region
+    from glczoo.regions.init import init_region
 
     said = dict(word.partition("=")[::2] for word in given.columns)
     print(init_region(given.folder, given.po, given.pa, given.name, said).text())
 
 
 def _check(given: argparse.Namespace) -> None:
-    from glczoo.data.check import check_region, check_text
     from glczoo.data.region import Region
+    from glczoo.regions.check import check_region, check_text
 
     beside = given.region if given.region.is_dir() else given.region.parent
     picture = given.out or beside / "check.png"
@@ -301,15 +301,15 @@ def _stats(given: argparse.Namespace) -> None:
 
 
 def _densities(given: argparse.Namespace) -> None:
-    from glczoo.data.densities import write_densities
     from glczoo.data.region import Region
+    from glczoo.regions.densities import write_densities
 
     made = write_densities(Region.load(given.region), given.out, given.cells)
     print(f"{given.out}: {len(made.modalities[-1].bands)} bands; name it: region={given.out}")
 
 
 def _make_virtual(given: argparse.Namespace) -> None:
-    from glczoo.data.virtual import make_virtual
+    from glczoo.regions.virtual import make_virtual
 
     keys = ("species", "po", "pa", "test", "size", "grid", "patch_size", "seed")
     made = make_virtual(given.folder, **{key: getattr(given, key) for key in keys})
@@ -321,8 +321,8 @@ def _make_virtual(given: argparse.Namespace) -> None:
 
 
 def _pack(given: argparse.Namespace) -> None:
-    from glczoo.data.pack import pack_region, pack_text
     from glczoo.data.region import Region
+    from glczoo.regions.pack import pack_region, pack_text
 
     region = Region.load(given.region)
     print(pack_text(pack_region(region, given.out, decoded=given.decoded, verify=given.verify)))
@@ -330,7 +330,7 @@ def _pack(given: argparse.Namespace) -> None:
 
 def _evaluate(given: argparse.Namespace) -> None:
     from glczoo.data.region import Region
-    from glczoo.evaluate import evaluate, markdown
+    from glczoo.evaluation.evaluate import evaluate, markdown
 
     region = Region.load(given.region) if given.region else None
     found = evaluate(
@@ -349,8 +349,8 @@ def _predict(given: argparse.Namespace) -> None:
     from glczoo.data.region import Region
     from glczoo.data.tables import read_points
     from glczoo.decoding import Decoding
-    from glczoo.predict import predict_points, probabilities_at, write_submission
-    from glczoo.runs import locate, region_of
+    from glczoo.prediction.points import predict_points, probabilities_at, write_submission
+    from glczoo.runs.run import locate, region_of
 
     region = Region.load(given.region) if given.region else region_of(locate(given.runs[0]))
     described = region.table("test") if given.submission else None
@@ -378,7 +378,7 @@ def _predict(given: argparse.Namespace) -> None:
 
 def _map(given: argparse.Namespace) -> None:
     from glczoo.data.region import Region
-    from glczoo.mapping import make_map
+    from glczoo.prediction.map import make_map
 
     found = make_map(
         given.runs, given.out, resolution=given.resolution, bbox=given.bbox, polygon=given.polygon,
@@ -400,7 +400,7 @@ def _map(given: argparse.Namespace) -> None:
 
 def _report(given: argparse.Namespace) -> None:
     from glczoo.data.region import Region
-    from glczoo.report import report
+    from glczoo.evaluation.report import report
 
     found = report(
         given.model, given.out, part=given.part, truth=given.truth, species=given.species,
@@ -416,30 +416,30 @@ def _report(given: argparse.Namespace) -> None:
 
 
 def _app(given: argparse.Namespace) -> None:
-    from glczoo.app import serve
     from glczoo.data.region import Region
+    from glczoo.prediction.app import serve
 
     region = Region.load(given.region) if given.region else None
     serve(given.runs, region, host=given.host, port=given.port, batch_size=given.batch_size)
 
 
 def _ensemble(given: argparse.Namespace) -> None:
-    from glczoo.combine import combine
+    from glczoo.runs.combine import combine
 
     out = combine(given.runs, given.out, given.average)
     print(f'{out}: {len(given.runs)} members; timm.create_model("local-dir:{out}", pretrained=True)')
 
 
 def _forest(given: argparse.Namespace) -> None:
-    from glczoo.forest import fit_forest
     from glczoo.recipe import read_recipe
+    from glczoo.training.fit_forest import fit_forest
 
     run = fit_forest(read_recipe(given.recipe, given.overrides), given.trees, given.min_leaf)
     print(f"{run}: {given.trees} trees. Average it: glczoo ensemble {run} RUN --out DIR")
 
 
 def _save(given: argparse.Namespace) -> None:
-    from glczoo.hub import save
+    from glczoo.hub.publish import save
 
     out = save(given.folder, given.out, repo_id=given.name, licence=given.licence)
     name = given.name or "ORG/NAME"
@@ -447,7 +447,7 @@ def _save(given: argparse.Namespace) -> None:
 
 
 def _push(given: argparse.Namespace) -> None:
-    from glczoo.hub import push
+    from glczoo.hub.publish import push
 
     address = push(
         given.runs, given.name, private=given.private or None, revision=given.revision,
@@ -457,13 +457,13 @@ def _push(given: argparse.Namespace) -> None:
 
 
 def _pull(given: argparse.Namespace) -> None:
-    from glczoo.remote import pull
+    from glczoo.hub_client import pull
 
     print(pull(given.name))
 
 
 def _verify(given: argparse.Namespace) -> None:
-    from glczoo.hub import verify
+    from glczoo.hub.publish import verify
 
     found = verify(given.model)
     print(
@@ -488,7 +488,7 @@ def _bench(given: argparse.Namespace) -> None:
 
 
 def _study(given: argparse.Namespace) -> None:
-    from glczoo.study import run_study, table_text
+    from glczoo.evaluation.study import run_study, table_text
 
     table = run_study(given.study, given.overrides, given.truth, given.jobs)
     if _first_process():
@@ -497,8 +497,8 @@ def _study(given: argparse.Namespace) -> None:
 
 
 def _crossval(given: argparse.Namespace) -> None:
-    from glczoo.crossval import crossval
-    from glczoo.evaluate import markdown
+    from glczoo.evaluation.crossval import crossval
+    from glczoo.evaluation.evaluate import markdown
 
     found = crossval(given.recipe, given.overrides)
     if _first_process():

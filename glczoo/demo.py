@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from glczoo.data.occurrences import SpeciesIndex
 from glczoo.data.region import Region
 from glczoo.data.tables import read_points
-from glczoo.data.virtual import make_virtual
-from glczoo.plots import BLUE, PALETTE, SEQUENTIAL
-from glczoo.predict import probabilities_at, write_submission
-from glczoo.runs import read_metrics
-from glczoo.study import run_study, table_text
+from glczoo.evaluation.study import run_study, table_text
+from glczoo.figures.plots import BLUE, PALETTE, SEQUENTIAL
+from glczoo.prediction.points import probabilities_at, write_submission
+from glczoo.regions.virtual import make_virtual
+from glczoo.runs.run import read_metrics
 
 __all__ = ["demo"]
 

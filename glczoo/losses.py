@@ -11,7 +11,8 @@ in the target, the loss of the mean target of records times their number is the 
 Of `bce` it may be weight[B, K], of every entry: where it is 0 nothing is learnt, whatever the target.
 
 What a loss needs besides logits and target is an argument, and `NEEDS` names it; where it is a memory of each
-survey, `glczoo.estimates` keeps it. Long because fourteen losses stand side by side, each with its source.
+survey, `training.label_memory` keeps it. Long because fourteen losses stand side by side, each with its
+source.
 """
 
 from collections.abc import Callable
@@ -130,7 +131,7 @@ def role(
         logits: [B, K].
         target: [B, K] or class[B].
         estimates: logits of the labels' estimates, [B, K], learnt beside the model at ten times its rate
-            (`glczoo.estimates.LabelEstimates`).
+            (`glczoo.training.label_memory.LabelEstimates`).
         k: mean number of species of a survey.
         eps: inside the logarithms.
 
@@ -172,7 +173,7 @@ def em_apl(
         logits: [B, K].
         target: [B, K] or class[B].
         pseudo: soft label s of every pseudo-negative, [B, K], negative where there is none
-            (`glczoo.estimates.PseudoNegatives`).
+            (`glczoo.training.label_memory.PseudoNegatives`).
         alpha: weight of the entropy.
         beta: weight of the pseudo-negatives.
         eps: inside the logarithms.
@@ -235,7 +236,7 @@ def full_weighted(
         target: [B, K] or class[B].
         background: logits at random places, [M, K].
         class_weights: w[K] = all records / records of the species, above 1
-            (`glczoo.estimates.class_weights`).
+            (`glczoo.training.label_memory.class_weights`).
         positive: λ1.
         negative: λ2.
         eps: inside the logarithms.

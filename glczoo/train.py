@@ -29,12 +29,17 @@ from glczoo.data.loader import load, load_by_processes
 from glczoo.data.patches import PatchBuilder, PatchSource, turns
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding
-from glczoo.objective import Objective
 from glczoo.recipe import Recipe, describe, read_recipe
-from glczoo.resume import EpochOrder, Progress, Record, refuse_other_recipe
-from glczoo.runs import export_run, is_finished, score
-from glczoo.settle import settle, validation_f1
-from glczoo.start import starting_model, starting_surveys, training_builder, visible_modalities
+from glczoo.runs.run import export_run, is_finished, score
+from glczoo.training.checkpoints import EpochOrder, Progress, Record, refuse_other_recipe
+from glczoo.training.initial_model import (
+    starting_model,
+    starting_surveys,
+    training_builder,
+    visible_modalities,
+)
+from glczoo.training.objective import Objective
+from glczoo.training.tuning import settle, validation_f1
 
 __all__ = ["make_optimizer", "prepare_model", "train"]
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hub import HUB, HubServer  # first: see there
+from loopback_hub import HUB, HubServer  # first: see there
 
 # isort: split
 import numpy as np
@@ -17,7 +17,7 @@ from torchvision.io import write_jpeg
 
 from glczoo.data.rasters import RasterStack
 from glczoo.data.region import Region
-from glczoo.data.virtual import make_virtual
+from glczoo.regions.virtual import make_virtual
 
 ROWS, COLS, CELL, WEST, NORTH = 14, 20, 0.01, 5.0, 45.0
 """The grid of the address region: cell (row, col) has its centre at `place(row, col)`."""

@@ -14,9 +14,9 @@ from glczoo import demo as demo_module
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding
 from glczoo.demo import demo
+from glczoo.evaluation.study import read_study, run_study
 from glczoo.losses import LOSSES
 from glczoo.recipe import read_run_recipe
-from glczoo.study import read_study, run_study
 from glczoo.train import train
 
 ROOT = Path(__file__).parent.parent

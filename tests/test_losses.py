@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from glczoo.estimates import LabelEstimates, PseudoNegatives, class_weights
 from glczoo.losses import ACTIVATION, LINEAR, LOSSES, NEEDS, an, bce, ce
+from glczoo.training.label_memory import LabelEstimates, PseudoNegatives, class_weights
 
 P = torch.tensor([[0.9, 0.2, 0.6, 0.1], [0.3, 0.8, 0.05, 0.5]])
 Y = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0]])

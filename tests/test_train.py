@@ -19,7 +19,7 @@ from glczoo.data.region import Region
 from glczoo.decoding import Decoding
 from glczoo.models.published import read_config
 from glczoo.recipe import Recipe, describe, read_recipe
-from glczoo.runs import load_model
+from glczoo.runs.run import load_model
 from glczoo.train import train
 
 RECIPES = Path(__file__).parent.parent / "recipes"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hub import HubServer
-from test_discover import gbif_row, write_gbif
+from loopback_hub import HubServer
+from test_init import gbif_row, write_gbif
 
 from glczoo.cli import main
 from glczoo.train import main as train

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from glczoo.remote import DamagedError, HubError, pull
+from glczoo.hub_client import DamagedError, HubError, pull
 
 __all__ = [
     "build", "create", "fit_cfg", "from_zoo", "keywords_of", "load_weights", "read_config", "refuse_unsafe",

@@ -2,7 +2,7 @@
 
 import os
 
-from glczoo.app import serve
+from glczoo.prediction.app import serve
 
 os.environ.setdefault("GLCZOO_DATA", "data")  # rasters and tables, as the model's region.yaml names them
 serve(os.environ["GLCZOO_MODEL"].split())

@@ -38,9 +38,9 @@ from glczoo.data import jpeg
 from glczoo.data.jpeg import JpegTree
 from glczoo.data.loader import load
 from glczoo.data.occurrences import Points
-from glczoo.data.pack import pack_region
 from glczoo.data.patches import PatchBuilder, PatchSource
 from glczoo.data.region import Region
+from glczoo.regions.pack import pack_region
 
 SIZE, BATCH = 128, 64
 Way = tuple[int, Callable[[np.ndarray], object]]  # points in a round, and what reads them

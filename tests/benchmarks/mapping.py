@@ -24,7 +24,7 @@ def one(part: str, given: argparse.Namespace) -> None:
     import torch
 
     from glczoo.data.patches import PatchSource
-    from glczoo.mapping import make_map
+    from glczoo.prediction.map import make_map
 
     def peak() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

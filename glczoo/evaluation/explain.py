@@ -1,0 +1,193 @@
+"""What a model makes of its bands, and where it errs: response curves, permutation importance, blocks.
+
+Shapes: x[B, C, S, S] · values[C, T], T places along the range of each of C bands · f1[N] of N surveys.
+
+Importance tells what this model reads, not what plants need: of two bands that say the same either may look
+useless, since the other still tells it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from glczoo.data.loader import load
+from glczoo.data.occurrences import Points, Surveys
+from glczoo.data.patches import PatchBuilder
+from glczoo.data.region import Region
+from glczoo.data.splits import block_bounds, spatial_blocks
+from glczoo.metrics import bootstrap, sample_f1
+from glczoo.runs.run import TrainedModel, activate
+
+__all__ = [
+    "Blocks",
+    "Importance",
+    "ResponseCurves",
+    "errors_by_block",
+    "permutation_importance",
+    "response_curves",
+]
+
+_STEPS = 33  # places along the range of a band
+
+
+@dataclass(frozen=True)
+class ResponseCurves:
+    """Probabilities along the range of each band, the others at their median."""
+
+    values: np.ndarray  # float64[C, T], in the bands' units
+    probability: np.ndarray  # float64[C, T, n]
+    median: np.ndarray  # float64[C]: what a band is while others vary
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What F1 loses when groups of bands are another survey's; intervals are 95 % of a bootstrap."""
+
+    f1: float  # with every band in place
+    lost: np.ndarray  # float64[G], mean over surveys
+    low: np.ndarray  # float64[G]
+    high: np.ndarray  # float64[G]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Mean F1 in spatial blocks."""
+
+    bounds: np.ndarray  # float64[n, 4]: west, south, east, north in degrees
+    f1: np.ndarray  # float64[n]
+    number: np.ndarray  # int64[n]: surveys
+
+
+def response_curves(
+    trained: TrainedModel,
+    region: Region,
+    points: Points,
+    classes: Sequence[int] | np.ndarray,
+    *,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+) -> ResponseCurves:
+    """Vary one band over its range and hold the others at their median (Elith et al. 2005).
+
+    Range (from the 1st to the 99th percentile) and median are those of the bands' values at the points, cells
+    without data counting as the mean, as the model sees them. The patch is flat: each band has one value in
+    all of its cells, so that the curve tells nothing of how the model reads texture.
+
+    Elith, Ferrier, Huettmann, Leathwick 2005, "The evaluation strip", doi:10.1016/j.ecolmodel.2004.12.007.
+
+    Args:
+        trained: the model.
+        region: where the points lie.
+        points: whose values are the range: the training surveys, or some of them.
+        classes: of the species to tell of, n.
+        batch_size: patches at a time.
+        device: where the model answers.
+
+    Raises:
+        FileNotFoundError: a raster or a patch is not there.
+        ValueError: the region's bands are not the model's, there are no points, or one cannot be read.
+    """
+    build = _builder(trained, region, points, device)
+    centre = build.size // 2
+    batches = list(torch.arange(len(points)).split(batch_size))
+    # A copy: the memory of x is filled again.
+    seen = torch.cat([x[:, :, centre, centre].cpu().clone() for _, x in load(build, batches)])
+    low, median, high = torch.from_numpy(np.quantile(seen.numpy(), [0.01, 0.5, 0.99], axis=0)).float()
+    num_bands = len(trained.bands)
+    along = low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, _STEPS)
+    places = median.expand(num_bands, _STEPS, num_bands).clone()  # band, place along it, value of every band
+    places[torch.arange(num_bands), :, torch.arange(num_bands)] = along
+    chosen = torch.as_tensor(classes)
+    found = []
+    for some in tqdm(places.flatten(0, 1).split(batch_size), "response curves", unit="batch", leave=False):
+        x = some.to(device)[:, :, None, None].repeat(1, 1, build.size, build.size)
+        found.append(_ask(trained, x)[:, chosen.to(device)].cpu())
+    mean, std = (torch.tensor(told, dtype=torch.float64) for told in (trained.mean, trained.std))
+    return ResponseCurves(
+        values=(along * std[:, None] + mean[:, None]).numpy(),
+        probability=torch.cat(found).double().view(num_bands, _STEPS, len(chosen)).numpy(),
+        median=(median * std + mean).numpy(),
+    )
+
+
+def permutation_importance(
+    trained: TrainedModel,
+    region: Region,
+    surveys: Surveys,
+    groups: Sequence[Sequence[int]] | None = None,
+    *,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> Importance:
+    """What F1 (eq. 3, sets by the model's own decoding) loses when bands are those of another survey.
+
+    Each survey gets the whole patches of these bands from another one, drawn at random, and keeps the others:
+    permutation importance (Breiman 2001, doi:10.1023/A:1010933404324). All groups get them from the same one.
+    Bands that the model does not read lose exactly nothing. Two batches are in memory, however many surveys.
+
+    Args:
+        trained: the model.
+        region: where the surveys lie.
+        surveys: two or more, best those that the model was not trained on.
+        groups: channels that are permuted together, such as those of a modality; None: each alone.
+        batch_size: surveys at a time.
+        device: where the model answers.
+        seed: of the draw.
+
+    Raises:
+        FileNotFoundError: a raster or a patch is not there.
+        ValueError: the region's bands are not the model's, a survey cannot be read, or there is one alone.
+    """
+    number = len(surveys)
+    if number < 2:
+        raise ValueError(f"permutation importance exchanges bands between surveys; there is {number}")
+    if groups is None:
+        groups = [[channel] for channel in range(len(trained.bands))]
+    build, sources = _builder(trained, region, surveys, device), surveys.sources
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(number))
+    partner = torch.empty_like(order)
+    partner[order] = order.roll(1)  # nobody is their own
+    f1 = torch.empty(1 + len(groups), number, dtype=torch.float64)
+    batches = list(torch.arange(number).split(batch_size))
+    with tqdm(total=len(batches) * len(f1), desc="importance", unit="batch", leave=False) as bar:
+        for index in batches:
+            x, other = build(index), build(partner[index])
+            target = surveys.targets(index, len(trained.species), device)
+            for row, channels in enumerate([[], *groups]):
+                own = x[:, channels].clone()
+                x[:, channels] = other[:, channels]
+                mask = trained.decoding(_ask(trained, x), None if sources is None else sources[index.numpy()])
+                f1[row, index] = sample_f1(mask, target).double().cpu()
+                x[:, channels] = own
+                bar.update()
+    lost = f1[0] - f1[1:]
+    low, high = np.array([bootstrap(each) for each in lost]).reshape(-1, 2).T
+    return Importance(float(f1[0].mean()), lost.mean(1).numpy(), low, high)
+
+
+def errors_by_block(points: Points, f1: Tensor, size_km: float) -> Blocks:
+    """Mean of f1[N] in blocks of about `size_km` (see `splits.spatial_blocks`)."""
+    block = spatial_blocks(points, size_km)
+    number = np.bincount(block)
+    return Blocks(block_bounds(points, size_km), np.bincount(block, f1.double().numpy()) / number, number)
+
+
+def _builder(
+    trained: TrainedModel, region: Region, points: Points, device: torch.device | str
+) -> PatchBuilder:
+    if not len(points):
+        raise ValueError(f"there are no points to ask {trained.name} at")
+    source = trained.open(region)
+    source.complete(points, "points")
+    trained.model.to(device).eval()
+    return PatchBuilder(source, points, trained.mean, trained.std, device)
+
+
+@torch.inference_mode()
+def _ask(trained: TrainedModel, x: Tensor) -> Tensor:
+    return activate(trained.model(x), trained.activation)

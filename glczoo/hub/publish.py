@@ -1,0 +1,212 @@
+"""From runs to what others load: a folder to publish, the Hub and back.
+
+A published folder: model.safetensors · config.json · species.csv · region.yaml (the bands' files and tables:
+whoever has the data can use it) · recipe.yaml (the last step) and recipes/ (all of them) · metrics.json ·
+golden.safetensors (an input and its logits) · README.md (the card) · SHA256SUMS.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from glczoo.evaluation.evaluate import results
+from glczoo.files import write_text
+from glczoo.hub.card import card_of
+from glczoo.hub_client import (
+    PREFIX,
+    SUMS,
+    DamagedError,
+    check_sums,
+    organisation,
+    pull,
+    unexpected,
+    upload,
+    write_sums,
+)  # fmt: skip
+from glczoo.models.published import read_config
+from glczoo.recipe import read_run_recipe, write_recipe
+from glczoo.runs.combine import combine
+from glczoo.runs.lineage import portable, read_lineage, write_recipes
+from glczoo.runs.run import TrainedModel, load_model, region_of
+
+__all__ = ["pull", "push", "save", "verify", "write_golden"]
+
+_TOLERANCE = 1e-3  # of the largest golden logit: other processors sum in another order
+
+
+def save(
+    run: str | Path,
+    folder: Path,
+    *,
+    repo_id: str | None = None,
+    licence: str = "not stated",
+    batch_size: int = 256,
+) -> Path:
+    """Write a run, or an ensemble, as a folder to publish. Its held-out surveys are evaluated for the card.
+
+    Args:
+        run: finished run; the runs it started from must be there too, for the card tells every step.
+        folder: to write; must not exist. Written beside and renamed: it is whole or not there.
+        repo_id: `ORG/NAME` that the card's snippet loads; the organisation's if None.
+        licence: of the weights, for example cc-by-4.0.
+        batch_size: points in a batch of the evaluation.
+
+    Raises:
+        FileExistsError: there is something at `folder`.
+        FileNotFoundError: the run, one that it started from, or the region's data are missing.
+        ValueError: no surveys are held out, or the card would state what is no number.
+    """
+    run, folder = Path(run), Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already; name another folder or delete it first")
+    config = read_config(run)
+    training = read_lineage(run)
+    region = region_of(run)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for name in ("model.safetensors", "config.json", "species.csv"):
+            shutil.copyfile(run / name, partial / name)
+        (partial / "region.yaml").write_text(region.text(), encoding="utf-8")
+        write_recipes(partial, training)
+        last = read_run_recipe(run)[0].model_dump(mode="json")
+        write_recipe(partial / "recipe.yaml", portable(last, "region.yaml"))
+        versions = f"glczoo {version('glczoo')}, torch {torch.__version__}, timm {timm.__version__}"
+        told = {"training": training, "versions": versions, "results": results(run, batch_size=batch_size)}
+        write_text(partial / "metrics.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
+        write_golden(partial)
+        name = repo_id or f"{organisation()}/{config['architecture']}"
+        (partial / "README.md").write_text(card_of(partial, name, licence), encoding="utf-8")
+        write_sums(partial)
+    except BaseException:  # also an impatient Ctrl-C: nothing half-written stays
+        shutil.rmtree(partial)
+        raise
+    os.replace(partial, folder)
+    return folder
+
+
+def push(
+    runs: str | Path | Sequence[str | Path],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    tag: str | None = None,
+    licence: str = "not stated",
+) -> str:
+    """Publish a folder made by `save`, a run, or several runs as their ensemble; return the commit's address.
+
+    The folder is verified before anything is sent, and sent in one commit (see `remote.upload`).
+
+    Args:
+        runs: what to publish.
+        repo_id: `ORG/NAME`, created if it is not there.
+        private: only who may read the repository; the account's default for a new one if None.
+        revision: branch, created if it is not there; main if None.
+        create_pr: propose a pull request instead of a commit.
+        tag: name for the commit, for example v1.
+        licence: of the weights, where a run is saved first.
+
+    Raises:
+        HubError: the Hub refused or cannot be reached; the branch is as it was.
+        DamagedError: the folder is not what was saved.
+        FileNotFoundError, ValueError: see `save` and `combine`.
+    """
+    given = [runs] if isinstance(runs, str | Path) else list(runs)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(given[0])
+        if len(given) > 1:
+            folder = combine(given, Path(scratch) / "ensemble")
+        if not (folder / SUMS).exists():
+            folder = save(folder, Path(scratch) / "published", repo_id=repo_id, licence=licence)
+        found = verify(folder)
+        message = f"{found['architecture']}: {found['species']} species, {len(found['bands'])} bands"
+        return upload(
+            folder, repo_id, message=message, private=private, revision=revision, create_pr=create_pr, tag=tag
+        )
+
+
+def verify(model: str | Path) -> dict[str, Any]:
+    """Check that a published model is whole and computes here what it computed where it was saved.
+
+    SHA-256 of every file; types, shapes and counts; bands, their order and statistics, and the vocabulary
+    against those stored with the golden input; and the golden logits, recomputed.
+
+    Args:
+        model: folder made by `save`, or `ORG/NAME[@REVISION]` on the Hub.
+
+    Returns:
+        folder, architecture, bands, species (their number), difference (largest, of golden logits).
+
+    Raises:
+        HubError: it cannot be had from the Hub.
+        DamagedError: something is not what was saved; the message says which.
+    """
+    local = not str(model).startswith(PREFIX) and Path(model).is_dir()
+    folder = Path(model) if local else pull(str(model))
+    if strangers := unexpected(folder):
+        raise DamagedError(
+            f"{folder} holds {strangers}: no part of a published model, and never loaded; remove it"
+        )
+    if local:
+        check_sums(folder)
+    trained = load_model(folder)
+    golden = folder / "golden.safetensors"
+    try:
+        with safetensors.safe_open(golden, "pt") as file:
+            told = file.metadata() or {}
+        tensors = load_file(golden)
+        x, expected = tensors["x"], tensors["logits"]
+    except (OSError, KeyError, safetensors.SafetensorError) as error:
+        raise DamagedError(f"{golden} cannot be read: {error}") from None
+    for what, here in _identity(trained).items():
+        if told.get(what) != here:
+            raise DamagedError(
+                f"{folder}: the {what} of config.json are not those that the model was saved with"
+            )
+    with torch.inference_mode():
+        difference = float((trained.model(x) - expected).abs().max())
+    if not difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise DamagedError(
+            f"{folder}: the golden logits differ by {difference:.3g}; this torch {torch.__version__} and "
+            f"timm {timm.__version__} do not compute what the model's author saw"
+        )
+    return {
+        "folder": str(folder),
+        "architecture": read_config(folder)["architecture"],
+        "bands": trained.bands,
+        "species": len(trained.species),
+        "difference": difference,
+    }
+
+
+def _identity(trained: TrainedModel) -> dict[str, str]:
+    """What a golden input is worth nothing without."""
+    return {
+        "bands": json.dumps(trained.bands),
+        "statistics": json.dumps([trained.mean, trained.std]),
+        "species": hashlib.sha256(json.dumps(trained.species.ids.tolist()).encode()).hexdigest(),
+    }
+
+
+def write_golden(folder: Path) -> None:
+    """Write golden.safetensors: an input of noise (real patches are somebody's data) and its logits."""
+    trained = load_model(folder)
+    shape = (2, len(trained.bands), trained.patch_size, trained.patch_size)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        logits = trained.model(x)
+    save_file({"x": x, "logits": logits.clone()}, folder / "golden.safetensors", metadata=_identity(trained))

@@ -1,0 +1,1 @@
+"""Species at points, on maps and in the app."""

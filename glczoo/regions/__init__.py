@@ -1,0 +1,1 @@
+"""Describing, checking and making a region."""

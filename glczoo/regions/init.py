@@ -1,0 +1,303 @@
+"""`glczoo region init`: from a folder of rasters and tables to a `region.yaml` and recipes to start from.
+
+What the files say is written down; what they do not say is guessed and told, in the comments of the files and
+on the screen. Nothing that is there is overwritten, and files are written all or none.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from glczoo.data.jpeg import JpegTree
+from glczoo.data.region import Region
+from glczoo.regions.bands import FoundModality, find_modalities
+from glczoo.regions.columns import KEYS, GuessedTable, guess_table, make_vocabulary
+from glczoo.regions.starter_recipes import ROWS, Sizes, first_recipes
+
+__all__ = ["Discovery", "init_region"]
+
+_PATCH_KM = 128  # width of the paper's climate patches
+
+_REGION = """\
+# Written by `glczoo region init` from what the files say, and guessed where a comment says so: read it once.
+# Then: glczoo region check {folder}
+name: {name}
+description: {description}
+licence: ""                       # not known: terms of your data; model cards repeat them
+root: .                           # the data lies beside this file
+bounds: {bounds}  # west, south, east, north: common to all rasters
+patch_size: {patch_size}                    # guessed: {patch_reason}
+modalities:                       # one for each folder and resolution; the order fixes the channels
+{modalities}
+tables:
+{tables}
+"""
+_RESERVED = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}  # words that YAML reads as values
+_SPECIES = """\
+species:                          # written by init as well: the ids of species and their names
+  {file: species.csv, separator: ",", id: speciesId, name: name}
+"""
+
+
+@dataclass
+class Discovery:
+    """What was written, guessed and left open."""
+
+    files: list[Path]
+    guesses: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """For people."""
+        folder = self.files[0].parent
+        first = next(path for path in self.files if path.parent.name == "recipes")
+        lines = ["guessed", *(f"  {line}" for line in self.guesses)]
+        lines += ["look at these", *(f"  {line}" for line in self.doubts)] if self.doubts else []
+        lines += ["wrote", *(f"  {path}" for path in self.files)]
+        lines += [f"now\n  glczoo region check {folder}\n  python -m glczoo.train {first}"]
+        return "\n".join(lines)
+
+
+def init_region(
+    folder: Path,
+    po: Path | None = None,
+    pa: Path | None = None,
+    name: str | None = None,
+    said: dict[str, str] | None = None,
+) -> Discovery:
+    """Describe a folder of rasters and tables of records.
+
+    Args:
+        folder: holds GeoTIFFs (and JPEG trees) in any depth; `region.yaml` is written there.
+        po: presence-only records, a row each.
+        pa: presence-absence surveys, a row for each species of a survey.
+        name: of the region; the folder's if None.
+        said: key → column where the guess would be wrong or impossible (see `guess_table`).
+
+    Raises:
+        FileNotFoundError: the folder or a table is not there.
+        FileExistsError: a file that would be written is there already.
+        ValueError: no table, no raster that covers the records, or columns that cannot be guessed.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    if (folder / "region.yaml").exists():
+        raise FileExistsError(f"{folder / 'region.yaml'} is there already: move it away to start anew")
+    if po is None and pa is None:
+        raise ValueError("name a table of records: --po records.csv, --pa surveys.csv, or both")
+    said = said or {}
+    if unknown := set(said) - set(KEYS):
+        raise ValueError(f"there are no columns for {', '.join(sorted(unknown))}, but for {', '.join(KEYS)}")
+    tables = [guess_table(path, kind, said) for kind, path in (("po", po), ("pa", pa)) if path]
+    if unused := set(said) - set().union(*(table.said for table in tables)):
+        raise ValueError(f"no table has the column {', '.join(said[key] for key in sorted(unused))}")
+    modalities, unusable = find_modalities(folder)
+    doubts = [f"not used: {line}" for line in unusable]
+    modalities = _covering(folder, modalities, tables, doubts)
+    species, number, unsure = make_vocabulary(tables)
+    guesses = [_told(table) for table in tables]
+    guesses += [f"modality {m.name}: {len(m.bands)} band(s), {m.resolution}" for m in modalities]
+    patch_size, reason = _patch_size(modalities)
+    guesses += [f"patch_size {patch_size}: {reason}", f"{number} species"]
+    outside = sum(int((~_inside(modalities, table)).sum()) for table in tables)
+    if outside:
+        doubts.append(f"{outside} rows lie outside of the rasters: the recipes leave them out")
+    sizes = Sizes(
+        rows={t.kind: len(t.lon) if t.kind == "po" else t.num_surveys for t in tables},
+        modalities={m.name: len(m.bands) for m in modalities},
+        bands=[band.name for m in modalities for band in m.bands],
+        species=number,
+        patch_size=patch_size,
+        outside=outside,
+    )
+    recipes = first_recipes(folder / "recipes", sizes)
+    texts = {"region.yaml": _region_text(folder, name, modalities, tables, species, sizes, reason)}
+    texts |= {"species.csv": species} if species else {}
+    texts |= {f"recipes/{recipe}.yaml": text for recipe, text in recipes.items()}
+    doubts += [f"{table.path.name}: {doubt}" for table in tables for doubt in table.doubts]
+    return Discovery(_write(folder, texts), guesses, [*doubts, *unsure, *_unsaid(modalities)])
+
+
+def _covering(
+    folder: Path, modalities: list[FoundModality], tables: list[GuessedTable], doubts: list[str]
+) -> list[FoundModality]:
+    """The modalities that hold the records: rasters that cover half of them, JPEG trees for half of them.
+
+    Raises:
+        ValueError: there is none.
+    """
+    kept, turned = [], False
+    for modality in modalities:
+        if modality.kind == "jpeg":
+            lacking = [table.path.name for table in tables if not _has_patches(folder, modality, table)]
+            if lacking:
+                where = modality.folder or "."
+                doubts.append(f"not used: {where}: no JPEG patches for most rows of {' and '.join(lacking)}")
+            else:
+                kept.append(modality)
+            continue
+        inside = np.concatenate([_inside([modality], table) for table in tables]).mean()
+        if inside >= 0.5:
+            kept.append(modality)
+            continue
+        exchanged = np.concatenate([_inside([modality], table, exchanged=True) for table in tables]).mean()
+        turned |= exchanged >= 0.5
+        west, south, east, north = modality.bounds
+        doubts.append(
+            f"not used: {modality.folder or '.'} ({_few([band.name for band in modality.bands])}): it holds "
+            f"{inside:.0%} of the rows (from {west:.2f} to {east:.2f} E, {south:.2f} to {north:.2f} N)"
+        )
+    if not kept:
+        lon, lat = (np.concatenate([getattr(t, axis) for t in tables]) for axis in ("lon", "lat"))
+        raise ValueError(
+            f"no raster can be used for {len(lon)} rows from {lon.min():.2f} to {lon.max():.2f} E, "
+            f"{lat.min():.2f} to {lat.max():.2f} N"
+            + ("; are lon and lat exchanged? Say --columns lon=… lat=…" if turned else "")
+            + "".join(f"\n  {doubt}" for doubt in doubts)
+        )
+    return kept
+
+
+def _has_patches(folder: Path, modality: FoundModality, table: GuessedTable) -> bool:
+    """Whether half of a table's rows, or of a hundred of them, have their JPEG patches."""
+    if table.patch_ids is None:
+        return False
+    some = table.patch_ids[:: max(1, len(table.patch_ids) // 100)]
+    trees = {band.file for band in modality.bands}
+    return all(JpegTree(folder / modality.folder / file).has(some).mean() >= 0.5 for file in trees)
+
+
+def _inside(modalities: list[FoundModality], table: GuessedTable, exchanged: bool = False) -> np.ndarray:
+    """Which rows lie in the bounds of all rasters, bool[n]."""
+    lon, lat = (table.lat, table.lon) if exchanged else (table.lon, table.lat)
+    inside = np.ones(len(lon), bool)
+    for modality in modalities:
+        west, south, east, north = modality.bounds  # of JPEG trees: everywhere
+        inside &= (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
+    return inside
+
+
+def _patch_size(modalities: list[FoundModality]) -> tuple[int, str]:
+    """The power of two nearest to 128 km, an eighth of the rasters' shorter side, or 128 cells, if less."""
+    rasters = [m for m in modalities if m.kind == "raster"]
+    limits = {128: "the paper's 128"}
+    for modality in rasters:
+        limits[round(_PATCH_KM / modality.cell_km)] = f"the paper's {_PATCH_KM} km, of {modality.name}"
+        limits[modality.cells // 8] = f"an eighth of the shorter side of {modality.name}"
+    smallest = min(limits)
+    size = 2 ** max(3, round(np.log2(max(smallest, 1))))
+    width = f", {min(m.cell_km for m in rasters) * size:.3g} km at the finest" if rasters else ""
+    return size, f"about {limits[smallest]}{width}"
+
+
+def _region_text(
+    folder: Path,
+    name: str | None,
+    modalities: list[FoundModality],
+    tables: list[GuessedTable],
+    species: str | None,
+    sizes: Sizes,
+    reason: str,
+) -> str:
+    bounds = np.array([modality.bounds for modality in modalities])
+    common = [*np.floor(bounds[:, :2].max(axis=0) * 1e4), *np.ceil(bounds[:, 2:].min(axis=0) * 1e4)]
+    told = ", ".join(f"{number} {ROWS[kind]}" for kind, number in sizes.rows.items())
+    text = _REGION.format(
+        folder=folder,
+        name=_quoted(name or folder.resolve().name),
+        description=_quoted(f"{sizes.species} species, {told}"),
+        bounds=[float(value / 1e4) for value in common],
+        patch_size=sizes.patch_size,
+        patch_reason=reason,
+        modalities="\n".join(_modality_text(modality) for modality in modalities),
+        tables="\n".join(_table_text(folder, table) for table in tables),
+    )
+    return text + (_SPECIES if species else "")
+
+
+def _modality_text(modality: FoundModality) -> str:
+    lines = [f"  - name: {_quoted(modality.name)}"]
+    lines += ["    kind: jpeg"] if modality.kind == "jpeg" else []
+    lines += [f"    folder: {_quoted(modality.folder)}"] if modality.folder else []
+    lines += [f"    resolution: {_quoted(modality.resolution)}", '    source: ""  # not known', "    bands:"]
+    for band in modality.bands:
+        keys: dict[str, object] = {"name": band.name, "file": band.file}
+        keys |= {"index": band.index} if band.index > 1 else {}
+        keys |= {"unit": band.unit}
+        keys |= {"nodata": band.nodata} if band.nodata is not None else {}
+        given = ", ".join(f"{key}: {_quoted(value)}" for key, value in keys.items())
+        comment = f"  # {' '.join(band.comment.split())}" if band.comment else ""
+        lines.append(f"      - {{{given}}}{comment}")
+    return "\n".join(lines)
+
+
+def _table_text(folder: Path, table: GuessedTable) -> str:
+    path = table.path.resolve()
+    inside = path.is_relative_to(folder.resolve())
+    file = path.relative_to(folder.resolve()).as_posix() if inside else path.as_posix()
+    note = [f"{len(table.lon)} rows to read", table.reasons.get("file", "")]
+    note += [] if inside else ["outside of the folder: the region cannot be moved"]
+    lines = [f"  {table.kind}:", f"    file: {_quoted(file)}  # {'; '.join(filter(None, note))}"]
+    for key, value in table.keys.items():
+        reason = table.reasons.get(key)
+        lines.append(f"    {key}: {_quoted(value)}" + (f"  # {reason}" if reason else ""))
+    return "\n".join(lines)
+
+
+def _quoted(value: object) -> str:
+    """JSON, which is YAML too; plain words as they are."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w./-]*", value, re.ASCII):
+        if value.lower() not in _RESERVED:
+            return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _told(table: GuessedTable) -> str:
+    shown = {"\t": "tab"}.get(str(table.keys["separator"]), table.keys["separator"])
+    keys = [f"{key} = {value}" for key, value in table.keys.items() if key != "separator"]
+    rows = f"{len(table.lon)} rows" + (f", {table.num_surveys} surveys" if table.kind == "pa" else "")
+    return f"{table.kind} {table.path.name}: {rows}; separator {shown}, {', '.join(keys)}"
+
+
+def _unsaid(modalities: list[FoundModality]) -> list[str]:
+    """What only a person can say."""
+    unknown = [band.name for m in modalities for band in m.bands if not band.unit]
+    filled = [band.name for m in modalities for band in m.bands if band.nodata is not None]
+    coded = [band.name for m in modalities for band in m.bands if band.coded]
+    lines = []
+    if coded:
+        lines.append(f"masks or categories, read as numbers: {_few(coded)}")
+    if unknown:
+        lines.append(f"units are not known of {_few(unknown)}")
+    if filled:
+        lines.append(f"nodata is a guess of {_few(filled)}")
+    return [*lines, "the licence of the data and the sources of the bands are not known"]
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
+    """Write all files or none; the region's is the last to get its name."""
+    there = [str(folder / file) for file in texts if (folder / file).exists()]
+    if there:
+        raise FileExistsError(f"{', '.join(there)}: there already, nothing was written; move them away")
+    beside = Path(tempfile.mkdtemp(prefix=".init-", dir=folder))
+    try:
+        for file, text in texts.items():
+            (beside / file).parent.mkdir(exist_ok=True)
+            (beside / file).write_text(text, encoding="utf-8")
+        Region.load(beside / "region.yaml")
+        for file in reversed(texts):
+            (folder / file).parent.mkdir(exist_ok=True)
+            os.rename(beside / file, folder / file)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return [folder / file for file in texts]

@@ -1,0 +1,128 @@
+"""A random forest as a run: `glczoo forest RECIPE`, beside the CNNs it is averaged with.
+
+Fitted by scikit-learn on the covariates at the surveys' places, normalised as the CNNs see them; exported
+like any run, so that evaluate, predict, ensemble and push take it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+
+from glczoo.data.patches import PatchBuilder, PatchSource
+from glczoo.data.region import Region
+from glczoo.decoding import tune
+from glczoo.models.forest import Forest
+from glczoo.models.published import load_weights
+from glczoo.recipe import Recipe, write_run_recipe
+from glczoo.runs.run import export_run, is_finished
+from glczoo.training.initial_model import prior_of, starting_surveys
+
+__all__ = ["fit_forest", "grow"]
+
+
+def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
+    """Fit a forest on the training surveys of a recipe and export it as a run.
+
+    Of the recipe it takes region, modalities, patch size, data, seed, decoding, name and runs; with
+    `model_args: {prior: true}` also init, the run whose log probabilities the trees see. The rules of
+    decoding are tuned on out-of-bag probabilities: on its own training surveys a forest is nearly certain.
+
+    Args:
+        recipe: of presence-absence surveys.
+        trees: how many.
+        min_leaf: surveys in a leaf at least.
+
+    Returns:
+        The run, RUNS/REGION/forest_glc23/NAME; one that is finished already is left as it is.
+
+    Raises:
+        FileNotFoundError: data are missing, or the run that is to be the prior.
+        ValueError: the recipe trains on presence-only records, scikit-learn is not installed, or the run that
+            init names can be no prior.
+    """
+    if recipe.data.surveys != ["pa"]:
+        raise ValueError(
+            f"a forest needs absences: data.surveys must be [pa], {recipe.name} has {recipe.data.surveys}"
+        )
+    region = Region.load(recipe.region)
+    corrects = recipe.model == "forest_glc23" and bool(recipe.model_args.get("prior"))
+    recipe = recipe.model_copy(
+        update={"model": "forest_glc23", "init": recipe.init if corrects else "random"}
+    )
+    run = recipe.run_folder(region)
+    if is_finished(run):
+        return run
+    species, training, _, _ = starting_surveys(recipe, region)
+    source = PatchSource(region, recipe.modalities, recipe.patch_size)
+    training = training.subset(
+        source.complete(training, "training surveys", recipe.data.incomplete == "drop")
+    )
+    statistics = source.statistics(training)
+    told: dict[str, Any] = {}
+    if corrects:
+        told["prior"], before, statistics = prior_of(recipe, region, source, species, statistics)
+    seedling: Any = Forest(len(species), len(source.bands), **told).eval()
+    if corrects:
+        load_weights(seedling.prior.model, before)
+    build = PatchBuilder(source, training, statistics.mean, statistics.std)
+    index = torch.arange(len(training))
+    with torch.inference_mode():
+        values = torch.cat([seedling.values(build(part)) for part in index.split(256)])
+    target = training.targets(index, len(species))
+    model: Any
+    model, out_of_bag = grow(
+        values.numpy(), target.numpy(), trees, min_leaf, recipe.seed, in_chans=len(source.bands), **told
+    )
+    if corrects:
+        load_weights(model.prior.model, before)
+    tuned = tune(torch.from_numpy(out_of_bag), target)
+    run.mkdir(parents=True, exist_ok=True)
+    write_run_recipe(run, recipe, processes=1)
+    export_run(
+        run, model, species, region, source, statistics, activation="sigmoid",
+        decoding=recipe.decoding.fixed(tuned).told(), tuned=tuned, epoch=0, init=recipe.init,
+    )  # fmt: skip
+    return run
+
+
+def grow(
+    values: np.ndarray, target: np.ndarray, trees: int, min_leaf: int = 2, seed: int = 0, **architecture: Any
+) -> tuple[Forest, np.ndarray]:
+    """Grow a forest on values[N, C] and target[N, K]; also out-of-bag probabilities, float32[N, K].
+
+    `architecture`: further keywords of the model, and `in_chans` where values are not all covariates.
+
+    Raises:
+        ValueError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.ensemble import RandomForestRegressor
+    except ImportError:
+        raise ValueError("a forest needs scikit-learn: pip install 'glczoo[study]'") from None
+    # On 0/1 labels of many species a regressor's leaves are the shares of presences, all species in one tree.
+    fitted: Any = RandomForestRegressor(
+        trees, min_samples_leaf=min_leaf, max_features="sqrt", random_state=seed, oob_score=True
+    )
+    fitted.fit(values, target)
+    tables = [estimator.tree_ for estimator in fitted.estimators_]
+    nodes, depth = max(t.node_count for t in tables), max(t.max_depth for t in tables)
+    model: Any = timm.create_model(
+        "forest_glc23", num_classes=target.shape[1], trees=trees, nodes=nodes, depth=depth,
+        **{"in_chans": values.shape[1], **architecture},
+    )  # fmt: skip
+    for number, table in enumerate(tables):
+        inner = np.flatnonzero(table.children_left >= 0)
+        # scikit-learn compares float32 values with float64 thresholds: round those down, not to the nearest.
+        threshold = table.threshold[inner].astype(np.float32)
+        high = threshold > table.threshold[inner]
+        threshold[high] = np.nextafter(threshold[high], np.float32(-np.inf))
+        model.feature[number, inner] = torch.from_numpy(table.feature[inner])
+        model.threshold[number, inner] = torch.from_numpy(threshold)
+        for side, children in enumerate((table.children_left, table.children_right)):
+            model.child[side, number, inner] = torch.from_numpy(children[inner])
+        shares = table.value[:, :, 0].astype(np.float32)
+        model.value[number, : table.node_count] = torch.from_numpy(shares)
+    return model.eval(), fitted.oob_prediction_.reshape(target.shape).astype(np.float32)

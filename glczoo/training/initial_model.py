@@ -1,0 +1,304 @@
+"""What a step starts from: its surveys, what its model sees, and the weights before the first batch."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import timm
+import torch
+from torch import nn
+
+from glczoo.data.occurrences import SpeciesIndex, Surveys
+from glczoo.data.patches import PatchBuilder, PatchSource, Statistics
+from glczoo.data.region import Region
+from glczoo.data.splits import Split, split_surveys
+from glczoo.data.tables import read_species, read_surveys
+from glczoo.hub_client import PREFIX, DamagedError
+from glczoo.models import init_from_imagenet
+from glczoo.models.published import build, keywords_of, load_weights, read_config
+from glczoo.recipe import Recipe
+from glczoo.runs.run import is_finished, locate, require_bands
+from glczoo.training.finetune import Plan, freeze
+
+__all__ = [
+    "find_run",
+    "prior_of",
+    "split_table",
+    "starting_model",
+    "starting_surveys",
+    "training_builder",
+    "visible_modalities",
+]
+
+_PAPER_WEIGHTS = {"resnet34": "resnet34.tv_in1k", "resnet50": "resnet50.tv_in1k"}
+
+
+def starting_surveys(recipe: Recipe, region: Region) -> tuple[SpeciesIndex, Surveys, Surveys, Surveys]:
+    """The vocabulary; surveys to train on; to validate on; PA surveys that may choose, if any."""
+    vocabulary, data = read_species(region), recipe.data
+    tables = list(data.surveys)
+    decoding = recipe.decoding
+    if decoding.tuned or recipe.calibration:
+        tables.append("pa")
+    parts = {}
+    for table in dict.fromkeys(tables):
+        parts[table] = split_table(recipe, region, table, vocabulary)
+    trained = [parts[table].train for table in data.surveys]
+    if data.weights:
+        weights = [data.weights.get(table, 1.0) for table in data.surveys]
+        trained = [
+            replace(part, weight=np.full(len(part), weight, np.float32))
+            for part, weight in zip(trained, weights, strict=True)
+        ]
+    training = Surveys.concatenate(trained)
+    validation = Surveys.concatenate([parts[table].validation for table in data.surveys])
+    choosing = training.subset(np.arange(0))
+    if "pa" in parts:
+        choosing = (
+            parts["pa"].train if decoding.tuned and decoding.surveys == "train" else parts["pa"].validation
+        )
+    if decoding.by_source and not any(choosing.source_names):
+        raise ValueError(
+            f"decoding.by_source needs surveys that name their source, those of region {region.name}'s PA "
+            "table have no datasetName; set decoding.by_source=false"
+        )
+    return vocabulary, training, validation, choosing
+
+
+def split_table(
+    recipe: Recipe, region: Region, table: Literal["po", "pa"], vocabulary: SpeciesIndex
+) -> Split:
+    """The surveys of a table, cut as the recipe says: PO always at random, PA by its split and fraction."""
+    data = recipe.data
+    return split_surveys(
+        region,
+        read_surveys(region, table, vocabulary),
+        kind=data.split if table == "pa" else "random",
+        validation=data.validation[table],
+        fraction=data.pa_fraction if table == "pa" else 1.0,
+        seed=data.seed,
+        **data.blocks.model_dump(),
+    )
+
+
+def visible_modalities(recipe: Recipe, region: Region) -> list[str] | None:
+    """What the model sees: as the recipe says, or the region's first modalities that fill its channels.
+
+    A model that is fine-tuned sees those of the region that it knows something of.
+    """
+    if recipe.finetune:
+        return _plan(recipe, region, read_config(find_run(recipe, region, recipe.init))).modalities
+    if recipe.modalities is not None or "branches" in recipe.model_args or "in_chans" in recipe.model_args:
+        return recipe.modalities
+    if not recipe.model.endswith("_glc23"):
+        return None  # timm's own architectures take any number of channels
+    with torch.device("meta"):
+        wanted, names, total = _create(recipe, num_classes=0), [], 0
+    if not hasattr(wanted, "branch_chans"):
+        return None  # it takes any number of channels too
+    for modality in region.modalities:
+        names.append(modality.name)
+        total += len(modality.bands)
+        if total == wanted.in_chans:
+            return names
+    described = ", ".join(f"{m.name} {len(m.bands)}" for m in region.modalities)
+    branches = ", ".join(f"{name} {number}" for name, number in wanted.branch_chans.items())
+    raise ValueError(
+        f"{recipe.model} takes {wanted.in_chans} channels ({branches}), region {region.name} has "
+        f"{described}; set modalities and model_args.branches in the recipe"
+    )
+
+
+def starting_model(
+    recipe: Recipe,
+    region: Region,
+    source: PatchSource,
+    vocabulary: SpeciesIndex,
+    training: Surveys,
+    say: Callable[[str], None] = print,
+) -> tuple[nn.Module, Statistics]:
+    """The model with its starting weights, and the statistics that come with them or from these surveys.
+
+    `say` is given the plan of a fine-tuning before anything is trained.
+    """
+    described = training
+    if recipe.data.statistics == "all":
+        tables = [read_surveys(region, table, vocabulary) for table in recipe.data.surveys]
+        described = Surveys.concatenate(tables)
+        described = described.subset(source.complete(described, "surveys", drop=True))
+    if recipe.finetune:
+        return _finetuned_model(recipe, region, source, vocabulary, described, say)
+    if recipe.model_args.get("prior"):
+        return _corrected_model(recipe, region, source, vocabulary, described)
+    args = {"num_classes": len(vocabulary), **recipe.model_args}
+    if "branches" not in args:
+        args.setdefault("in_chans", len(source.bands))
+    model = _create(recipe, **args)
+    if recipe.init == "imagenet":
+        tag = recipe.imagenet.tag or next((t for n, t in _PAPER_WEIGHTS.items() if n in recipe.model), None)
+        if tag is None:
+            raise ValueError(
+                f"init: imagenet needs imagenet.tag for {recipe.model}, for example resnet18.a1_in1k"
+            )
+        rgb: Any = recipe.imagenet.rgb
+        try:
+            init_from_imagenet(model, tag, how=recipe.imagenet.how, rgb=rgb, weights=recipe.imagenet.weights)
+        except RuntimeError as error:  # the Hub is out of reach, or has no such weights
+            raise ValueError(f"init: imagenet: {error}") from error
+    if recipe.init in ("imagenet", "random"):
+        return model, source.statistics(described)
+
+    before = find_run(recipe, region, recipe.init)
+    config = read_config(before)
+    hint = "; another region's model is fitted with finetune={} (recipes/finetune.yaml)"
+    require_bands(
+        source.bands, [band["name"] for band in config["glczoo"]["bands"]], "this recipe", str(before), hint
+    )
+    _require_vocabulary(config, vocabulary, before, hint)
+    try:
+        load_weights(model, before)
+    except DamagedError as error:  # a damaged file, or another architecture: both name what is wrong
+        raise ValueError(f"the weights of {before} do not fit {recipe.model}: {error}") from None
+    cfg = config["pretrained_cfg"]
+    filled = [config["glczoo"]["filled"][band] for band in source.bands]
+    return model, Statistics(list(cfg["mean"]), list(cfg["std"]), filled)
+
+
+def training_builder(
+    recipe: Recipe, source: PatchSource, surveys: Surveys, statistics: Statistics, device: torch.device
+) -> PatchBuilder:
+    """What builds the batches of a recipe's steps.
+
+    Raises:
+        ValueError: nvJPEG is asked for, and the device has none.
+    """
+    if recipe.data.nvjpeg and device.type != "cuda":
+        raise ValueError(f"data.nvjpeg decodes on a CUDA device, this is {device.type}; leave it out")
+    return PatchBuilder(
+        source, surveys, statistics.mean, statistics.std, device,
+        dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float32,
+        decode_there=recipe.data.nvjpeg,
+    )  # fmt: skip
+
+
+def prior_of(
+    recipe: Recipe, region: Region, source: PatchSource, vocabulary: SpeciesIndex, own: Statistics
+) -> tuple[list[Any], Path, Statistics]:
+    """The run that `init` names as the prior of a model: as it is told, its folder, and joint statistics.
+
+    The prior's bands are normalised by its own statistics, others by `own`.
+
+    Raises:
+        FileNotFoundError: the run is not there.
+        ValueError: it is no model of which species is recorded where one is, it sees bands that this model
+            does not see side by side, or it answers for another vocabulary.
+    """
+    if recipe.init in ("imagenet", "random"):
+        raise ValueError(
+            f"model_args.prior is the run that init names, init: {recipe.init} is none; name one of step 2"
+        )
+    before = find_run(recipe, region, recipe.init)
+    config = read_config(before)
+    told, cfg = config["glczoo"], config["pretrained_cfg"]
+    if told["activation"] != "softmax":
+        raise ValueError(
+            f"{before} cannot be a prior: it was not trained by cross-entropy, and would be too sure of the "
+            "surveys that it trained on; take a run of step 2 that started from random or ImageNet weights"
+        )
+    bands = [band["name"] for band in told["bands"]]
+    start = source.bands.index(bands[0]) if bands[0] in source.bands else 0
+    stop = start + len(bands)
+    require_bands(source.bands[start:stop], bands, "this recipe", str(before))
+    _require_vocabulary(config, vocabulary, before)
+    statistics = Statistics(
+        [*own.mean[:start], *cfg["mean"], *own.mean[stop:]],
+        [*own.std[:start], *cfg["std"], *own.std[stop:]],
+        own.filled,
+    )
+    return [config["architecture"], keywords_of(config), [start, stop]], before, statistics
+
+
+def _corrected_model(
+    recipe: Recipe, region: Region, source: PatchSource, vocabulary: SpeciesIndex, described: Surveys
+) -> tuple[nn.Module, Statistics]:
+    """A model that starts from what another says, which stays as it is."""
+    prior, before, statistics = prior_of(recipe, region, source, vocabulary, source.statistics(described))
+    args = {"num_classes": len(vocabulary), "in_chans": len(source.bands)}
+    model = _create(recipe, **args, **(recipe.model_args | {"prior": prior}))
+    load_weights(model.prior.model, before)
+    return model, statistics
+
+
+def _require_vocabulary(config: dict[str, Any], species: SpeciesIndex, before: Path, hint: str = "") -> None:
+    if config["label_names"] != _labels(species):
+        raise ValueError(
+            f"{before} was trained for {len(config['label_names'])} species, not for this vocabulary{hint}"
+        )
+
+
+def find_run(recipe: Recipe, region: Region, named: str, told: str = "init") -> Path:
+    """The run that a key of the recipe (`told`) names: on the Hub, a sibling, or any folder.
+
+    Raises:
+        FileNotFoundError: there is none, or it is not finished; the message says what makes it.
+    """
+    if named.startswith(PREFIX):
+        return locate(named)
+    sibling = Path(os.path.normpath(recipe.run_folder(region, named)))  # also of ../MODEL/NAME
+    folder = Path(named)
+    if not is_finished(sibling) and (folder / "config.json").exists():
+        return folder
+    if not is_finished(sibling):
+        verb, instead = "is", f"name another {told}"
+        if told == "init":
+            verb, instead = "starts from", "start afresh with init=random or init=imagenet"
+        raise FileNotFoundError(
+            f"{told}: {named} {verb} the run {sibling}, which "
+            + ("is not finished" if sibling.exists() else "does not exist")
+            + f"; make it with\n  python -m glczoo.train recipes/{named}.yaml region={recipe.region} "
+            f"model={recipe.model} runs={recipe.runs}\nor {instead}"
+        )
+    return sibling
+
+
+def _plan(recipe: Recipe, region: Region, config: dict[str, Any]) -> Plan:
+    if config["architecture"] != recipe.model:
+        raise ValueError(
+            f"init: {recipe.init} is a {config['architecture']}, the recipe's model is {recipe.model}; say "
+            f"model={config['architecture']}"
+        )
+    return Plan.make(config, region, recipe.modalities, recipe.init)
+
+
+def _finetuned_model(
+    recipe: Recipe,
+    region: Region,
+    source: PatchSource,
+    vocabulary: SpeciesIndex,
+    training: Surveys,
+    say: Callable[[str], None],
+) -> tuple[nn.Module, Statistics]:
+    """A trained model with the stem and the head that the region asks for."""
+    before = find_run(recipe, region, recipe.init)
+    config = read_config(before)
+    plan, species = _plan(recipe, region, config), _labels(vocabulary)
+    say(plan.text(species))
+    model = _create(recipe, **(plan.model_args(len(vocabulary)) | recipe.model_args))
+    plan.fill(model, build(before, config).state_dict(), species)
+    if recipe.finetune and recipe.finetune.frozen:
+        freeze(model)
+    return model, plan.statistics(source.statistics(training))
+
+
+def _labels(vocabulary: SpeciesIndex) -> list[str]:
+    return [str(i) for i in vocabulary.ids.tolist()]
+
+
+def _create(recipe: Recipe, **args: Any) -> Any:
+    try:
+        return timm.create_model(recipe.model, **args)
+    except (RuntimeError, TypeError) as error:  # timm's words for an unknown model and for a wrong keyword
+        raise ValueError(f"model {recipe.model} cannot be made with {args}: {error}") from error
