@@ -22,13 +22,13 @@ from torch import Tensor
 from glczoo.data.loader import default_threads, load
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region, parse
-from glczoo.data.tables import read_species, read_surveys
+from glczoo.data.tables import read_samples, read_species
 from glczoo.recipe import Recipe, override, read_recipe
 from glczoo.regions.virtual import make_virtual
 from glczoo.train import make_optimizer, prepare_model
 from glczoo.training.initial_model import (
     starting_model,
-    starting_surveys,
+    starting_samples,
     training_builder,
     visible_modalities,
 )
@@ -37,7 +37,7 @@ from glczoo.training.objective import Objective
 __all__ = ["bench", "bench_text"]
 
 _MAXRSS = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of getrusage
-# Surveys times epochs of each step on GeoLifeCLEF 2023 (Ung et al. 2023, Tables 1 and 2): 80 % of 5,948
+# Samples times epochs of each step on GeoLifeCLEF 2023 (Ung et al. 2023, Tables 1 and 2): 80 % of 5,948
 # presence-absence surveys, 98 % of 4,908,319 presence-only records.
 _PAPER = {"step 1": 0.8 * 5948 * 30, "step 2": 0.98 * 4908319 * 10, "step 3": 0.8 * 5948 * 30}
 
@@ -93,7 +93,7 @@ def _default(cpu: bool) -> dict[str, Any]:
         "region": "virtual",
         "model": "fusresnet50_glc23",
         "init": "random",
-        "data": {"surveys": ["po"], "validation": {"po": 0.02}},
+        "data": {"tables": ["po"], "validation": {"po": 0.02}},
         "loss": "ce",
         "optimizer": {"lr": 3e-3},
         "epochs": 1,
@@ -106,9 +106,9 @@ def _measure(accelerator: Accelerator, recipe: Recipe, seconds: float) -> dict[s
     region, device = Region.load(recipe.region), accelerator.device
     vocabulary = read_species(region)
     start = time.perf_counter()
-    rows = sum(len(read_surveys(region, table, vocabulary).species) for table in recipe.data.surveys)
+    rows = sum(len(read_samples(region, table, vocabulary).species) for table in recipe.data.tables)
     rows_per_second = rows / (time.perf_counter() - start)
-    surveys, modalities = starting_surveys(recipe, region)[1], visible_modalities(recipe, region)
+    surveys, modalities = starting_samples(recipe, region)[1], visible_modalities(recipe, region)
     PatchSource(region, modalities, recipe.patch_size)  # the first builds the stacks
     start = time.perf_counter()
     source = PatchSource(region, modalities, recipe.patch_size)

@@ -280,16 +280,16 @@ def _check(given: argparse.Namespace) -> None:
 def _stats(given: argparse.Namespace) -> None:
     from glczoo.data.patches import PatchSource
     from glczoo.data.region import Region
-    from glczoo.data.splits import split_surveys
-    from glczoo.data.tables import read_species, read_surveys
+    from glczoo.data.splits import split_samples
+    from glczoo.data.tables import read_samples, read_species
 
     region = Region.load(given.region)
-    surveys = read_surveys(region, given.table, read_species(region))
+    surveys = read_samples(region, given.table, read_species(region))
     if region.split and given.table == "pa":
-        training = split_surveys(region, surveys, kind="file", validation=0).train
+        training = split_samples(region, surveys, kind="file", validation=0).train
     else:
         share = {"pa": 0.2, "po": 0.02}[given.table]
-        training = split_surveys(region, surveys, kind="random", validation=share).train
+        training = split_samples(region, surveys, kind="random", validation=share).train
     source = PatchSource(region, None, given.patch_size)
     training = training.subset(source.complete(training, "training surveys", drop=True))
     found = source.statistics(training)

@@ -44,7 +44,7 @@ name: {name}
 region: ../region
 model: test_fusresnet_glc23
 init: {init}
-data: {{surveys: {surveys}, validation: {{pa: 0.2, po: 0.02}}, augment: true}}
+data: {{tables: {tables}, validation: {{pa: 0.2, po: 0.02}}, augment: true}}
 loss: {loss}
 optimizer: {{name: adam, lr: {lr}}}
 schedule: {{milestones: {milestones}, gamma: 0.1}}
@@ -52,15 +52,15 @@ epochs: {epochs}
 batch_size: {batch_size}
 decoding: top_k
 """
-_PA = dict(surveys="[pa]", loss="bce", lr=1e-3, milestones=[12, 16], epochs=20, batch_size=64)
-_PO = dict(surveys="[po]", loss="ce", lr=3e-3, milestones=[3], epochs=4, batch_size=96)
+_PA = dict(tables="[pa]", loss="bce", lr=1e-3, milestones=[12, 16], epochs=20, batch_size=64)
+_PO = dict(tables="[po]", loss="ce", lr=3e-3, milestones=[3], epochs=4, batch_size=96)
 _RECIPES = {
     "step1": dict(what="Step 1: BCE on PA", init="random", **_PA),
     "step2": dict(what="Step 2: cross-entropy on PO", init="step1", **_PO),
     "step3": dict(what="Step 3: BCE on PA again", init="step2", **_PA),
     "baseline": dict(
         what="Baseline: PO and PA together, assuming negatives", init="random",
-        **{**_PO, "surveys": "[po, pa]", "loss": "an"},
+        **{**_PO, "tables": "[po, pa]", "loss": "an"},
     ),
 }  # fmt: skip
 _STUDY = """\

@@ -27,9 +27,14 @@ __all__ = [
     "read_recipe",
     "read_run_recipe",
     "recipe_text",
+    "renamed",
     "write_recipe",
     "write_run_recipe",
 ]
+
+
+RENAMED = {"data": {"surveys": "tables"}, "decoding": {"surveys": "tune_on"}}
+"""Keys of earlier releases, by section. Recipes that people write are refused with the new key named."""
 
 
 class Imagenet(Strict):
@@ -65,7 +70,9 @@ class Blocks(Strict):
 class Data(Strict):
     """Which surveys are trained on, and how they are cut."""
 
-    surveys: list[Literal["po", "pa"]] = Field(min_length=1, description="tables to train on, together")
+    tables: list[Literal["po", "pa"]] = Field(
+        min_length=1, description="what to train on, together: records (po), surveys (pa)"
+    )
     split: Literal["random", "file", "blocks"] = Field(
         default="random", description="of PA surveys; file: the region's fixed folds; blocks: spatial ones"
     )
@@ -117,7 +124,7 @@ class Data(Strict):
     @classmethod
     def _positive(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
         if weights and any(weight <= 0 for weight in weights.values()):
-            raise ValueError("weights must be above 0; leave a table out of data.surveys instead")
+            raise ValueError("weights must be above 0; leave a table out of data.tables instead")
         return weights
 
     @field_validator("validation")
@@ -213,8 +220,9 @@ class Decode(Strict):
     value: int | float | Literal["auto"] = Field(
         default="auto", description="k, the threshold, or α; auto: the best on PA surveys that may choose"
     )
-    surveys: Literal["validation", "train"] = Field(
-        default="validation", description="PA surveys that choose; train: where none validate, it flatters"
+    tune_on: Literal["validation", "train"] = Field(
+        default="validation",
+        description="PA surveys that choose the number; train: where none validate, the score is optimistic",
     )
     by_source: bool = Field(
         default=False,
@@ -286,7 +294,7 @@ class Recipe(Strict):
     loss: Loss
     po_loss: Loss | None = Field(
         default=None,
-        description="of the PO records where data.surveys has both tables, NAME or its settings as in loss; "
+        description="of the PO records where data.tables has both tables, NAME or its settings as in loss; "
         "null: loss",
     )
     pseudo: Pseudo | None = Field(
@@ -339,19 +347,19 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _places_are_exact(self) -> "Recipe":
-        if self.data.places and (self.loss.name not in LINEAR or self.data.surveys != ["po"]):
+        if self.data.places and (self.loss.name not in LINEAR or self.data.tables != ["po"]):
             raise ValueError(
-                "data.places needs data.surveys: [po] and a loss that is linear in the target, one of "
+                "data.places needs data.tables: [po] and a loss that is linear in the target, one of "
                 f"{', '.join(sorted(LINEAR))}: with others the mean target is another loss"
             )
         return self
 
     @model_validator(mode="after")
     def _weights_are_taken(self) -> "Recipe":
-        if (self.data.weights or self.po_loss) and len(set(self.data.surveys)) < 2:
+        if (self.data.weights or self.po_loss) and len(set(self.data.tables)) < 2:
             raise ValueError(
-                "data.weights and po_loss set PO apart from PA surveys: they need data.surveys: [po, pa], "
-                f"got {self.data.surveys}"
+                "data.weights and po_loss set PO apart from PA surveys: they need data.tables: [po, pa], "
+                f"got {self.data.tables}"
             )
         return self
 
@@ -374,32 +382,33 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _pseudo_labels_fit(self) -> "Recipe":
         other = self.loss.name != "bce" or self.po_loss
-        if self.pseudo and ("po" not in self.data.surveys or other or self.data.places):
+        if self.pseudo and ("po" not in self.data.tables or other or self.data.places):
             raise ValueError(
-                "pseudo labels PO records and ignores what its teacher does not know: it needs data.surveys "
+                "pseudo labels PO records and ignores what its teacher does not know: it needs data.tables "
                 "with po, data.places: false, and the loss bce (no other can ignore an entry), got "
-                f"{self.data.surveys}, {self.data.places} and {self.loss.name}"
+                f"{self.data.tables}, {self.data.places} and {self.loss.name}"
                 + (f", {self.po_loss.name} for PO" if self.po_loss else "")
             )
         return self
 
     @model_validator(mode="after")
     def _needs_validation(self) -> "Recipe":
-        if self.keep == "best" and not any(self.data.validation[table] for table in self.data.surveys):
+        if self.keep == "best" and not any(self.data.validation[table] for table in self.data.tables):
             raise ValueError("keep: best needs validation surveys; set data.validation, or keep: last")
         return self
 
     @model_validator(mode="after")
     def _may_choose(self) -> "Recipe":
-        if self.calibration and (self.decoding.surveys == "train" or not self.data.validation["pa"]):
+        if self.calibration and (self.decoding.tune_on == "train" or not self.data.validation["pa"]):
             raise ValueError(
                 "calibration is fitted on PA validation surveys; set data.validation={pa: 0.2} and leave "
-                "decoding.surveys at validation"
+                "decoding.tune_on at validation"
             )
-        if self.decoding.tuned and self.decoding.surveys == "validation" and not self.data.validation["pa"]:
+        if self.decoding.tuned and self.decoding.tune_on == "validation" and not self.data.validation["pa"]:
             raise ValueError(
                 f"decoding by {self.decoding.rule} with value: auto is tuned on PA validation surveys; set "
-                "data.validation={pa: 0.2}, give the value, or say decoding.surveys=train, which flatters"
+                "data.validation={pa: 0.2}, give the value, or set decoding.tune_on=train, with which the "
+                "score is optimistic"
             )
         return self
 
@@ -431,7 +440,12 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         ValueError: every mistake of the file and of the overrides, one a line.
     """
     path = Path(path)
-    recipe = parse(Recipe, override(read_yaml(path), overrides or []), str(path))
+    now = {
+        f"{section}.{old}": f"{section}.{new}"
+        for section, renames in RENAMED.items()
+        for old, new in renames.items()
+    }
+    recipe = parse(Recipe, override(read_yaml(path), overrides or []), str(path), now)
     beside = path.parent / recipe.region
     if not Path(recipe.region).exists() and not beside.exists():
         raise FileNotFoundError(f"{path}: region {recipe.region} is neither here nor at {beside}")
@@ -495,9 +509,18 @@ def read_run_recipe(folder: Path) -> tuple[Recipe, int]:
         FileNotFoundError: the folder holds no recipe.
         ValueError: the recipe is damaged.
     """
-    told = read_yaml(folder / "recipe.yaml")
-    processes = told.pop("processes", 1)
-    return parse(Recipe, told, str(folder / "recipe.yaml")), processes
+    config = renamed(read_yaml(folder / "recipe.yaml"))
+    processes = config.pop("processes", 1)
+    return parse(Recipe, config, str(folder / "recipe.yaml")), processes
+
+
+def renamed(config: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that a run or a published model keeps, with keys of earlier releases under today's names."""
+    for section, renames in RENAMED.items():
+        inner = config.get(section)
+        if isinstance(inner, dict):
+            config[section] = {renames.get(key, key): value for key, value in inner.items()}
+    return config
 
 
 def describe(schema: type[BaseModel] = Recipe, prefix: str = "") -> str:

@@ -26,7 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from glczoo.data.loader import load, load_by_processes
-from glczoo.data.patches import PatchBuilder, PatchSource, turns
+from glczoo.data.patches import PatchBuilder, PatchSource, dihedral
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding
 from glczoo.recipe import Recipe, describe, read_recipe
@@ -34,7 +34,7 @@ from glczoo.runs.run import export_run, is_finished, score
 from glczoo.training.checkpoints import EpochOrder, Progress, Record, refuse_other_recipe
 from glczoo.training.initial_model import (
     starting_model,
-    starting_surveys,
+    starting_samples,
     training_builder,
     visible_modalities,
 )
@@ -65,7 +65,7 @@ def train(recipe: Recipe) -> Path:
         return run
     set_seed(recipe.seed)
 
-    vocabulary, training, validation, choosing = starting_surveys(recipe, region)
+    vocabulary, training, validation, choosing = starting_samples(recipe, region)
     with accelerator.local_main_process_first():  # one process builds the stacks, the others find them built
         source = PatchSource(region, visible_modalities(recipe, region), recipe.patch_size)
     drop = recipe.data.incomplete == "drop"
@@ -76,7 +76,7 @@ def train(recipe: Recipe) -> Path:
         raise ValueError("no PA survey is left that may choose the set size; is data.validation too small?")
     if not len(training):
         raise ValueError(
-            f"no training survey is left of {recipe.data.surveys}; is data.pa_fraction too small?"
+            f"no training survey is left of {recipe.data.tables}; is data.pa_fraction too small?"
         )
     model, statistics = starting_model(recipe, region, source, vocabulary, training, accelerator.print)
     frozen = bool(recipe.finetune and recipe.finetune.frozen)
@@ -120,7 +120,7 @@ def train(recipe: Recipe) -> Path:
         for group in optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)  # timm's layer decay
         model.train(not frozen)
-        turn = partial(turns, recipe.seed, epoch) if recipe.data.augment else None
+        turn = partial(dihedral, recipe.seed, epoch) if recipe.data.augment else None
         indices = objective.batches(order.batches(epoch, progress.batch), background, epoch, progress.batch)
         batches = load_batches(build, indices, turn, recipe.data.workers)
         bar = tqdm(

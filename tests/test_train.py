@@ -78,9 +78,9 @@ def test_table_2_to_the_letter():
     for step in (step1, step3):
         assert (step.loss.name, step.batch_size, step.epochs, step.optimizer.lr) == ("bce", 128, 30, 1e-3)
         assert (step.schedule.milestones, step.schedule.gamma) == ([15, 20], 0.1)
-        assert step.data.surveys == ["pa"] and step.data.validation["pa"] == 0.2
+        assert step.data.tables == ["pa"] and step.data.validation["pa"] == 0.2
     assert (step2.loss.name, step2.batch_size, step2.epochs, step2.optimizer.lr) == ("ce", 96, 10, 3e-3)
-    assert step2.schedule.milestones == [] and step2.data.surveys == ["po"]
+    assert step2.schedule.milestones == [] and step2.data.tables == ["po"]
     assert step2.data.validation["po"] == 0.02
     assert (baseline.loss.name, baseline.batch_size, baseline.epochs, baseline.optimizer.lr) == (
         "an",
@@ -88,7 +88,7 @@ def test_table_2_to_the_letter():
         20,
         3e-3,
     )
-    assert baseline.schedule.milestones == [15] and baseline.data.surveys == ["po", "pa"]
+    assert baseline.schedule.milestones == [15] and baseline.data.tables == ["po", "pa"]
     assert baseline.data.validation == {"po": 0, "pa": 0.2}
     assert (step1.init, step2.init, step3.init, baseline.init) == ("imagenet", "step1", "step2", "imagenet")
     assert all(
@@ -147,6 +147,13 @@ def test_unknown_keys_are_refused_all_at_once():
     assert "unknown key 'epoch'; did you mean 'epochs'?" in text
     assert "'optimizer.learning'" in text and "batch_size" in text and "'many'" in text
     assert "there is no such loss; there are bce, ce, an" in text
+
+
+def test_an_old_key_is_refused_with_the_new_one_named():
+    with pytest.raises(ValueError) as error:
+        read_recipe(RECIPES / "step1.yaml", ["data.surveys=[pa]", "decoding={rule: top_k, surveys: train}"])
+    assert "the key 'data.surveys' is now 'data.tables'" in str(error.value)
+    assert "the key 'decoding.surveys' is now 'decoding.tune_on'" in str(error.value)
 
 
 def test_help_explains_every_key():
@@ -313,9 +320,9 @@ def test_places(world, tmp_path, capsys):
     ).groups()
     assert int(number) == 200 and 50 < int(places) < 200 and load_model(run).bands
     assert len(losses(run)) == -(-int(places) // 16)
-    for overrides in (["data.surveys=[pa]"], ["data.surveys=[po, pa]"]):
+    for overrides in (["data.tables=[pa]"], ["data.tables=[po, pa]"]):
         with pytest.raises(
-            ValueError, match=r"data.places needs data.surveys: \[po\] and a loss that is linear"
+            ValueError, match=r"data.places needs data.tables: \[po\] and a loss that is linear"
         ):
             recipe(
                 small(

@@ -31,7 +31,7 @@ def load(
     Args:
         build: makes the patches.
         batches: int64[B] of each batch.
-        turn: how the points of a batch are flipped and turned (see `patches.turns`); None: not at all.
+        turn: how the points of a batch are flipped and turned (see `patches.dihedral`); None: not at all.
         threads: 0 builds in the caller, when a batch is asked for; None: as `default_threads` says.
 
     Raises:

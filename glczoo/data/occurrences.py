@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-__all__ = ["Points", "SpeciesIndex", "Surveys"]
+__all__ = ["Points", "SpeciesIndex", "Samples"]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Surveys(Points):
+class Samples(Points):
     """Surveys and their species in CSR form: survey i holds classes `species[offsets[i]:offsets[i + 1]]`."""
 
     offsets: np.ndarray  # int64[N + 1]
@@ -172,7 +172,7 @@ class Surveys(Points):
         """Species of each survey, int64[N]."""
         return np.diff(self.offsets)
 
-    def subset(self, index: np.ndarray) -> "Surveys":
+    def subset(self, index: np.ndarray) -> "Samples":
         """The surveys at `index` (positions or a mask), in that order."""
         index = np.flatnonzero(index) if index.dtype == bool else index
         sizes = self.sizes()[index]
@@ -191,7 +191,7 @@ class Surveys(Points):
             records=None if self.records is None else self.records[index],
         )
 
-    def merged(self, group: np.ndarray) -> "Surveys":
+    def merged(self, group: np.ndarray) -> "Samples":
         """One survey for each group[N], at its first survey's place, with every record of its species."""
         order = np.argsort(group, kind="stable")
         starts = np.flatnonzero(np.diff(group[order], prepend=group.min(initial=0) - 1))
@@ -223,7 +223,7 @@ class Surveys(Points):
         return targets.index_put_(where, torch.ones((), device=device), accumulate=True)
 
     @classmethod
-    def concatenate(cls, parts: Sequence["Surveys"]) -> "Surveys":
+    def concatenate(cls, parts: Sequence["Samples"]) -> "Samples":
         """All surveys of several tables, in order."""
         starts = np.cumsum([0] + [len(part.species) for part in parts])
         offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]

@@ -24,7 +24,7 @@ from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Region
 from glczoo.data.satellite import open_patches
 
-__all__ = ["PatchBuilder", "PatchSource", "Statistics", "turns"]
+__all__ = ["PatchBuilder", "PatchSource", "Statistics", "dihedral"]
 
 
 _AT_ONCE = 2**21  # values of a batch: the fastest of 2**16 … 2**30, by one thread and by two
@@ -273,7 +273,7 @@ class PatchBuilder:
 
         Args:
             index: int64[B] on the CPU.
-            turn: int64[B] in 0..7, how each patch is flipped and turned (see `turns`).
+            turn: int64[B] in 0..7, how each patch is flipped and turned (see `dihedral`).
             out: memory to build it in, as `empty` makes it; new memory if None.
             satellite: uint8[B, J, S, S] where the JPEG patches have been read already.
         """
@@ -400,7 +400,7 @@ class _Grid:
     bands: _Bands
 
 
-def turns(seed: int, epoch: int, index: Tensor) -> Tensor:
+def dihedral(seed: int, epoch: int, index: Tensor) -> Tensor:
     """One of the eight flips and quarter turns for each survey, int64[B] in 0..7.
 
     A function of (seed, epoch, index) alone: the order of batches, the number of processes and a resumed run

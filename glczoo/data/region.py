@@ -11,7 +11,7 @@ example. This module and `recipe.py` are the only ones that import yaml and pyda
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -290,8 +290,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def parse(schema: type[Schema], data: dict[str, Any], where: str) -> Schema:
-    """Check `data` against a schema.
+def parse(
+    schema: type[Schema], data: dict[str, Any], where: str, renamed: Mapping[str, str] | None = None
+) -> Schema:
+    """Check `data` against a schema. `renamed`: keys of earlier releases and what they are called now.
 
     Raises:
         ValueError: one line for each mistake, unknown keys with the nearest key that exists.
@@ -302,7 +304,9 @@ def parse(schema: type[Schema], data: dict[str, Any], where: str) -> Schema:
         mistakes = []
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"])
-            if item["type"] == "extra_forbidden":
+            if item["type"] == "extra_forbidden" and (new := (renamed or {}).get(key)):
+                mistakes.append(f"the key {key!r} is now {new!r}")
+            elif item["type"] == "extra_forbidden":
                 nearest = difflib.get_close_matches(str(item["loc"][-1]), _keys(schema), n=1, cutoff=0.5)
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
                 mistakes.append(f"unknown key {key!r}{hint}")

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from glczoo.data.occurrences import Points, Surveys
+from glczoo.data.occurrences import Points, Samples
 from glczoo.data.region import Region
 from glczoo.data.tables import read_folds
 
@@ -22,7 +22,7 @@ __all__ = [
     "nearest_km",
     "outside_buffer",
     "spatial_blocks",
-    "split_surveys",
+    "split_samples",
 ]
 
 EARTH_KM = 6371.0088  # mean radius (IUGG)
@@ -32,14 +32,14 @@ EARTH_KM = 6371.0088  # mean radius (IUGG)
 class Split:
     """Surveys that train, that choose (checkpoint, set size), and that nothing may be chosen by."""
 
-    train: Surveys
-    validation: Surveys
-    test: Surveys
+    train: Samples
+    validation: Samples
+    test: Samples
 
 
-def split_surveys(
+def split_samples(
     region: Region,
-    surveys: Surveys,
+    surveys: Samples,
     *,
     kind: Literal["random", "file", "blocks"],
     validation: float,

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from glczoo.data.cache import kept_arrays
-from glczoo.data.occurrences import Points, SpeciesIndex, Surveys
+from glczoo.data.occurrences import Points, Samples, SpeciesIndex
 from glczoo.data.region import Region, Table
 
 __all__ = [
@@ -25,14 +25,14 @@ __all__ = [
     "read_folds",
     "read_points",
     "read_species",
-    "read_surveys",
-    "read_test_surveys",
+    "read_samples",
+    "read_test_samples",
     "table_writer",
     "write_csv",
 ]
 
 
-def read_surveys(region: Region, kind: Literal["po", "pa"], vocabulary: SpeciesIndex) -> Surveys:
+def read_samples(region: Region, kind: Literal["po", "pa"], vocabulary: SpeciesIndex) -> Samples:
     """Read the PO or PA table.
 
     A row that stands there twice (same survey, same species) counts once in PA; every PO row is its own
@@ -53,7 +53,7 @@ def read_surveys(region: Region, kind: Literal["po", "pa"], vocabulary: SpeciesI
         )
 
     def read() -> dict[str, Any]:
-        parsed = vars(_parse_surveys(region, kind, vocabulary, path, empty_path))
+        parsed = vars(_parse_samples(region, kind, vocabulary, path, empty_path))
         surveys = {name: value for name, value in parsed.items() if value is not None}
         return surveys | {"source_names": np.array(surveys["source_names"], str)}
 
@@ -61,16 +61,16 @@ def read_surveys(region: Region, kind: Literal["po", "pa"], vocabulary: SpeciesI
     asked = [kind, described.model_dump(), region.bounds, species]
     arrays = kept_arrays([path, empty_path] if empty_path else [path], asked, read)
     names = tuple(arrays["source_names"].tolist())
-    return Surveys(**(arrays | {"source_names": names, "presence_only": kind == "po"}))
+    return Samples(**(arrays | {"source_names": names, "presence_only": kind == "po"}))
 
 
-def _parse_surveys(
+def _parse_samples(
     region: Region,
     kind: Literal["po", "pa"],
     vocabulary: SpeciesIndex,
     path: Path,
     empty_path: Path | None,
-) -> Surveys:
+) -> Samples:
     described, drop = region.table(kind), region.table(kind).incomplete == "drop"
     keys = (described.survey or []) if kind == "pa" else []
     needed = [described.species, *described.presence, *keys]
@@ -101,7 +101,7 @@ def _parse_surveys(
                 f"{_rows(table.index[~known])}; `incomplete: drop` in region.yaml leaves them out"
             )
         number = np.arange(len(table))
-        return Surveys(
+        return Samples(
             lon,
             lat,
             patch,
@@ -133,7 +133,7 @@ def _parse_surveys(
         )
     pairs = np.unique(np.stack([number, classes], axis=1)[classes >= 0], axis=0)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(first)))])
-    return Surveys(
+    return Samples(
         lon[first_row],
         lat[first_row],
         patch[first_row],
@@ -196,7 +196,7 @@ def _species_ids(path: Path, described: Table) -> dict[str, np.ndarray]:
     return {"ids": np.unique(_integers(column[described.species].dropna(), path))}
 
 
-def read_test_surveys(region: Region, truth: Path, vocabulary: SpeciesIndex) -> Surveys:
+def read_test_samples(region: Region, truth: Path, vocabulary: SpeciesIndex) -> Samples:
     """The region's test table with its true species, read from a table Id;speciesId.
 
     Raises:
@@ -215,7 +215,7 @@ def read_test_surveys(region: Region, truth: Path, vocabulary: SpeciesIndex) -> 
     offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(points)))])
     dataset = np.full(len(points), "test") if points.dataset is None else points.dataset
     names, source = np.unique(dataset, return_inverse=True)
-    return Surveys(
+    return Samples(
         points.lon, points.lat, points.patch_id, points.ids, offsets, pairs[:, 1], source, tuple(names)
     )
 
@@ -246,7 +246,7 @@ def table_writer(path: Path) -> Callable[[Mapping[str, Sequence | np.ndarray]], 
     return write
 
 
-def read_folds(region: Region, surveys: Surveys) -> tuple[np.ndarray, np.ndarray | None]:
+def read_folds(region: Region, surveys: Samples) -> tuple[np.ndarray, np.ndarray | None]:
     """Fold of every survey, int64[N], and its fixed rank in [0, 1), float64[N], where the table has one.
 
     Raises:

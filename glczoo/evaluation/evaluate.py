@@ -13,9 +13,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from glczoo.data.occurrences import SpeciesIndex, Surveys
+from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.region import Region
-from glczoo.data.tables import read_test_surveys
+from glczoo.data.tables import read_test_samples
 from glczoo.decoding import Decoding
 from glczoo.metrics import (
     bootstrap,
@@ -30,7 +30,7 @@ from glczoo.recipe import Recipe, read_run_recipe
 from glczoo.runs.run import ask, load_members, locate, mean_decoding, region_of
 from glczoo.training.initial_model import split_table
 
-__all__ = ["described", "evaluate", "markdown", "records", "results", "rows_of", "surveys_of"]
+__all__ = ["described", "evaluate", "markdown", "records", "results", "rows_of", "samples_of"]
 
 Part = Literal["train", "validation", "test"]
 
@@ -75,9 +75,9 @@ def evaluate(
     region = region or region_of(folder)
     part = part or ("validation" if recipe.data.split == "random" else "test")
     if truth is not None:
-        surveys = read_test_surveys(region, truth, members[0].species)
+        surveys = read_test_samples(region, truth, members[0].species)
     else:
-        surveys = surveys_of(recipe, region, members[0].species, part)
+        surveys = samples_of(recipe, region, members[0].species, part)
     if not len(surveys):
         raise ValueError(f"there are no {part} surveys in the split of {runs[0]}; give another part")
     if recipe.data.incomplete == "drop":
@@ -134,7 +134,7 @@ def results(
     rules = model.decoding.others(model.tuned)
     found = []
     for part in ("validation", "test"):
-        surveys = surveys_of(recipe, region, model.species, part)
+        surveys = samples_of(recipe, region, model.species, part)
         if recipe.data.incomplete == "drop" and len(surveys):
             surveys = surveys.subset(model.open(region).complete(surveys, "surveys", drop=True))
         if len(surveys):
@@ -162,7 +162,7 @@ def records(recipe: Recipe, region: Region, species: SpeciesIndex) -> dict[str, 
 
 
 def described(
-    probabilities: Tensor, surveys: Surveys, rules: Sequence[Decoding], trained_on: np.ndarray
+    probabilities: Tensor, surveys: Samples, rules: Sequence[Decoding], trained_on: np.ndarray
 ) -> dict[str, Any]:
     """One part of `results`: surveys answered with probabilities[N, K] by each of the rules.
 
@@ -218,7 +218,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def surveys_of(recipe: Recipe, region: Region, species: SpeciesIndex, part: Part) -> Surveys:
+def samples_of(recipe: Recipe, region: Region, species: SpeciesIndex, part: Part) -> Samples:
     """The PA surveys of one part of a recipe's split."""
     return getattr(split_table(recipe, region, "pa", species), part)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from glczoo.data.loader import load
-from glczoo.data.occurrences import Points, Surveys
+from glczoo.data.occurrences import Points, Samples
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.splits import block_bounds, spatial_blocks
@@ -117,7 +117,7 @@ def response_curves(
 def permutation_importance(
     trained: TrainedModel,
     region: Region,
-    surveys: Surveys,
+    surveys: Samples,
     groups: Sequence[Sequence[int]] | None = None,
     *,
     batch_size: int = 64,

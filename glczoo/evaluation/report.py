@@ -22,10 +22,10 @@ import torch
 from accelerate import Accelerator
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from glczoo.data.occurrences import Surveys
+from glczoo.data.occurrences import Samples
 from glczoo.data.region import Region
 from glczoo.data.splits import EARTH_KM, leakage, spatial_blocks
-from glczoo.evaluation.evaluate import Part, described, evaluate, records, rows_of, surveys_of
+from glczoo.evaluation.evaluate import Part, described, evaluate, records, rows_of, samples_of
 from glczoo.evaluation.explain import errors_by_block, permutation_importance, response_curves
 from glczoo.figures import plots
 from glczoo.files import write_text
@@ -186,7 +186,7 @@ def _steps(
     rows: list[dict[str, Any]] = [
         {
             "name": step["recipe"]["name"], "member": step.get("member", ""),
-            "tables": " ".join(step["recipe"]["data"]["surveys"]).upper(),
+            "tables": " ".join(step["recipe"]["data"]["tables"]).upper(),
             "loss": step["recipe"]["loss"]["name"], "epochs": step["recipe"]["epochs"],
             "forest": step["recipe"]["model"] == "forest_glc23",  # fitted at once: the paper has none
             "validation_f1": step["validation_f1"], "behind": "", "rule": "",
@@ -234,15 +234,15 @@ def _steps(
 
 
 def _comparable(
-    before: TrainedModel, folder: Path, trained: TrainedModel, points: Surveys, part: Any, region: Region
+    before: TrainedModel, folder: Path, trained: TrainedModel, points: Samples, part: Any, region: Region
 ) -> bool:
     """Whether an earlier step has the same bands and species, and held the surveys out too."""
     if before.bands != trained.bands or not np.array_equal(before.species.ids, trained.species.ids):
         return False
     recipe, _ = read_run_recipe(folder)
-    if part is None or "pa" not in recipe.data.surveys:
+    if part is None or "pa" not in recipe.data.tables:
         return True
-    held_out = surveys_of(recipe, region, before.species, part)
+    held_out = samples_of(recipe, region, before.species, part)
     return bool(np.isin(points.ids, held_out.ids).all())
 
 
@@ -284,7 +284,7 @@ def _extremes(
 
 
 def _importance(
-    trained: TrainedModel, region: Region, surveys: Surveys, device: torch.device
+    trained: TrainedModel, region: Region, surveys: Samples, device: torch.device
 ) -> dict[str, Any]:
     """Of every band and of every modality, by the F1 of held-out surveys."""
     modalities = _modalities(trained, region)
@@ -340,7 +340,7 @@ def _modalities(trained: TrainedModel, region: Region) -> dict[str, list[int]]:
     return {name: list(range(a, b)) for name, (a, b) in zip(sizes, pairwise(edges), strict=True)}
 
 
-def _some(surveys: Surveys, number: int) -> Surveys:
+def _some(surveys: Samples, number: int) -> Samples:
     return surveys.subset(np.sort(np.random.default_rng(0).permutation(len(surveys))[:number]))
 
 
@@ -387,7 +387,7 @@ def _split(recipe: Recipe, region: Region, trained: TrainedModel, part: str) -> 
     return told
 
 
-def _round_km(surveys: Surveys) -> float:
+def _round_km(surveys: Samples) -> float:
     """A round side of blocks: ten of them along the region's longer side, or fewer where surveys are few."""
     high, wide = (np.radians(np.ptp(degrees)) * EARTH_KM for degrees in (surveys.lat, surveys.lon))
     number = np.clip(np.sqrt(len(surveys) / _SURVEYS), 2, _BLOCKS)

@@ -33,13 +33,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from glczoo.data.occurrences import Surveys
+from glczoo.data.occurrences import Samples
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region, Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
 from glczoo.data.tables import read_species
 from glczoo.decoding import expected_f1, top_k
-from glczoo.evaluation.evaluate import evaluate, markdown, surveys_of
+from glczoo.evaluation.evaluate import evaluate, markdown, samples_of
 from glczoo.files import write_text
 from glczoo.metrics import bootstrap, sample_f1, summary
 from glczoo.recipe import Recipe, override, read_recipe
@@ -257,7 +257,7 @@ def _forest(recipe: Recipe) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     region = Region.load(recipe.region)
     species = read_species(region)
     source = PatchSource(region, recipe.modalities, 1)
-    train_on, test_on = (surveys_of(recipe, region, species, part) for part in ("train", "test"))
+    train_on, test_on = (samples_of(recipe, region, species, part) for part in ("train", "test"))
     forest = RandomForestClassifier(500, min_samples_leaf=2, random_state=recipe.seed, n_jobs=-1)
     known = train_on.targets(torch.arange(len(train_on)), len(species))
     forest.fit(_values(source, train_on), known.numpy())
@@ -273,7 +273,7 @@ def _forest(recipe: Recipe) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return {**result, "rule": f"top {k}", "f1_expected": float(each["f1_expected"].mean())}, each
 
 
-def _values(source: PatchSource, surveys: Surveys) -> np.ndarray:
+def _values(source: PatchSource, surveys: Samples) -> np.ndarray:
     """Values of every raster band at the points, float32[N, C]; the band's median where there is no data."""
     columns = []
     for stack, (row, col) in zip(source.stacks, source.locate(surveys), strict=True):

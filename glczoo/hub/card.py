@@ -251,7 +251,7 @@ def _step(recipe: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "member": step.get("member", ""),
         "name": recipe["name"],
-        "surveys": f"{' and '.join(tables[table] for table in data['surveys'])} of {recipe['region']}{part}",
+        "surveys": f"{' and '.join(tables[table] for table in data['tables'])} of {recipe['region']}{part}",
         "how": ("fitted by scikit-learn" if recipe["model"] == "forest_glc23" else _settings(recipe)) + took,
     }
 

@@ -23,7 +23,7 @@ from glczoo.prediction.cartography import Layer
 from glczoo.prediction.grids import Block, Cells
 from glczoo.recipe import read_run_recipe
 from glczoo.runs.run import TrainedModel, activate, locate, mean_decoding, region_of, require_bands
-from glczoo.training.initial_model import starting_surveys
+from glczoo.training.initial_model import starting_samples
 
 __all__ = ["Layers", "applicability_of"]
 
@@ -247,9 +247,9 @@ def applicability_of(
         seen = [band for band in member.bands if band not in jpegs]
         require_bands(trained_on.bands, seen, f"region {region.name}", member.name)
         recipe, _ = read_run_recipe(run)
-        _, surveys, _, _ = starting_surveys(recipe, region)
+        _, surveys, _, _ = starting_samples(recipe, region)
         surveys = surveys.subset(np.random.default_rng(0).permutation(len(surveys))[:_SURVEYS])
-        by_file = recipe.data.split == "file" and recipe.data.surveys == ["pa"]
+        by_file = recipe.data.split == "file" and recipe.data.tables == ["pa"]
         fold = read_folds(region, surveys)[0] if by_file else None
         return Applicability(trained_on.values(surveys), fold, device)
     except (ValueError, FileNotFoundError) as error:

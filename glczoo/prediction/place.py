@@ -117,7 +117,7 @@ class Guide:
             raise ValueError(str(error).replace(str(points), points.name)) from None
 
     def _read_places(self) -> Points:
-        """Surveys (else records) and test points; those with a patch, where one is needed."""
+        """Samples (else records) and test points; those with a patch, where one is needed."""
         found, tables = [], self.region.tables
         for name in ("pa" if "pa" in tables else "po", "test"):
             if name in tables:

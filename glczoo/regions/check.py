@@ -7,12 +7,12 @@ import numpy as np
 from tqdm import tqdm
 
 from glczoo.data.jpeg import SIDE
-from glczoo.data.occurrences import Points, SpeciesIndex, Surveys
+from glczoo.data.occurrences import Points, Samples, SpeciesIndex
 from glczoo.data.patches import PatchSource
 from glczoo.data.rasters import RasterStack
 from glczoo.data.region import Region
 from glczoo.data.splits import leakage
-from glczoo.data.tables import read_folds, read_points, read_species, read_surveys
+from glczoo.data.tables import read_folds, read_points, read_samples, read_species
 from glczoo.figures.plots import RegionPage, Thumbnail, draw_region, save
 from glczoo.regions.suspects import num_duplicates, suspects
 
@@ -94,7 +94,7 @@ def check_region(
 def read_table(region: Region, name: Literal["po", "pa", "test"], species: SpeciesIndex) -> Points:
     """The places of a table, with their species where it names any; see `occurrences`."""
     if name != "test":
-        return read_surveys(region, name, species)
+        return read_samples(region, name, species)
     described = region.table("test")
     return read_points(region, region.find(*described.file), described)
 
@@ -104,7 +104,7 @@ def _check_split(
 ) -> dict[str, Any]:
     """How near the held-out folds come to the others."""
     assert region.split is not None
-    surveys = read_surveys(region, "pa", species)
+    surveys = read_samples(region, "pa", species)
     held_out = np.isin(read_folds(region, surveys)[0], region.split.test)
     near = leakage(surveys.at(~held_out), surveys.at(held_out), max(buffer_km, 1e-3))
     if near.within:
@@ -124,7 +124,7 @@ def _check_split(
 def _check_table(
     name: str, points: Points, source: PatchSource, problems: list[str], progress: bool
 ) -> dict[str, Any]:
-    if not isinstance(points, Surveys):
+    if not isinstance(points, Samples):
         counts: dict[str, Any] = {"points": len(points)}
     else:
         surveys, sizes = points, points.sizes()
@@ -231,7 +231,7 @@ def _draw(
         tables=places,
         suspects=odd,
         records={
-            name: np.bincount(points.species) for name, points in seen.items() if isinstance(points, Surveys)
+            name: np.bincount(points.species) for name, points in seen.items() if isinstance(points, Samples)
         },
         thumbnails=_thumbnails(region, source, found, seen),
     )

@@ -17,7 +17,7 @@ from rasterio.crs import CRS
 
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Band, Modality, Region
-from glczoo.data.tables import read_species, read_surveys
+from glczoo.data.tables import read_samples, read_species
 from glczoo.files import write_text
 
 __all__ = ["write_densities"]
@@ -65,7 +65,7 @@ def write_densities(region: Region, out: Path, cells: Sequence[float] = (1.5, 5.
             f"{len(cells)} densities of {len(species)} species on {height} x {width} cells would take "
             f"{size / 1e9:.0f} GB; they are meant for smaller regions, of hundreds of species"
         )
-    records = read_surveys(region, "po", species)
+    records = read_samples(region, "po", species)
     row, col = stack.locate(records.lon, records.lat)
     inside = ~stack.outside(row, col)
     if not inside.any():

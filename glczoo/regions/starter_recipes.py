@@ -27,7 +27,7 @@ region: ../region.yaml
 {model}
 init: {init}
 data:
-  surveys: [{table}]
+  tables: [{table}]
   validation: {{{table}: {validation}}}
 {incomplete}  augment: true
 loss: {loss}
@@ -145,4 +145,4 @@ def _decoding(sizes: Sizes, judged: bool) -> str:
     """The set size is tuned on presence-absence surveys: those that validate, else those that train."""
     if "pa" not in sizes.rows:
         return f"{{rule: top_k, value: {min(20, sizes.species)}}}"
-    return "top_k" if judged else "{rule: top_k, surveys: train}"
+    return "top_k" if judged else "{rule: top_k, tune_on: train}"

@@ -6,7 +6,7 @@ doi:10.1111/2041-210X.13152), as far as the table and the rasters can tell witho
 
 import numpy as np
 
-from glczoo.data.occurrences import Points, Surveys
+from glczoo.data.occurrences import Points, Samples
 from glczoo.data.patches import PatchSource
 
 __all__ = ["PILE", "num_duplicates", "suspects"]
@@ -30,7 +30,7 @@ def suspects(
     if bounds:
         reasons["lon and lat exchanged?"] = ~_within(lon, lat, bounds) & _within(lat, lon, bounds)
     reasons |= {"outside of the rasters": outside, "no data at the point (sea?)": empty}
-    if isinstance(points, Surveys) and points.presence_only:
+    if isinstance(points, Samples) and points.presence_only:
         reasons["piles of one place (centroids?)"] = _piled(lon, lat)
     reasons["rounded to 0.1° or coarser"] = _round(lon) & _round(lat)
     reasons["gaps at the point"] = gaps
@@ -41,7 +41,7 @@ def suspects(
     return reasons
 
 
-def num_duplicates(records: Surveys) -> int:
+def num_duplicates(records: Samples) -> int:
     """Presence-only records whose species and place another record has already."""
     place = np.unique(records.lon + 1j * records.lat, return_inverse=True)[1]
     return len(records) - len(np.unique(place + 1j * records.species))

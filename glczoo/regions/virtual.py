@@ -143,7 +143,7 @@ def make_virtual(
       of a species are max / (1 - max) * exp(-½ Σ ((z - optimum) / tolerance)²);
     - `probabilities.npz`: species_ids[K] and, for X in pa, test and grid, X[N, K] and X_axes[N, A], float32.
       Rows of pa are the surveys in order of first appearance, those of test and grid the rows of their
-      tables. Surveys find at least one species, and these are the probabilities given that;
+      tables. Samples find at least one species, and these are the probabilities given that;
     - `test_species.csv`: Id;speciesId, what the test surveys found;
     - `grid.csv`, where asked for: patchID;lon;lat, row by row from the north-west.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from glczoo.hub_client import PREFIX, pull
 from glczoo.models.published import read_config
-from glczoo.recipe import read_run_recipe, write_recipe
+from glczoo.recipe import read_run_recipe, renamed, write_recipe
 from glczoo.runs.run import is_finished, read_metrics
 
 __all__ = ["portable", "predecessor", "read_lineage", "write_recipes"]
@@ -19,7 +19,8 @@ def read_lineage(run: Path) -> list[dict[str, Any]]:
         FileNotFoundError: a run that another started from is not there any more.
     """
     if (run / "recipes").is_dir():  # an ensemble, or published: it brings its history along
-        return json.loads((run / "metrics.json").read_text())["training"]
+        steps = json.loads((run / "metrics.json").read_text())["training"]
+        return [step | {"recipe": renamed(step["recipe"])} for step in steps]
     recipe, processes = read_run_recipe(run)
     epochs = [line for line in read_metrics(run) if line["kind"] == "epoch"]
     told = recipe.model_dump(mode="json") | {"region": read_config(run)["glczoo"]["region"]}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from glczoo.data.loader import load, shares
-from glczoo.data.occurrences import Points, SpeciesIndex, Surveys
+from glczoo.data.occurrences import Points, Samples, SpeciesIndex
 from glczoo.data.patches import PatchBuilder, PatchSource, Statistics
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding, f1_by_k
@@ -121,7 +121,7 @@ def score(
 
 
 def mean_f1(
-    accelerator: Any, model: nn.Module, build: PatchBuilder, surveys: Surveys, batch_size: int,
+    accelerator: Any, model: nn.Module, build: PatchBuilder, surveys: Samples, batch_size: int,
     activation: str, decoding: Decoding | None = None,
 ) -> float:  # fmt: skip
     """Mean F1 (eq. 3) of surveys by a decoding, or by the best k of 1 to 100 without one.

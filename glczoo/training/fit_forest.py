@@ -18,7 +18,7 @@ from glczoo.models.forest import Forest
 from glczoo.models.published import load_weights
 from glczoo.recipe import Recipe, write_run_recipe
 from glczoo.runs.run import export_run, is_finished
-from glczoo.training.initial_model import prior_of, starting_surveys
+from glczoo.training.initial_model import prior_of, starting_samples
 
 __all__ = ["fit_forest", "grow"]
 
@@ -43,9 +43,9 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
         ValueError: the recipe trains on presence-only records, scikit-learn is not installed, or the run that
             init names can be no prior.
     """
-    if recipe.data.surveys != ["pa"]:
+    if recipe.data.tables != ["pa"]:
         raise ValueError(
-            f"a forest needs absences: data.surveys must be [pa], {recipe.name} has {recipe.data.surveys}"
+            f"a forest needs absences: data.tables must be [pa], {recipe.name} has {recipe.data.tables}"
         )
     region = Region.load(recipe.region)
     corrects = recipe.model == "forest_glc23" and bool(recipe.model_args.get("prior"))
@@ -55,7 +55,7 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
     run = recipe.run_folder(region)
     if is_finished(run):
         return run
-    species, training, _, _ = starting_surveys(recipe, region)
+    species, training, _, _ = starting_samples(recipe, region)
     source = PatchSource(region, recipe.modalities, recipe.patch_size)
     training = training.subset(
         source.complete(training, "training surveys", recipe.data.incomplete == "drop")

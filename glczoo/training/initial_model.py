@@ -11,11 +11,11 @@ import timm
 import torch
 from torch import nn
 
-from glczoo.data.occurrences import SpeciesIndex, Surveys
+from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.patches import PatchBuilder, PatchSource, Statistics
 from glczoo.data.region import Region
-from glczoo.data.splits import Split, split_surveys
-from glczoo.data.tables import read_species, read_surveys
+from glczoo.data.splits import Split, split_samples
+from glczoo.data.tables import read_samples, read_species
 from glczoo.hub_client import PREFIX, DamagedError
 from glczoo.models import init_from_imagenet
 from glczoo.models.published import build, keywords_of, load_weights, read_config
@@ -28,7 +28,7 @@ __all__ = [
     "prior_of",
     "split_table",
     "starting_model",
-    "starting_surveys",
+    "starting_samples",
     "training_builder",
     "visible_modalities",
 ]
@@ -36,29 +36,29 @@ __all__ = [
 _PAPER_WEIGHTS = {"resnet34": "resnet34.tv_in1k", "resnet50": "resnet50.tv_in1k"}
 
 
-def starting_surveys(recipe: Recipe, region: Region) -> tuple[SpeciesIndex, Surveys, Surveys, Surveys]:
+def starting_samples(recipe: Recipe, region: Region) -> tuple[SpeciesIndex, Samples, Samples, Samples]:
     """The vocabulary; surveys to train on; to validate on; PA surveys that may choose, if any."""
     vocabulary, data = read_species(region), recipe.data
-    tables = list(data.surveys)
+    tables = list(data.tables)
     decoding = recipe.decoding
     if decoding.tuned or recipe.calibration:
         tables.append("pa")
     parts = {}
     for table in dict.fromkeys(tables):
         parts[table] = split_table(recipe, region, table, vocabulary)
-    trained = [parts[table].train for table in data.surveys]
+    trained = [parts[table].train for table in data.tables]
     if data.weights:
-        weights = [data.weights.get(table, 1.0) for table in data.surveys]
+        weights = [data.weights.get(table, 1.0) for table in data.tables]
         trained = [
             replace(part, weight=np.full(len(part), weight, np.float32))
             for part, weight in zip(trained, weights, strict=True)
         ]
-    training = Surveys.concatenate(trained)
-    validation = Surveys.concatenate([parts[table].validation for table in data.surveys])
+    training = Samples.concatenate(trained)
+    validation = Samples.concatenate([parts[table].validation for table in data.tables])
     choosing = training.subset(np.arange(0))
     if "pa" in parts:
         choosing = (
-            parts["pa"].train if decoding.tuned and decoding.surveys == "train" else parts["pa"].validation
+            parts["pa"].train if decoding.tuned and decoding.tune_on == "train" else parts["pa"].validation
         )
     if decoding.by_source and not any(choosing.source_names):
         raise ValueError(
@@ -73,9 +73,9 @@ def split_table(
 ) -> Split:
     """The surveys of a table, cut as the recipe says: PO always at random, PA by its split and fraction."""
     data = recipe.data
-    return split_surveys(
+    return split_samples(
         region,
-        read_surveys(region, table, vocabulary),
+        read_samples(region, table, vocabulary),
         kind=data.split if table == "pa" else "random",
         validation=data.validation[table],
         fraction=data.pa_fraction if table == "pa" else 1.0,
@@ -117,7 +117,7 @@ def starting_model(
     region: Region,
     source: PatchSource,
     vocabulary: SpeciesIndex,
-    training: Surveys,
+    training: Samples,
     say: Callable[[str], None] = print,
 ) -> tuple[nn.Module, Statistics]:
     """The model with its starting weights, and the statistics that come with them or from these surveys.
@@ -126,8 +126,8 @@ def starting_model(
     """
     described = training
     if recipe.data.statistics == "all":
-        tables = [read_surveys(region, table, vocabulary) for table in recipe.data.surveys]
-        described = Surveys.concatenate(tables)
+        tables = [read_samples(region, table, vocabulary) for table in recipe.data.tables]
+        described = Samples.concatenate(tables)
         described = described.subset(source.complete(described, "surveys", drop=True))
     if recipe.finetune:
         return _finetuned_model(recipe, region, source, vocabulary, described, say)
@@ -168,7 +168,7 @@ def starting_model(
 
 
 def training_builder(
-    recipe: Recipe, source: PatchSource, surveys: Surveys, statistics: Statistics, device: torch.device
+    recipe: Recipe, source: PatchSource, surveys: Samples, statistics: Statistics, device: torch.device
 ) -> PatchBuilder:
     """What builds the batches of a recipe's steps.
 
@@ -222,7 +222,7 @@ def prior_of(
 
 
 def _corrected_model(
-    recipe: Recipe, region: Region, source: PatchSource, vocabulary: SpeciesIndex, described: Surveys
+    recipe: Recipe, region: Region, source: PatchSource, vocabulary: SpeciesIndex, described: Samples
 ) -> tuple[nn.Module, Statistics]:
     """A model that starts from what another says, which stays as it is."""
     prior, before, statistics = prior_of(recipe, region, source, vocabulary, source.statistics(described))
@@ -278,7 +278,7 @@ def _finetuned_model(
     region: Region,
     source: PatchSource,
     vocabulary: SpeciesIndex,
-    training: Surveys,
+    training: Samples,
     say: Callable[[str], None],
 ) -> tuple[nn.Module, Statistics]:
     """A trained model with the stem and the head that the region asks for."""

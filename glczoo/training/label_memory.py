@@ -1,6 +1,6 @@
 """What some losses remember of every survey or species from batch to batch: state that a run must keep.
 
-Surveys' labels come as CSR: survey i holds classes species[offsets[i]:offsets[i + 1]] · index[B]: positions
+Samples' labels come as CSR: survey i holds classes species[offsets[i]:offsets[i + 1]] · index[B]: positions
 of a batch's surveys. Both memories are modules, so that their `state_dict` makes a resumed run the same, and
 both hold one number for every survey and species: they refuse to start where that does not fit.
 """

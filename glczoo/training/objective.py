@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glczoo.data.occurrences import SpeciesIndex, Surveys
+from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.losses import LOSSES, NEEDS, SUMS
@@ -40,7 +40,7 @@ class Teacher:
         recipe: Recipe,
         region: Region,
         vocabulary: SpeciesIndex,
-        training: Surveys,
+        training: Samples,
         device: torch.device,
     ) -> None:
         """Load the recipe's teacher.
@@ -102,7 +102,7 @@ class Term(nn.Module):
         recipe: Recipe,
         region: Region,
         vocabulary: SpeciesIndex,
-        training: Surveys,
+        training: Samples,
         device: torch.device,
         processes: int = 1,
     ) -> None:
@@ -169,7 +169,7 @@ class Objective(nn.Module):
         recipe: Recipe,
         region: Region,
         vocabulary: SpeciesIndex,
-        training: Surveys,
+        training: Samples,
         device: torch.device,
         processes: int = 1,
     ) -> None:

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from glczoo.calibration import fit_temperature, fit_vector, rescale
-from glczoo.data.occurrences import Surveys
+from glczoo.data.occurrences import Samples
 from glczoo.data.patches import PatchBuilder
 from glczoo.decoding import tune, tune_by_source
 from glczoo.recipe import Recipe
@@ -18,7 +18,7 @@ __all__ = ["settle", "validation_f1"]
 
 
 def validation_f1(
-    accelerator: Accelerator, recipe: Recipe, model: nn.Module, build: PatchBuilder, surveys: Surveys
+    accelerator: Accelerator, recipe: Recipe, model: nn.Module, build: PatchBuilder, surveys: Samples
 ) -> float:
     """What epochs are compared by: mean F1 by the recipe's rule, by the best k where it is to be tuned."""
     decoding = None if recipe.decoding.tuned else recipe.decoding.fixed()
@@ -26,7 +26,7 @@ def validation_f1(
 
 
 def settle(
-    accelerator: Accelerator, recipe: Recipe, model: Any, build: PatchBuilder, surveys: Surveys
+    accelerator: Accelerator, recipe: Recipe, model: Any, build: PatchBuilder, surveys: Samples
 ) -> dict[str, Any]:
     """Calibrate the model in place and tune every decoding rule, on PA surveys that may choose, if any.
 

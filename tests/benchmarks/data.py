@@ -71,7 +71,7 @@ PROLOGUE = """
 import json, os, resource, sys, time
 import torch
 torch.set_num_threads(1)
-from glczoo.data.tables import read_species, read_surveys
+from glczoo.data.tables import read_species, read_samples
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region
 import pandas
@@ -121,7 +121,7 @@ def start_up(folder: Path) -> list[dict[str, Any]]:
 
 def tables(folder: Path) -> list[dict[str, Any]]:
     reading = """
-surveys = read_surveys(region, "po", read_species(region))
+surveys = read_samples(region, "po", read_species(region))
 assert len(surveys) > 0
 """
     naive = "table = pandas.read_csv(region.find(*region.table('po').file), sep=';')"

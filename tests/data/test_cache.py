@@ -13,10 +13,10 @@ from test_occurrences import PA, PO, VOCABULARY, region, rows
 
 from glczoo.data import cache
 from glczoo.data.cache import kept, kept_arrays
-from glczoo.data.occurrences import SpeciesIndex, Surveys
+from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Band
-from glczoo.data.tables import read_species, read_surveys
+from glczoo.data.tables import read_samples, read_species
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return parsed
 
 
-def assert_equal(one: Surveys, other: Surveys) -> None:
+def assert_equal(one: Samples, other: Samples) -> None:
     assert vars(one).keys() == vars(other).keys()
     for name, value in vars(one).items():
         np.testing.assert_array_equal(value, vars(other)[name])
@@ -50,7 +50,7 @@ def assert_equal(one: Surveys, other: Surveys) -> None:
 def test_tables_are_parsed_once(tmp_path: Path, folder: Path, parses: list[str]) -> None:
     described = region(tmp_path, po=PO, pa=PA)
     for kind in ("po", "pa"):
-        first, again = (read_surveys(described, kind, VOCABULARY) for _ in range(2))
+        first, again = (read_samples(described, kind, VOCABULARY) for _ in range(2))
         assert_equal(first, again)
         assert again.source_names == {"po": ("gbif", "other"), "pa": ("north", "south")}[kind]
         with pytest.raises(ValueError, match="read-only"):
@@ -60,21 +60,21 @@ def test_tables_are_parsed_once(tmp_path: Path, folder: Path, parses: list[str])
     assert parses == ["po.csv", "pa.csv"] * 2
     # What is asked of the table, and how it is told to be read, are part of the name.
     wider = SpeciesIndex(np.array([1, *VOCABULARY.ids]))
-    assert read_surveys(described, "po", wider).species.tolist() == [2, 2, 4]
-    read_surveys(described.model_copy(update={"bounds": None}), "po", VOCABULARY)
+    assert read_samples(described, "po", wider).species.tolist() == [2, 2, 4]
+    read_samples(described.model_copy(update={"bounds": None}), "po", VOCABULARY)
     assert len(parses) == 6
 
 
 def test_a_changed_table_is_parsed_again(tmp_path: Path, folder: Path, parses: list[str]) -> None:
     described = region(tmp_path, po=PO)
-    assert len(read_surveys(described, "po", VOCABULARY)) == 3
+    assert len(read_samples(described, "po", VOCABULARY)) == 3
     (tmp_path / "po.csv").write_text(PO + "4;;;gbif;;;;5.1;45.2;7;900;1\n")
-    assert read_surveys(described, "po", VOCABULARY).species.tolist() == [1, 1, 3, 0]
+    assert read_samples(described, "po", VOCABULARY).species.tolist() == [1, 1, 3, 0]
     status = (tmp_path / "po.csv").stat()
     (tmp_path / "po.csv").write_text(PO + "4;;;gbif;;;;5.1;45.2;12;90;1\n")
     os.utime(tmp_path / "po.csv", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert status.st_size == (tmp_path / "po.csv").stat().st_size
-    assert read_surveys(described, "po", VOCABULARY).species.tolist() == [1, 1, 3, 1]
+    assert read_samples(described, "po", VOCABULARY).species.tolist() == [1, 1, 3, 1]
     assert len(parses) == 3
 
 
@@ -82,40 +82,40 @@ def test_the_table_of_empty_surveys_counts_too(tmp_path: Path, folder: Path, par
     described = region(tmp_path, tables={"pa": {"file": "pa.csv", "without_species": "empty.csv"}})
     (tmp_path / "pa.csv").write_text(rows("5;45;12;1;9"))
     (tmp_path / "empty.csv").write_text(rows("5;46;;2;9"))
-    assert len(read_surveys(described, "pa", VOCABULARY)) == 2
+    assert len(read_samples(described, "pa", VOCABULARY)) == 2
     (tmp_path / "empty.csv").write_text(rows("5;46;;2;9", "5;47;;3;9"))
-    assert len(read_surveys(described, "pa", VOCABULARY)) == 3
+    assert len(read_samples(described, "pa", VOCABULARY)) == 3
 
 
 def test_a_bad_table_leaves_nothing(tmp_path: Path, folder: Path) -> None:
     described = region(tmp_path, po=rows("5;45;12.5;1;9"))
     for _ in range(2):
         with pytest.raises(ValueError, match="not whole numbers"):
-            read_surveys(described, "po", VOCABULARY)
+            read_samples(described, "po", VOCABULARY)
     assert list(folder.rglob("*")) == [folder / "tables"]
 
 
 def test_small_tables_are_not_kept(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_WORTH_KEEPING", len(PO) + 1)
-    read_surveys(region(tmp_path, po=PO), "po", VOCABULARY)
+    read_samples(region(tmp_path, po=PO), "po", VOCABULARY)
     assert not folder.exists()
 
 
 def test_a_late_mistake_in_a_long_table_is_named(tmp_path: Path) -> None:
     places = ["5;45;12;1;9"] * 60_000  # long enough for pandas to read it in parts
     with pytest.raises(ValueError, match=r"1 values of patchID are not whole numbers, .*\[59002\]"):
-        read_surveys(region(tmp_path, po=rows(*places[:59_000], "5;45;12;x;9", *places)), "po", VOCABULARY)
-    surveys = read_surveys(region(tmp_path, po=rows(*places, "5;45;12.0;;9")), "po", VOCABULARY)
+        read_samples(region(tmp_path, po=rows(*places[:59_000], "5;45;12;x;9", *places)), "po", VOCABULARY)
+    surveys = read_samples(region(tmp_path, po=rows(*places, "5;45;12.0;;9")), "po", VOCABULARY)
     assert surveys.patch_id[-2:].tolist() == [1, -1] and surveys.species[-1] == 1
 
 
 def test_a_damaged_copy_is_named(tmp_path: Path, folder: Path) -> None:
     described = region(tmp_path, po=PO)
-    read_surveys(described, "po", VOCABULARY)
+    read_samples(described, "po", VOCABULARY)
     (copy,) = (folder / "tables").iterdir()
     os.truncate(copy / "lon.npy", 130)
     with pytest.raises(ValueError, match=rf"lon\.npy is damaged .*; delete .*{copy.name}, it will be built"):
-        read_surveys(described, "po", VOCABULARY)
+        read_samples(described, "po", VOCABULARY)
 
 
 def test_whoever_renames_second_takes_the_copy_of_the_first(tmp_path: Path, folder: Path) -> None:

@@ -10,10 +10,10 @@ from conftest import gathered
 from torch import Tensor
 
 from glczoo.data.loader import load, load_by_processes, shares
-from glczoo.data.occurrences import Surveys
-from glczoo.data.patches import PatchBuilder, PatchSource, turns
+from glczoo.data.occurrences import Samples
+from glczoo.data.patches import PatchBuilder, PatchSource, dihedral
 from glczoo.data.region import Region
-from glczoo.data.tables import read_species, read_surveys
+from glczoo.data.tables import read_samples, read_species
 from glczoo.losses import bce, ce
 from glczoo.training.checkpoints import EpochOrder, Progress
 
@@ -21,16 +21,16 @@ MEAN, STD = [7000.0 + k for k in range(11)], [500.0 + 10 * k for k in range(11)]
 
 
 @pytest.fixture
-def surveys(address_region: Region) -> Surveys:
-    return read_surveys(address_region, "pa", read_species(address_region))
+def surveys(address_region: Region) -> Samples:
+    return read_samples(address_region, "pa", read_species(address_region))
 
 
 @pytest.fixture
-def build(address_region: Region, surveys: Surveys) -> PatchBuilder:
+def build(address_region: Region, surveys: Samples) -> PatchBuilder:
     return PatchBuilder(PatchSource(address_region), surveys, MEAN, STD)
 
 
-def oracle(source: PatchSource, points: Surveys, index: int, turn: int, dtype: torch.dtype) -> Tensor:
+def oracle(source: PatchSource, points: Samples, index: int, turn: int, dtype: torch.dtype) -> Tensor:
     """x[C, S, S] of one point, cell by cell, in float32."""
     size = source.size
     x = torch.zeros(len(source.bands), size, size, dtype=dtype)
@@ -55,7 +55,7 @@ def oracle(source: PatchSource, points: Surveys, index: int, turn: int, dtype: t
 @pytest.mark.parametrize("resident", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_x_is_the_oracle_bit_for_bit(
-    address_region: Region, surveys: Surveys, resident: bool, dtype: torch.dtype
+    address_region: Region, surveys: Samples, resident: bool, dtype: torch.dtype
 ) -> None:
     source = PatchSource(address_region)
     build = PatchBuilder(source, surveys, MEAN, STD, resident=resident, dtype=dtype)
@@ -69,7 +69,7 @@ def test_x_is_the_oracle_bit_for_bit(
         assert torch.equal(turned[k], oracle(source, surveys, i, k, dtype))
 
 
-def test_gathered_integers_are_the_stacks(address_region: Region, surveys: Surveys) -> None:
+def test_gathered_integers_are_the_stacks(address_region: Region, surveys: Samples) -> None:
     source = PatchSource(address_region)
     index = torch.tensor([4, 1, 0])
     for cells, stack, (row, col) in zip(
@@ -82,7 +82,7 @@ def test_gathered_integers_are_the_stacks(address_region: Region, surveys: Surve
 
 
 def test_what_cannot_be_decoded_together_is_decoded_one_by_one(
-    address_region: Region, surveys: Surveys, monkeypatch: pytest.MonkeyPatch
+    address_region: Region, surveys: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = PatchSource(address_region)
     build = PatchBuilder(source, surveys, MEAN, STD, decode_there=True)
@@ -93,7 +93,7 @@ def test_what_cannot_be_decoded_together_is_decoded_one_by_one(
 
 def test_every_way_of_loading_gives_the_same(build: PatchBuilder) -> None:
     batches = EpochOrder(5, 2, seed=3).batches(0) * 9
-    turn = partial(turns, 1, 2)
+    turn = partial(dihedral, 1, 2)
     expected = [build(index, turn(index)).clone() for index in batches]
     ways = [partial(load, threads=n) for n in (0, 1, 2, 5)] + [
         partial(load_by_processes, processes=n) for n in (0, 2)
@@ -178,7 +178,7 @@ def test_losses_are_summed_alike_whenever_they_are_read() -> None:
 # --- places ---------------------------------------------------------------------------------------------
 
 
-def test_points_of_a_place_share_their_patch(address_region: Region, surveys: Surveys) -> None:
+def test_points_of_a_place_share_their_patch(address_region: Region, surveys: Samples) -> None:
     source = PatchSource(address_region)
     x = PatchBuilder(source, surveys, MEAN, STD)(torch.arange(len(surveys)))
     place = source.places(surveys)
@@ -193,11 +193,11 @@ def test_points_of_a_place_share_their_patch(address_region: Region, surveys: Su
     assert len(set(rasters.places(moved).tolist())) == 1 and len(set(source.places(moved).tolist())) == 2
 
 
-def records(number: int, places: int, classes: int) -> tuple[Surveys, np.ndarray]:
+def records(number: int, places: int, classes: int) -> tuple[Samples, np.ndarray]:
     generator = np.random.default_rng(0)
     place = generator.integers(0, places, number)
     zeros = np.zeros(number)
-    return Surveys(
+    return Samples(
         zeros,
         zeros,
         place * 10,

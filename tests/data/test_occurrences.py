@@ -10,15 +10,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glczoo.data.occurrences import SpeciesIndex, Surveys
+from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.region import Region
-from glczoo.data.splits import Split, split_surveys
+from glczoo.data.splits import Split, split_samples
 from glczoo.data.tables import (
     read_folds,
     read_points,
+    read_samples,
     read_species,
-    read_surveys,
-    read_test_surveys,
+    read_test_samples,
     write_csv,
 )
 
@@ -59,11 +59,11 @@ def region(folder: Path, po: str | None = None, pa: str | None = None, **keys: o
     return Region.load(folder)
 
 
-def pa(folder: Path, text: str, vocabulary: SpeciesIndex = VOCABULARY) -> Surveys:
-    return read_surveys(region(folder, pa=text), "pa", vocabulary)
+def pa(folder: Path, text: str, vocabulary: SpeciesIndex = VOCABULARY) -> Samples:
+    return read_samples(region(folder, pa=text), "pa", vocabulary)
 
 
-def as_sets(surveys: Surveys) -> list[tuple[int, set[int]]]:
+def as_sets(surveys: Samples) -> list[tuple[int, set[int]]]:
     return [
         (int(surveys.patch_id[i]), set(surveys.species[surveys.offsets[i] : surveys.offsets[i + 1]].tolist()))
         for i in range(len(surveys))
@@ -84,7 +84,7 @@ def test_a_survey_is_a_patch_on_a_day_and_duplicates_collapse(tmp_path: Path) ->
 
 
 def test_every_presence_only_row_is_a_survey(tmp_path: Path) -> None:
-    surveys = read_surveys(region(tmp_path, po=PO), "po", VOCABULARY)
+    surveys = read_samples(region(tmp_path, po=PO), "po", VOCABULARY)
     assert as_sets(surveys) == [(900, {1}), (900, {1}), (901, {3})]
     assert surveys.presence_only and surveys.source_names == ("gbif", "other")
 
@@ -115,13 +115,13 @@ def test_a_table_without_days_groups_by_patch(tmp_path: Path) -> None:
 def test_both_spellings_and_any_letter_case_of_folders(tmp_path: Path, spelling: str) -> None:
     (tmp_path / spelling).parent.mkdir()
     (tmp_path / spelling).write_text(PA)
-    assert len(read_surveys(region(tmp_path, tables={"pa": {"file": GLC23_PA}}), "pa", VOCABULARY)) == 3
+    assert len(read_samples(region(tmp_path, tables={"pa": {"file": GLC23_PA}}), "pa", VOCABULARY)) == 3
 
 
 def test_surveys_without_species_join_the_table(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text(f"{HEAD}\n9;;;north;;10;2020;7.0;46.0;;77;\n8;;;north;;;;7;46;;78;\n")
     described = {"pa": {"file": "pa.csv", "without_species": "empty.csv"}}
-    surveys = read_surveys(region(tmp_path, pa=PA, tables=described), "pa", VOCABULARY)
+    surveys = read_samples(region(tmp_path, pa=PA, tables=described), "pa", VOCABULARY)
     assert as_sets(surveys)[3:] == [(77, set()), (78, set())]
     assert surveys.targets(torch.tensor([3, 4]), 4).sum() == 0
 
@@ -129,10 +129,10 @@ def test_surveys_without_species_join_the_table(tmp_path: Path) -> None:
 # --- arithmetic of surveys ------------------------------------------------------------------------------
 
 
-def made(sets: list[set[int]], name: str = "made") -> Surveys:
+def made(sets: list[set[int]], name: str = "made") -> Samples:
     sizes = [len(s) for s in sets]
     number = np.arange(len(sets))
-    return Surveys(
+    return Samples(
         number + 0.5, number + 40.0, number * 10, number, np.concatenate([[0], np.cumsum(sizes)]).astype(int),
         np.array([k for s in sets for k in sorted(s)], int), np.zeros(len(sets), int), (name,),
     )  # fmt: skip
@@ -159,7 +159,7 @@ def test_subset_and_targets_equal_the_obvious_twin(sets: list[set[int]], data: s
 @settings(deadline=None, max_examples=25)
 @given(label_sets, label_sets)
 def test_concatenate_keeps_order_labels_and_sources(first: list[set[int]], second: list[set[int]]) -> None:
-    joined = Surveys.concatenate([made(first, "a"), made(second, "b"), made(first, "a")])
+    joined = Samples.concatenate([made(first, "a"), made(second, "b"), made(first, "a")])
     assert [s for _, s in as_sets(joined)] == first + second + first
     names = [joined.source_names[i] for i in joined.source]
     assert names == ["a"] * len(first) + ["b"] * len(second) + ["a"] * len(first)
@@ -237,15 +237,15 @@ def test_bad_tables_are_refused_with_file_and_line(tmp_path: Path, text: str, me
 
 def test_a_presence_only_row_must_name_its_species(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"po\.csv: 1 presence-only rows name no species, .*\[3\]"):
-        read_surveys(region(tmp_path, po=rows("5;45;12;1;9", "5;45;;1;9")), "po", VOCABULARY)
+        read_samples(region(tmp_path, po=rows("5;45;12;1;9", "5;45;;1;9")), "po", VOCABULARY)
 
 
 def test_missing_tables_are_named(tmp_path: Path) -> None:
     described = region(tmp_path, tables={"pa": {"file": GLC23_PA}})
     with pytest.raises(FileNotFoundError, match=f"{GLC23_PA[0]} or {GLC23_PA[1]} not found under"):
-        read_surveys(described, "pa", VOCABULARY)
+        read_samples(described, "pa", VOCABULARY)
     with pytest.raises(ValueError, match=r"region tables describes no po table; it has \['pa'\]"):
-        read_surveys(described, "po", VOCABULARY)
+        read_samples(described, "po", VOCABULARY)
 
 
 # --- tables of points -----------------------------------------------------------------------------------
@@ -270,12 +270,12 @@ def test_test_surveys_take_their_species_from_the_truth(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text(TEST)
     (tmp_path / "truth.csv").write_text("Id;speciesId\n3;12\n7;40\n3;7\n3;12\n")
     described = region(tmp_path, tables={"test": {"file": ["blind.csv", "test.csv"]}})
-    surveys = read_test_surveys(described, tmp_path / "truth.csv", VOCABULARY)
+    surveys = read_test_samples(described, tmp_path / "truth.csv", VOCABULARY)
     assert surveys.ids.tolist() == [7, 3, 5] and surveys.patch_id.tolist() == [21, 22, -1]
     assert [s for _, s in as_sets(surveys)] == [{3}, {0, 1}, set()]
     (tmp_path / "truth.csv").write_text("Id;speciesId\n4;12\n")
     with pytest.raises(ValueError, match=r"truth\.csv: 1 rows have an Id that is not in the test table"):
-        read_test_surveys(described, tmp_path / "truth.csv", VOCABULARY)
+        read_test_samples(described, tmp_path / "truth.csv", VOCABULARY)
 
 
 def test_tables_are_written_whole(tmp_path: Path) -> None:
@@ -295,13 +295,13 @@ def ids(split: Split) -> list[set[int]]:
 
 def test_a_random_split_is_80_20_seeded_and_disjoint(tmp_path: Path) -> None:
     described = region(tmp_path, pa=PA)
-    split = split_surveys(described, MANY, kind="random", validation=0.2, seed=3)
+    split = split_samples(described, MANY, kind="random", validation=0.2, seed=3)
     train, validation, test = ids(split)
     assert (len(train), len(validation), len(test)) == (160, 40, 0)
     assert train | validation == set(range(200))
     assert as_sets(split.validation) == [(10 * i, {i % 5}) for i in sorted(validation)]
-    assert ids(split_surveys(described, MANY, kind="random", validation=0.2, seed=3)) == ids(split)
-    assert ids(split_surveys(described, MANY, kind="random", validation=0.2, seed=4)) != ids(split)
+    assert ids(split_samples(described, MANY, kind="random", validation=0.2, seed=3)) == ids(split)
+    assert ids(split_samples(described, MANY, kind="random", validation=0.2, seed=4)) != ids(split)
 
 
 def with_folds(folder: Path, rank: str | None = "u", **keys: object) -> Region:
@@ -317,7 +317,7 @@ def test_a_split_from_file_holds_its_folds_out(tmp_path: Path, rank: str | None)
     wholes = []
     for fraction in (0.1, 0.3, 1.0):
         train, validation, test = ids(
-            split_surveys(described, MANY, kind="file", validation=0.2, fraction=fraction, seed=1)
+            split_samples(described, MANY, kind="file", validation=0.2, fraction=fraction, seed=1)
         )
         assert test == {i for i in range(200) if i % 5 in (0, 3)}
         assert not train & validation and not (train | validation) & test
@@ -333,7 +333,7 @@ def test_a_random_fraction_is_nested(tmp_path: Path) -> None:
     wholes = []
     for fraction in (0.2, 0.5):
         train, validation, _ = ids(
-            split_surveys(described, MANY, kind="random", validation=0.2, fraction=fraction, seed=0)
+            split_samples(described, MANY, kind="random", validation=0.2, fraction=fraction, seed=0)
         )
         wholes.append(train | validation)
         assert abs(len(wholes[-1]) - 200 * fraction) < 25
@@ -355,7 +355,7 @@ def test_surveys_without_a_place_id_are_refused(address_region):
     position = lines[0].index("patchID")
     path.write_text("".join(";".join(line[:position] + line[position + 1 :]) + "\n" for line in lines))
     with pytest.raises(ValueError, match="no row has a patchID, which tells surveys apart"):
-        read_surveys(address_region, "pa", read_species(address_region))
+        read_samples(address_region, "pa", read_species(address_region))
 
 
 def test_tables_that_others_wrote(tmp_path: Path) -> None:
@@ -366,18 +366,18 @@ def test_tables_that_others_wrote(tmp_path: Path) -> None:
     written = region(tmp_path, po='"speciesId"\t"lon"\t"lat"\t"plot"\t"date"\t"found"\n' + text)
     written.tables["po"] = written.tables["po"].model_copy(update=keys)
     written.tables["pa"] = written.tables["po"]
-    surveys = read_surveys(written, "pa", VOCABULARY)
+    surveys = read_samples(written, "pa", VOCABULARY)
     assert [species for _, species in as_sets(surveys)] == [{0}, {0}, set()]
-    assert read_surveys(written, "po", VOCABULARY).species.tolist() == [0, 0]
+    assert read_samples(written, "po", VOCABULARY).species.tolist() == [0, 0]
 
 
 def test_incomplete_rows_stop_the_reading_or_are_left_out(tmp_path: Path) -> None:
     text = "lon;lat;speciesId\n5.1;45.2;7\n;45.2;7\n5.1;45.2;\n5.1;45.2;nonsense\n"
     written = region(tmp_path, po=text)
     with pytest.raises(ValueError, match=r"1 of 4 rows have no lon .* line\(s\) \[3\]"):
-        read_surveys(written, "po", VOCABULARY)
+        read_samples(written, "po", VOCABULARY)
     written.tables["po"].incomplete = "drop"
     with pytest.raises(ValueError, match=r"not whole numbers, the first at line\(s\) \[5\]"):
-        read_surveys(written, "po", VOCABULARY)
+        read_samples(written, "po", VOCABULARY)
     (tmp_path / "po.csv").write_text(text.replace("nonsense", "12"))
-    assert read_surveys(written, "po", VOCABULARY).species.tolist() == [0, 1]
+    assert read_samples(written, "po", VOCABULARY).species.tolist() == [0, 1]

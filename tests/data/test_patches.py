@@ -18,11 +18,11 @@ from PIL import Image
 
 from glczoo.data import patches
 from glczoo.data.jpeg import JpegTree
-from glczoo.data.occurrences import Points, SpeciesIndex, Surveys
-from glczoo.data.patches import PatchBuilder, PatchSource, turns
+from glczoo.data.occurrences import Points, Samples, SpeciesIndex
+from glczoo.data.patches import PatchBuilder, PatchSource, dihedral
 from glczoo.data.region import Band, Region
 from glczoo.data.satellite import SatellitePatches
-from glczoo.data.tables import read_species, read_surveys
+from glczoo.data.tables import read_samples, read_species
 from glczoo.regions.check import check_region, check_text
 
 BANDS = ["first", "plain", "second", "shifted", "holes", "red", "green", "blue", "nir", "metres", "real"]
@@ -61,8 +61,8 @@ def all_pixels(region: Region, points: Points) -> np.ndarray:
 
 
 @pytest.fixture
-def surveys(address_region: Region) -> Surveys:
-    return read_surveys(address_region, "pa", read_species(address_region))
+def surveys(address_region: Region) -> Samples:
+    return read_samples(address_region, "pa", read_species(address_region))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def at(*cells: tuple[int, int], patch_id: int = 123) -> Points:
 
 
 def test_x_equals_the_slow_twin_on_both_back_ends(
-    address_region: Region, source: PatchSource, surveys: Surveys
+    address_region: Region, source: PatchSource, surveys: Samples
 ) -> None:
     assert source.bands == address_region.band_names == BANDS
     assert source.modalities == {"base": 3, "other": 2, "satellite": 4, "last": 2}
@@ -118,7 +118,7 @@ def test_chosen_modalities_keep_the_order_of_the_region(address_region: Region) 
         PatchSource(address_region, ["soil"])
 
 
-def test_bad_statistics_and_points_outside_are_refused(source: PatchSource, surveys: Surveys) -> None:
+def test_bad_statistics_and_points_outside_are_refused(source: PatchSource, surveys: Samples) -> None:
     with pytest.raises(ValueError, match="one value for each of 11 bands, they have 11 and 3"):
         PatchBuilder(source, surveys, [0.0] * 11, [1.0] * 3)
     with pytest.raises(ValueError, match="points lie outside the grid of shifted; leave them out first"):
@@ -129,7 +129,7 @@ def test_bad_statistics_and_points_outside_are_refused(source: PatchSource, surv
 
 
 def test_statistics_equal_brute_force_over_all_patches(
-    address_region: Region, source: PatchSource, surveys: Surveys
+    address_region: Region, source: PatchSource, surveys: Samples
 ) -> None:
     found = source.statistics(surveys)
     raw = all_pixels(address_region, surveys).transpose(1, 0, 2, 3).reshape(11, -1)
@@ -169,18 +169,18 @@ def test_statistics_of_a_band_without_data_in_any_patch(address_region: Region) 
 
 def test_turns_are_a_function_of_seed_epoch_and_index() -> None:
     index = torch.arange(8000)
-    found = turns(1, 2, index)
+    found = dihedral(1, 2, index)
     assert found.dtype == torch.int64
     counts = found.bincount(minlength=8)
     assert len(counts) == 8 and counts.min() > 850 and counts.max() < 1150
     shuffled = torch.randperm(8000, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(turns(1, 2, shuffled), found[shuffled])
-    assert torch.equal(torch.cat([turns(1, 2, part) for part in index.split(7)]), found)
-    for other in (turns(2, 2, index), turns(1, 3, index), turns(1, 2, index + 1)):
+    assert torch.equal(dihedral(1, 2, shuffled), found[shuffled])
+    assert torch.equal(torch.cat([dihedral(1, 2, part) for part in index.split(7)]), found)
+    for other in (dihedral(2, 2, index), dihedral(1, 3, index), dihedral(1, 2, index + 1)):
         assert 0.05 < (other == found).double().mean() < 0.2  # 1 in 8 by chance
 
 
-def test_turned_patches_equal_flips_and_quarter_turns(source: PatchSource, surveys: Surveys) -> None:
+def test_turned_patches_equal_flips_and_quarter_turns(source: PatchSource, surveys: Samples) -> None:
     builder = PatchBuilder(source, surveys, [0.0] * 11, [1.0] * 11)
     items = torch.zeros(8, dtype=torch.int64)
     plain, turned = builder(items), builder(items, torch.arange(8))
@@ -260,7 +260,7 @@ def test_bad_patches_are_named(tmp_path: Path) -> None:
 # --- what cannot be read --------------------------------------------------------------------------------
 
 
-def test_incomplete_points_are_dropped_or_named(source: PatchSource, surveys: Surveys) -> None:
+def test_incomplete_points_are_dropped_or_named(source: PatchSource, surveys: Samples) -> None:
     assert source.complete(surveys, "pa").all()
     points = at((5, 5), (0, 5), (6, 6))
     points = replace(points, patch_id=np.array([123, 123, 999]))
@@ -295,7 +295,7 @@ def test_check_of_a_sound_region(address_region: Region) -> None:
     assert (test["points"], test["places"]) == (5, 4)
     assert pa["species_per_survey"] == 1.6 and pa["surveys_without_species"] == 0
     species = SpeciesIndex(np.array([11, 12, 15, 20]))
-    expected = PatchSource(address_region).filled(read_surveys(address_region, "pa", species))
+    expected = PatchSource(address_region).filled(read_samples(address_region, "pa", species))
     assert pa["filled"] == expected
     told = check_text(found)
     assert "region address at" in told and "11 bands, 4 species" in told and told.endswith("no problems")

@@ -18,8 +18,8 @@ from glczoo.data.occurrences import Points
 from glczoo.data.patches import PatchBuilder, PatchSource
 from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Band, Modality, Region
-from glczoo.data.splits import split_surveys
-from glczoo.data.tables import read_folds, read_species, read_surveys
+from glczoo.data.splits import split_samples
+from glczoo.data.tables import read_folds, read_samples, read_species
 
 pytestmark = pytest.mark.real_data
 RECIPES = Path(__file__).parents[2] / "recipes/regions"
@@ -52,7 +52,7 @@ def sample(test_data: Path, monkeypatch: pytest.MonkeyPatch) -> Region:
 
 def test_sample_tables(sample: Region) -> None:
     species = read_species(sample)
-    po, pa = read_surveys(sample, "po", species), read_surveys(sample, "pa", species)
+    po, pa = read_samples(sample, "po", species), read_samples(sample, "pa", species)
     folder = sample.root_path
     po_rows = rows_of(folder / "Presence_only_occurrences/Presences_only_train.csv")
     pa_rows = rows_of(folder / "Presence_Absences_occurrences/Presences_Absences_train.csv")
@@ -77,7 +77,7 @@ def test_sample_patches(sample: Region) -> None:
     assert source.bands == ["red", "green", "blue", "nir", "built", "lights"] and source.size == 128
     assert [str(stack.values.dtype) for stack in source.stacks] == ["int32", "uint8"]
     species = read_species(sample)
-    po, pa = read_surveys(sample, "po", species), read_surveys(sample, "pa", species)
+    po, pa = read_samples(sample, "po", species), read_samples(sample, "pa", species)
     assert source.complete(po, "po").all()  # 200 JPEG files, every point on the rasters
     with pytest.raises(ValueError, match="without a JPEG patch"):  # the sample has none for PA
         source.complete(pa, "pa")
@@ -100,7 +100,7 @@ def test_sample_patches(sample: Region) -> None:
 
 def test_sample_satellite_statistics_agree_with_the_organisers(sample: Region) -> None:
     (stated,) = rows_of(sample.root_path / "SatelliteImages/jpeg_patches_sample_stats.csv")
-    found = PatchSource(sample, ["satellite"]).statistics(read_surveys(sample, "po", read_species(sample)))
+    found = PatchSource(sample, ["satellite"]).statistics(read_samples(sample, "po", read_species(sample)))
     mean, std = np.array(found.mean), np.array(found.std)
     # Theirs are of all four bands together.
     assert mean.mean() == pytest.approx(float(stated["mean"]), rel=1e-9)
@@ -163,7 +163,7 @@ def swiss(test_data: Path, monkeypatch: pytest.MonkeyPatch) -> Region:
 def test_swiss_tables_and_split(swiss: Region) -> None:
     species = read_species(swiss)
     assert len(species) == 30 and species.names[:2] == ("swi01", "swi02")
-    po, pa = read_surveys(swiss, "po", species), read_surveys(swiss, "pa", species)
+    po, pa = read_samples(swiss, "po", species), read_samples(swiss, "pa", species)
     assert (len(po), len(np.unique(po.patch_id))) == (35105, 11429)
     assert (len(pa), pa.sizes().sum(), pa.sizes().min()) == (10013, 24300, 1)
     stated = rows_of(swiss.root_path / "species.csv")
@@ -171,8 +171,8 @@ def test_swiss_tables_and_split(swiss: Region) -> None:
     assert np.bincount(pa.species).tolist() == [int(row["pa_sites"]) for row in stated]
     fold, rank = read_folds(swiss, pa)
     assert np.bincount(fold).tolist() == [2004, 2002, 2002, 2003, 2002]
-    tenth = split_surveys(swiss, pa, kind="file", validation=0.2, fraction=0.1, seed=1)
-    whole = split_surveys(swiss, pa, kind="file", validation=0.2, seed=1)
+    tenth = split_samples(swiss, pa, kind="file", validation=0.2, fraction=0.1, seed=1)
+    whole = split_samples(swiss, pa, kind="file", validation=0.2, seed=1)
     assert rank is not None and len(tenth.test) == len(whole.test) == 2004
     used = int(((fold != 0) & (rank < 0.1)).sum())
     assert len(tenth.train) + len(tenth.validation) == used and 650 < used < 950
@@ -206,8 +206,8 @@ def test_swiss_rasters_hold_the_values_of_the_sites(swiss: Region) -> None:
 def test_swiss_patches(swiss: Region) -> None:
     source = PatchSource(swiss)
     species = read_species(swiss)
-    pa = read_surveys(swiss, "pa", species)
-    for points in (pa, read_surveys(swiss, "po", species)):
+    pa = read_samples(swiss, "pa", species)
+    for points in (pa, read_samples(swiss, "po", species)):
         assert source.complete(points, "all").all()
         assert all(not s.missing(s.values[r + s.pad, c + s.pad]).any() for s, (r, c) in zip(
             source.stacks, source.locate(points), strict=True))  # fmt: skip

@@ -12,7 +12,7 @@ from glczoo.cli import main
 from glczoo.data.occurrences import Points
 from glczoo.data.region import Region
 from glczoo.data.splits import block_folds, leakage, nearest_km, outside_buffer, spatial_blocks
-from glczoo.data.tables import read_species, read_surveys
+from glczoo.data.tables import read_samples, read_species
 from glczoo.evaluation.evaluate import evaluate
 from glczoo.recipe import read_recipe, read_run_recipe
 from glczoo.regions.check import check_region, check_text
@@ -123,7 +123,7 @@ def test_a_recipe_holds_out_blocks_and_keeps_the_sides_apart(world):
     region = Region.load(world)
     recipe = read_recipe(RECIPE, [f"region={world}", *BLOCKS])
     vocabulary = read_species(region)
-    everything = read_surveys(region, "pa", vocabulary)
+    everything = read_samples(region, "pa", vocabulary)
     split = split_table(recipe, region, "pa", vocabulary)
     fold = block_folds(everything, 12, 3, recipe.data.seed)
     assert np.array_equal(np.sort(split.test.ids), everything.ids[fold == 1])
@@ -175,7 +175,7 @@ def test_crossval_judges_every_survey_once_and_makes_one_model(world, tmp_path, 
 def test_region_check_tells_how_near_a_fixed_split_comes(world, tmp_path):
     folder = tmp_path / "region"
     shutil.copytree(world, folder)
-    surveys = read_surveys(Region.load(world), "pa", read_species(Region.load(world)))
+    surveys = read_samples(Region.load(world), "pa", read_species(Region.load(world)))
     fold = block_folds(surveys, 12, 3)
     rows = {p: f for p, f in zip(surveys.patch_id.tolist(), fold.tolist(), strict=True)}
     (folder / "split.csv").write_text("patchID;fold\n" + "".join(f"{p};{f}\n" for p, f in rows.items()))

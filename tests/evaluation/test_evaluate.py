@@ -17,7 +17,7 @@ from glczoo.cli import main
 from glczoo.data.region import Region
 from glczoo.data.tables import read_points
 from glczoo.decoding import Decoding, tune_by_source
-from glczoo.evaluation.evaluate import evaluate, surveys_of
+from glczoo.evaluation.evaluate import evaluate, samples_of
 from glczoo.metrics import sample_f1
 from glczoo.prediction.points import probabilities_at
 from glczoo.recipe import Recipe, override, read_recipe, read_run_recipe
@@ -106,7 +106,7 @@ def test_a_run_keeps_its_decoding_and_everything_answers_by_it(runs, world, tmp_
     sets = [set(species.ids[row.numpy()].tolist()) for row in decoding(probabilities, points.sources)]
     assert len({len(each) for each in sets}) > 1 or decoding.rule not in ("threshold", "top_k")
     if "by_source" in told:
-        surveys = surveys_of(read_run_recipe(run)[0], region, species, "validation")
+        surveys = samples_of(read_run_recipe(run)[0], region, species, "validation")
         p = probabilities_at([run], region, surveys)[0]
         target = surveys.targets(torch.arange(len(surveys)), len(species))
         assert decoding.by_source == tune_by_source(p, target, surveys.sources)

@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from glczoo.cli import main
-from glczoo.data.occurrences import SpeciesIndex, Surveys
+from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.patches import PatchBuilder, PatchSource
 from glczoo.data.region import Region
 from glczoo.data.splits import block_bounds, spatial_blocks
 from glczoo.data.tables import read_species
 from glczoo.decoding import Decoding
-from glczoo.evaluation.evaluate import evaluate, surveys_of
+from glczoo.evaluation.evaluate import evaluate, samples_of
 from glczoo.evaluation.explain import errors_by_block, permutation_importance, response_curves
 from glczoo.evaluation.report import report
 from glczoo.figures import plots
@@ -239,7 +239,7 @@ def known(runs, world):
     """The model, its region, surveys that hold species 0 where it says so and 1 elsewhere, z of each."""
     region = Region.load(world)
     recipe, _ = read_run_recipe(runs[0])
-    points = surveys_of(recipe, region, read_species(region), "train")
+    points = samples_of(recipe, region, read_species(region), "train")
     source = PatchSource(region, None, 16)
     like = source.statistics(points)
     channel, weight = 3, 1.5
@@ -250,7 +250,7 @@ def known(runs, world):
     )  # fmt: skip
     x = PatchBuilder(source, points, like.mean, like.std)(torch.arange(len(points)))
     z = x[:, channel].mean((1, 2))
-    surveys = Surveys(
+    surveys = Samples(
         points.lon, points.lat, points.patch_id, points.ids, np.arange(len(points) + 1),
         (z <= 0).long().numpy(), np.zeros(len(points), int), ("made",),
     )  # fmt: skip
@@ -296,7 +296,7 @@ def test_importance_of_a_model_of_one_band(known):
 def test_errors_by_block_are_the_means_inside_its_bounds():
     rng = np.random.default_rng(0)
     lon, lat = rng.uniform(-180, 180, 300), rng.uniform(-85, 85, 300)
-    points = Surveys(lon, lat, np.full(300, -1), np.arange(300), np.zeros(301, int), np.zeros(0, int), lon)
+    points = Samples(lon, lat, np.full(300, -1), np.arange(300), np.zeros(301, int), np.zeros(0, int), lon)
     f1 = torch.from_numpy(rng.random(300))
     found = errors_by_block(points, f1, 900.0)
     assert found.number.sum() == 300 and 30 < len(found.f1) < 300

@@ -31,7 +31,7 @@ from glczoo.recipe import read_recipe, read_run_recipe
 from glczoo.runs.combine import combine
 from glczoo.runs.run import load_model
 from glczoo.train import train
-from glczoo.training.initial_model import starting_surveys
+from glczoo.training.initial_model import starting_samples
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 BOX = (4.975, 46.825, 5.175, 47.025)
@@ -92,7 +92,7 @@ def test_a_map_is_what_predict_says_at_every_centre(runs, world, tmp_path, no_pi
         assert np.isnan(layers[name][~inside]).all()
     # The area of applicability, from the training surveys of the run's recipe.
     source = load_model(runs[0]).open(region)
-    _, surveys, _, _ = starting_surveys(read_run_recipe(runs[0])[0], region)
+    _, surveys, _, _ = starting_samples(read_run_recipe(runs[0])[0], region)
     near = Applicability(source.values(surveys))
     index = near.dissimilarity(source.values(points))
     assert layers["dissimilarity"][inside] == pytest.approx(index, abs=1e-6)

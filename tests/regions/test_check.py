@@ -10,7 +10,7 @@ from conftest import addresses, place, write_raster
 from matplotlib.image import imread
 
 from glczoo.cli import main
-from glczoo.data.occurrences import Surveys
+from glczoo.data.occurrences import Samples
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region
 from glczoo.figures.plots import RegionPage, Thumbnail, draw_region
@@ -69,7 +69,7 @@ def test_surveys_of_one_place_are_no_pile(region: Region) -> None:
     lon, lat = (np.repeat(value, number) for value in place(8, 8))
     lon[:200] += np.linspace(0.001, 0.05, 200)
     ids, offsets = np.arange(number), np.arange(number + 1)
-    surveys = Surveys(lon, lat, ids, ids, offsets, ids * 0, ids * 0)
+    surveys = Samples(lon, lat, ids, ids, offsets, ids * 0, ids * 0)
     assert not any(mask.any() for mask in suspects(surveys, PatchSource(region), None).values())
     records = replace(surveys, presence_only=True)
     odd = suspects(records, PatchSource(region), None)["piles of one place (centroids?)"]

@@ -8,14 +8,14 @@ import rasterio
 
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region
-from glczoo.data.tables import read_species, read_surveys
+from glczoo.data.tables import read_samples, read_species
 from glczoo.regions.densities import write_densities
 
 
 def test_a_band_is_the_share_of_the_records_nearby(world, tmp_path):
     region = Region.load(world)
     made = write_densities(region, tmp_path / "out", [2.0, 40.0])
-    species, records = read_species(region), read_surveys(region, "po", read_species(region))
+    species, records = read_species(region), read_samples(region, "po", read_species(region))
     assert made.band_names[33:] == [f"density_{w}_{i}" for w in (2, 40) for i in species.ids.tolist()]
     source = PatchSource(made, ["densities"], 1)
     stack = source.stacks[0]

@@ -11,7 +11,7 @@ from conftest import addresses, write_raster
 
 from glczoo.cli import main
 from glczoo.data.region import Region
-from glczoo.data.tables import read_species, read_surveys
+from glczoo.data.tables import read_samples, read_species
 from glczoo.recipe import read_recipe
 from glczoo.regions.bands import find_modalities
 from glczoo.regions.columns import guess_table
@@ -95,9 +95,9 @@ def test_a_gbif_download_and_plots_become_a_region_that_reads(folder: Path) -> N
     assert region.band_names == ["bio1", "bio12"] and region.modalities[0].name == "climate"
     species = read_species(region)
     assert dict(zip(species.names, species.ids.tolist(), strict=True)) == TREES | {"Larix decidua": 2882317}
-    records = read_surveys(region, "po", species)
+    records = read_samples(region, "po", species)
     assert len(records) == 62  # 65 without the genus, the row without coordinates and the absence
-    surveys = read_surveys(region, "pa", species)
+    surveys = read_samples(region, "pa", species)
     assert len(surveys) == 20 and surveys.sizes()[0] == 0 and surveys.sizes()[1:].tolist() == [2] * 19
     told = found.text()
     assert "1 rows lie outside of the rasters" in told and "1 records are fossils or living" in told
@@ -149,13 +149,13 @@ def test_a_virtual_region_is_found_again(world: Path, tmp_path: Path) -> None:
     }
     assert found.table("pa").survey is None and found.species is None
     for kind in ("po", "pa"):
-        ours, theirs = (read_surveys(r, kind, read_species(r)) for r in (found, told))
+        ours, theirs = (read_samples(r, kind, read_species(r)) for r in (found, told))
         np.testing.assert_array_equal(ours.species, theirs.species)
         np.testing.assert_array_equal(ours.offsets, theirs.offsets)
     for name in ("step1", "step2", "step3"):  # JPEG and raster branches, two batches
         few = [
             f"runs={tmp_path}", "epochs=1", "data.pa_fraction=0.2", "data.validation={po: 0.95, pa: 0}",
-            "decoding={rule: top_k, surveys: train}",
+            "decoding={rule: top_k, tune_on: train}",
         ]  # fmt: skip
         few += ["keep=last", "batch_size=8", "model_args.channels=[8,8,8,8]", "model_args.layers=[1,1,1,1]"]
         assert train(read_recipe(folder / f"recipes/{name}.yaml", few)).name == name
@@ -177,20 +177,20 @@ def test_presence_only_data_get_a_recipe_of_their_own(folder: Path, tmp_path: Pa
     elsewhere = Path(shutil.move(folder / "0012345-gbif.csv", tmp_path / "gbif.csv"))
     init_region(folder, elsewhere, name="Drôme: trees")
     recipe = read_recipe(folder / "recipes/step2.yaml")
-    assert (recipe.init, recipe.data.surveys, recipe.decoding.value) == ("random", ["po"], 3)
+    assert (recipe.init, recipe.data.tables, recipe.decoding.value) == ("random", ["po"], 3)
     assert not (folder / "recipes/step1.yaml").exists()
     shutil.rmtree(folder / "recipes")
     for file in ("species.csv", "region.yaml"):
         (folder / file).unlink()
     init_region(folder, pa=folder / "plots.csv")
     recipe = read_recipe(folder / "recipes/step1.yaml")
-    assert (recipe.init, recipe.data.surveys, recipe.decoding.value) == ("random", ["pa"], "auto")
+    assert (recipe.init, recipe.data.tables, recipe.decoding.value) == ("random", ["pa"], "auto")
     assert not (folder / "recipes/step2.yaml").exists()
     for file in ("species.csv", "region.yaml", "recipes/step1.yaml", "recipes/finetune.yaml"):
         (folder / file).unlink()
     init_region(folder, elsewhere, name="Drôme: trees")
     region = Region.load(folder)
-    assert region.name == "Drôme: trees" and len(read_surveys(region, "po", read_species(region))) == 62
+    assert region.name == "Drôme: trees" and len(read_samples(region, "po", read_species(region))) == 62
 
 
 @pytest.mark.parametrize(("rows", "size"), [(300_000, 128), (300_000, 32), (900, 16), (7, 8)])
@@ -207,7 +207,7 @@ def test_recipes_are_sized_to_the_data(tmp_path: Path, rows: int, size: int) -> 
         large = rows == 300_000 and size == 128
         assert ("layers" not in recipe.model_args) == large
         assert recipe.model_args.get("stem_stride", 4) == {16: 2, 8: 1}.get(size, 4)
-        assert recipe.batch_size <= max(2, sizes.rows[recipe.data.surveys[0]] // 8)
+        assert recipe.batch_size <= max(2, sizes.rows[recipe.data.tables[0]] // 8)
         if name == "step2":
             expected = (10, [], "step1") if large else (6, [3, 4], "step1")
             assert (recipe.epochs, recipe.schedule.milestones, recipe.init) == expected
@@ -281,7 +281,7 @@ def test_what_a_person_says_is_not_guessed(folder: Path) -> None:
     with pytest.raises(
         ValueError, match=r"1 species of 1 rows are not in the species table .*\['Eiche'\]; add"
     ):
-        read_surveys(region, "po", read_species(region))
+        read_samples(region, "po", read_species(region))
 
 
 def test_names_need_a_table_of_ids(folder: Path) -> None:
@@ -296,7 +296,7 @@ def test_names_need_a_table_of_ids(folder: Path) -> None:
     (folder / "species.csv").write_text("speciesId,name\n1,Abies alba\n2,Abies alba\n")
     region = Region.load(folder)
     with pytest.raises(ValueError, match=r"two species of the vocabulary are \['Abies alba'\]"):
-        read_surveys(region, "pa", read_species(region))
+        read_samples(region, "pa", read_species(region))
 
 
 # --- rasters --------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_swiss_trees_and_the_sample_are_found_as_they_are(test_data: Path, tmp_p
     init_region(swiss, *(swiss / table for table in tables))
     region = Region.load(swiss)
     assert region.patch_size == 16 and len(region.band_names) == 14
-    assert len(read_surveys(region, "pa", read_species(region))) == 10013
+    assert len(read_samples(region, "pa", read_species(region))) == 10013
     sample = shutil.copytree(test_data / "glc23-sample", tmp_path / "sample")
     told = init_region(sample, sample / tables[0], sample / tables[1]).text()
     assert "not used: SatelliteImages: no JPEG patches for most rows of Presences_Absences_train.csv" in told

@@ -10,7 +10,7 @@ from torchvision.io import decode_jpeg, read_file
 
 from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Region
-from glczoo.data.tables import read_species, read_surveys
+from glczoo.data.tables import read_samples, read_species
 from glczoo.regions import virtual
 from glczoo.regions.virtual import AXES, VirtualRegion, make_virtual
 
@@ -167,7 +167,7 @@ def test_surveys_are_patch_and_day(made, region):
     assert made.mean_set_size == pytest.approx(found.sum(axis=1).mean())
     assert made.mean_set_size == pytest.approx(13, abs=1.5)
     vocabulary = read_species(region)
-    read = read_surveys(region, "pa", vocabulary)
+    read = read_samples(region, "pa", vocabulary)
     assert np.array_equal(read.patch_id, [int(patch) for patch, _ in keys])
     assert np.array_equal(read.sizes(), found.sum(axis=1))
 

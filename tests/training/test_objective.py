@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from glczoo.data.occurrences import SpeciesIndex, Surveys
+from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.region import Region
 from glczoo.data.tables import read_species
 from glczoo.decoding import best_threshold
-from glczoo.evaluation.evaluate import surveys_of
+from glczoo.evaluation.evaluate import samples_of
 from glczoo.hub import card
 from glczoo.losses import LOSSES, NEEDS, bce
 from glczoo.models.published import read_config
@@ -28,7 +28,7 @@ from glczoo.train import make_optimizer, train
 from glczoo.training import initial_model as start
 from glczoo.training import label_memory as estimates
 from glczoo.training.checkpoints import EpochOrder, Record
-from glczoo.training.initial_model import split_table, starting_surveys
+from glczoo.training.initial_model import split_table, starting_samples
 from glczoo.training.objective import Objective
 from glczoo.training.tuning import _fold
 
@@ -42,10 +42,10 @@ def recipe(world: Path, runs: Path, *overrides: str) -> Recipe:
     return read_recipe(RECIPES / "step1.yaml", [*small, *shared, *overrides])
 
 
-def objective(told: Recipe, processes: int = 1) -> tuple[Objective, Surveys]:
+def objective(told: Recipe, processes: int = 1) -> tuple[Objective, Samples]:
     """The objective of a recipe, and the surveys it knows."""
     region = Region.load(told.region)
-    vocabulary, training, *_ = starting_surveys(told, region)
+    vocabulary, training, *_ = starting_samples(told, region)
     return Objective(told, region, vocabulary, training, torch.device("cpu"), processes), training
 
 
@@ -67,21 +67,21 @@ def test_the_card_has_words_for_every_loss():
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ("pseudo={teacher: step3}", r"needs data.surveys with po.* got \['pa'\], False and bce"),
-        ("pseudo={teacher: step3} data.surveys=[pa,po] loss=an_ls", "got .* False and an_ls"),
+        ("pseudo={teacher: step3}", r"needs data.tables with po.* got \['pa'\], False and bce"),
+        ("pseudo={teacher: step3} data.tables=[pa,po] loss=an_ls", "got .* False and an_ls"),
         (
-            "pseudo={teacher: t, low: 0.6, high: 0.05} data.surveys=[po]",
+            "pseudo={teacher: t, low: 0.6, high: 0.05} data.tables=[po]",
             "low must be below high, got 0.6",
         ),
         ("po_loss=an_ls", "data.weights and po_loss set PO apart"),
-        ("po_loss=ce data.surveys=[po,pa]", "bce and ce cannot share a model"),
-        ("loss=plc po_loss=sinr_full data.surveys=[po,pa]", "plc and sinr_full cannot share a batch"),
-        ("po_loss={name: wan, alpha: 1} data.surveys=[po,pa]", r"the loss wan has no setting \['alpha'\]"),
-        ("pseudo={teacher: t} po_loss=wan data.surveys=[po,pa]", "False and bce, wan for PO"),
+        ("po_loss=ce data.tables=[po,pa]", "bce and ce cannot share a model"),
+        ("loss=plc po_loss=sinr_full data.tables=[po,pa]", "plc and sinr_full cannot share a batch"),
+        ("po_loss={name: wan, alpha: 1} data.tables=[po,pa]", r"the loss wan has no setting \['alpha'\]"),
+        ("pseudo={teacher: t} po_loss=wan data.tables=[po,pa]", "False and bce, wan for PO"),
         ("loss={name: epr, kk: 3}", r"the loss epr has no setting \['kk'\]; it has \['eps', 'k'\]"),
         ("loss={name: role, estimates: 3}", r"no setting \['estimates'\]"),
         ("loss={name: em, alpha: much}", "must be numbers, got {'alpha': 'much'}"),
-        ("data.weights={po: 0.1}", r"need data.surveys: \[po, pa\], got \['pa'\]"),
+        ("data.weights={po: 0.1}", r"need data.tables: \[po, pa\], got \['pa'\]"),
         ("data.weights={po: 0}", "weights must be above 0"),
         ("calibration=vector data.validation={pa: 0} keep=last", "fitted on PA validation surveys"),
         ("top_k=auto data.validation={pa: 0} keep=last", "is tuned on PA validation surveys"),
@@ -121,7 +121,7 @@ def test_the_number_of_species_is_that_of_the_training_surveys(world, tmp_path):
 
 
 def test_po_and_pa_are_weighed(world, tmp_path):
-    mixture = ["data.surveys=[po, pa]", "data.weights={po: 0.25, pa: 2}"]
+    mixture = ["data.tables=[po, pa]", "data.weights={po: 0.25, pa: 2}"]
     found, training = objective(recipe(world, tmp_path, *mixture))
     index = torch.tensor([0, 1, len(training) - 1, len(training) - 2, len(training) - 3])
     assert training.source_names[training.source[0]] != training.source_names[training.source[-1]]
@@ -136,7 +136,7 @@ def test_po_and_pa_are_weighed(world, tmp_path):
 
 def test_each_table_has_its_loss_and_weight(world, tmp_path):
     """A mean counts by its table's share of the batch, a sum as it is."""
-    mixture = ["data.surveys=[po, pa]", "data.weights={po: 0.25, pa: 2}"]
+    mixture = ["data.tables=[po, pa]", "data.weights={po: 0.25, pa: 2}"]
     soft = partial(LOSSES["an_ls"], smoothing=0.2)
     for losses, of_pa, of_po, shares in (
         (["loss=bce", "po_loss={name: an_ls, smoothing: 0.2}"], bce, soft, (0.4, 0.6)),
@@ -162,7 +162,7 @@ def test_each_table_has_its_loss_and_weight(world, tmp_path):
 @pytest.mark.parametrize("name", ["em_apl", "full_weighted"])
 def test_losses_of_records_train_beside_bce(world, tmp_path, name):
     told = f"po_loss={{name: {name}, warmup: 1}}" if name == "em_apl" else f"po_loss={name}"
-    mixture = ["data.surveys=[po, pa]", "data.validation={pa: 0.2, po: 0.95}", "data.weights={po: 0.1}"]
+    mixture = ["data.tables=[po, pa]", "data.validation={pa: 0.2, po: 0.95}", "data.weights={po: 0.1}"]
     run = train(recipe(world, tmp_path, *mixture, told, "epochs=2", "checkpoint_every=99"))
     assert all(value.isfinite().all() for value in load_file(run / "model.safetensors").values())
     assert ", of records " in card._settings(read_lineage(run)[0]["recipe"])
@@ -265,7 +265,7 @@ def teacher(world, tmp_path_factory):
 
 
 def taught(world, runs, teacher, *overrides: str) -> Recipe:
-    mixture = ["data.surveys=[pa, po]", "data.validation={pa: 0.2, po: 0.95}"]
+    mixture = ["data.tables=[pa, po]", "data.validation={pa: 0.2, po: 0.95}"]
     pseudo = f"pseudo={{teacher: {teacher}, low: 0.3, high: 0.7}}"
     return recipe(world, runs, *mixture, pseudo, *overrides)
 
@@ -276,7 +276,7 @@ def test_a_k_by_source_needs_sources(world, tmp_path, monkeypatch):
         return replace(split, train=replace(split.train, source_names=("",), source=split.train.source * 0))
 
     monkeypatch.setattr(start, "split_table", nameless)
-    asked = "decoding={rule: top_k, by_source: true, surveys: train}"
+    asked = "decoding={rule: top_k, by_source: true, tune_on: train}"
     with pytest.raises(ValueError, match="needs surveys that name their source.* have no datasetName"):
         train(recipe(world, tmp_path, asked))
     assert not list(tmp_path.iterdir())
@@ -344,7 +344,7 @@ def test_teachers_that_do_not_fit(world, tmp_path, teacher):
         shutil.rmtree(other)
     told = taught(world, tmp_path, teacher)
     region = Region.load(world)
-    vocabulary, training, *_ = starting_surveys(told, region)
+    vocabulary, training, *_ = starting_samples(told, region)
     fewer = SpeciesIndex(vocabulary.ids[:-1])
     with pytest.raises(ValueError, match="answers with 24 species, not with the 23 of this vocabulary"):
         Objective(told, region, fewer, training, torch.device("cpu"))
@@ -381,7 +381,7 @@ def test_a_run_is_calibrated_in_its_head(world, tmp_path, how):
     if how == "temperature":
         torch.testing.assert_close(new * kept["mean_temperature"], old, rtol=1e-3, atol=1e-4)
     region = Region.load(world)
-    surveys = surveys_of(read_run_recipe(scaled)[0], region, after.species, "validation")
+    surveys = samples_of(read_run_recipe(scaled)[0], region, after.species, "validation")
     uncalibrated, probabilities = (probabilities_at([run], region, surveys)[0] for run in (plain, scaled))
     target = surveys.targets(torch.arange(len(surveys)), 24)
     if how == "vector":
