@@ -2,7 +2,7 @@
 
 A single HTML file that loads nothing from elsewhere: what the run scores on surveys that it never saw, step
 by step beside the paper, where it errs, what it reads of its bands, and how it was made. `evaluate` and
-`explain` measure, `plots` draws, `report.html` (a Jinja template) puts it together; here a section is a
+`explain` measure, `figures` draws, `report.html` (a Jinja template) puts it together; here a section is a
 function, which makes it long.
 """
 
@@ -27,7 +27,8 @@ from glczoo.data.region import Region
 from glczoo.data.splits import EARTH_KM, leakage, spatial_blocks
 from glczoo.evaluation.evaluate import Part, described, evaluate, records, rows_of, samples_of
 from glczoo.evaluation.explain import errors_by_block, permutation_importance, response_curves
-from glczoo.figures import plots
+from glczoo.figures import report as figures
+from glczoo.figures.style import svg_uri
 from glczoo.files import write_text
 from glczoo.hub_client import sha256
 from glczoo.metrics import bootstrap, by_species, reliability
@@ -105,14 +106,14 @@ def report(
     folders, history, missing = _history(folder)
     drawn = {
         "training": _training_curves(folders),
-        "reliability": plots.reliability(
+        "reliability": figures.reliability(
             curve.number.numpy(), curve.probability.numpy(), curve.frequency.numpy()
         ),
-        "sizes": plots.set_sizes(mask.sum(1).numpy(), surveys.sizes()),
-        "auc": plots.auc_by_records(
+        "sizes": figures.set_sizes(mask.sum(1).numpy(), surveys.sizes()),
+        "auc": figures.auc_by_records(
             each["auc"].numpy(), {table.upper(): numbers for table, numbers in counts.items()}
         ),
-        "map": plots.block_map(blocks.bounds, blocks.f1, blocks.number, "mean F1 of the surveys"),
+        "map": figures.block_map(blocks.bounds, blocks.f1, blocks.number, "mean F1 of the surveys"),
     }
     facts = {
         "name": trained.name, "region": found["region"], "part": found["part"],
@@ -122,7 +123,7 @@ def report(
         "missing": missing, "paper": _PAPER, "study": _study_of(folder),
         "ece": curve.ece, "species": _extremes(trained, each, counts), "tables": list(counts),
         "blocks": {"size_km": size_km, "number": len(blocks.f1)},
-        "pictures": {name: plots.svg_uri(figure) if figure else None for name, figure in drawn.items()},
+        "pictures": {name: svg_uri(figure) if figure else None for name, figure in drawn.items()},
         "importance": None, "responses": None,
         "made": _made(run, folder, trained, history)
         | _split(recipe, region, trained, found["part"])
@@ -262,7 +263,7 @@ def _training_curves(folders: Sequence[Path]) -> Any:
         name: {key: [line[key] for line in lines] for key in ("loss", "validation_f1")}
         for name, lines in epochs.items() if lines
     }  # fmt: skip
-    return plots.training_curves(curves) if curves else None
+    return figures.training_curves(curves) if curves else None
 
 
 def _extremes(
@@ -299,8 +300,8 @@ def _importance(
         lost, low, high = (
             values[start : start + len(names)] for values in (found.lost, found.low, found.high)
         )
-        figure = plots.importance(names, lost, low, high, f"F1 lost, of {found.f1:.3f}")
-        told[what] = {"lost": dict(zip(names, lost.tolist(), strict=True)), "picture": plots.svg_uri(figure)}
+        figure = figures.importance(names, lost, low, high, f"F1 lost, of {found.f1:.3f}")
+        told[what] = {"lost": dict(zip(names, lost.tolist(), strict=True)), "picture": svg_uri(figure)}
         start += len(names)
     return told
 
@@ -322,8 +323,8 @@ def _responses(
     titles = [f"{band}, {units[band]}" if units[band] else band for band in trained.bands]
     labels = [trained.species.label(k) for k in chosen.tolist()]
     pictures = {
-        name: plots.svg_uri(
-            plots.response_curves(
+        name: svg_uri(
+            figures.response_curves(
                 found.values[channels], found.probability[channels], [titles[c] for c in channels], labels,
                 found.median[channels],
             )
