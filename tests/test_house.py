@@ -7,7 +7,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 ORDER = [
-    {"files", "hub_client", "losses", "metrics", "decoding", "calibration", "figures"},
+    {"files", "hub_client", "losses", "metrics", "expected_f1", "calibration", "figures"},
+    {"decoding"},
     {"models", "data"},
     {"recipe", "regions"},
     {"runs"},

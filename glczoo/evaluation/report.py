@@ -25,13 +25,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from glczoo.data.occurrences import Samples
 from glczoo.data.region import Region
 from glczoo.data.splits import EARTH_KM, leakage, spatial_blocks
+from glczoo.decoding import Rule
 from glczoo.evaluation.evaluate import Part, described, evaluate, records, rows_of, samples_of
 from glczoo.evaluation.explain import errors_by_block, permutation_importance, response_curves
 from glczoo.figures import report as figures
 from glczoo.figures.style import svg_uri
 from glczoo.files import write_text
 from glczoo.hub_client import sha256
-from glczoo.metrics import bootstrap, by_species, reliability
+from glczoo.metrics import SpeciesScores, bootstrap, reliability, species_scores
 from glczoo.models.published import read_config
 from glczoo.recipe import Recipe, read_run_recipe, recipe_text
 from glczoo.runs.lineage import predecessor, read_lineage
@@ -97,7 +98,7 @@ def report(
     surveys, probabilities, f1 = found["points"], found["probabilities"], found["rows"][0]["f1_each"]
     target = surveys.targets(torch.arange(len(surveys)), len(trained.species))
     mask = trained.decoding(probabilities, surveys.sources)
-    each = by_species(mask, probabilities, target)
+    each = species_scores(mask, probabilities, target)
     counts = records(recipe, region, trained.species)
     total = np.sum([np.zeros(len(trained.species), np.int64), *counts.values()], axis=0)
     curve = reliability(probabilities, target)
@@ -111,7 +112,7 @@ def report(
         ),
         "sizes": figures.set_sizes(mask.sum(1).numpy(), surveys.sizes()),
         "auc": figures.auc_by_records(
-            each["auc"].numpy(), {table.upper(): numbers for table, numbers in counts.items()}
+            each.auc.numpy(), {table.upper(): numbers for table, numbers in counts.items()}
         ),
         "map": figures.block_map(blocks.bounds, blocks.f1, blocks.number, "mean F1 of the surveys"),
     }
@@ -213,7 +214,7 @@ def _steps(
                 before.name, probabilities, target, before.decoding, before.tuned, found["points"].sources
             )
         own = mine[0]
-        expected = next(row for row in mine if row["rule"] == "expected F1")
+        expected = next(row for row in mine if row["decoding"] == Rule.EXPECTED_F1)
         tables = " ".join(row["tables"] for row in rows[: number + 1])
         behind = "" if rows[number]["forest"] else _BEHIND.get(tables, "")
         f1_each[behind] = own["f1_each"]
@@ -266,16 +267,14 @@ def _training_curves(folders: Sequence[Path]) -> Any:
     return figures.training_curves(curves) if curves else None
 
 
-def _extremes(
-    trained: TrainedModel, each: Mapping[str, torch.Tensor], counts: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def _extremes(trained: TrainedModel, each: SpeciesScores, counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The species of highest and of lowest AUC; none stands among both."""
-    ranked = each["auc"].argsort(descending=True)
-    order = ranked[~each["auc"][ranked].isnan()].tolist()
+    ranked = each.auc.argsort(descending=True)
+    order = ranked[~each.auc[ranked].isnan()].tolist()
     rows = [
         {
-            "name": trained.species.label(k), "presences": int(each["presences"][k]),
-            "auc": float(each["auc"][k]), "f1": float(each["f1"][k]),
+            "name": trained.species.label(k), "presences": int(each.presences[k]),
+            "auc": float(each.auc[k]), "f1": float(each.f1[k]),
             "records": [int(numbers[k]) for numbers in counts.values()],
         }
         for k in order

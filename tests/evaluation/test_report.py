@@ -114,7 +114,7 @@ def test_the_page_holds_everything_and_loads_nothing(runs, tmp_path, capsys):
     for number, rows in enumerate(found, 1):
         told = page.row(f"step{number}")
         assert told[1] == ("PO" if number == 2 else "PA") and told[4] == ("1", "1+2", "1+2+3")[number - 1]
-        expected = next(row for row in rows if row["rule"] == "expected F1")
+        expected = next(row for row in rows if row["decoding"] == "expected_f1")
         assert told[5].startswith(f"{rows[0]['f1']:.3f}") and told[6] == f"{expected['f1']:.3f}"
         assert told[7] == f"{rows[0]['auc']:.3f}" and told[9] == ("0.200", "0.073", "0.254")[number - 1]
     gain = found[0][0]["f1"] - found[1][0]["f1"]

@@ -97,7 +97,7 @@ def test_with_a_forest_that_sees_the_prior_it_is_one_model(world, prior, tmp_pat
     runs = [corrected(world, prior), forest]
     both = combine(runs, tmp_path / "both")
     apart, together = (
-        [row for row in evaluate(each, part="validation")["rows"] if row["rule"] == "expected F1"]
+        [row for row in evaluate(each, part="validation")["rows"] if row["decoding"] == "expected_f1"]
         for each in (runs, [both])
     )
     assert together[0]["f1"] == pytest.approx(apart[2]["f1"], abs=1e-6)
