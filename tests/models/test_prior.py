@@ -120,7 +120,7 @@ def test_what_cannot_be_a_prior(world, prior):
     with pytest.raises(DamagedError, match="the prior"):
         Prior(["quadratic_glc23", {"checkpoint_path": "x"}, [0, 2]], 5)
     model = timm.create_model("quadratic_glc23", num_classes=5, in_chans=4, prior=PRIOR)
-    with pytest.raises(ValueError, match="the prior answers for 5 species, not for 7"):
+    with pytest.raises(ValueError, match="the prior predicts 5 species, not 7"):
         model.reset_classifier(7)
 
 
