@@ -219,15 +219,15 @@ def species_scores(
         ValueError: a score is nan.
     """
     target = target.bool()
-    presences, answers = target.sum(0), predicted.sum(0)
+    presences, number = target.sum(0), predicted.sum(0)
     ranks = ranking(scores, target, min_presences)
     index = torch.full([target.shape[1]], torch.nan, dtype=torch.float64)
     for species in (presences >= max(1, min_presences)).nonzero()[:, 0].tolist():
         index[species] = boyce(scores[target[:, species], species], scores[:, species])
     return SpeciesScores(
         presences=presences,
-        predicted=answers,
-        f1=2 * (predicted & target).sum(0).double() / (presences + answers),
+        predicted=number,
+        f1=2 * (predicted & target).sum(0).double() / (presences + number),
         auc=ranks.auc,
         pr_auc=ranks.pr_auc,
         tss=ranks.tss,

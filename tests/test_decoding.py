@@ -159,8 +159,8 @@ def test_the_best_threshold_equals_a_search(least: int) -> None:
     candidates = [t for t in [*p.unique().tolist(), 1.1] if t >= 0.01]
     f1 = [sample_f1(threshold(p, t, least), target).mean().item() for t in candidates]
     t = best_threshold(p, target, least)
-    found = sample_f1(threshold(p, t, least), target).mean().item()
-    assert found == pytest.approx(max(f1), abs=1e-6) and 0.05 < t < 0.95
+    result = sample_f1(threshold(p, t, least), target).mean().item()
+    assert result == pytest.approx(max(f1), abs=1e-6) and 0.05 < t < 0.95
     above = best_threshold(p, target, least, smallest=0.8)
     assert above >= 0.8
 
@@ -170,8 +170,8 @@ def test_the_best_alpha_equals_a_search(least: int) -> None:
     p, target = tuning_samples()
     f1 = [sample_f1(expected_size(p, a, least), target).mean().item() for a in np.linspace(0, 4, 2001)]
     alpha = best_alpha(p, target, least)
-    found = sample_f1(expected_size(p, alpha, least), target).mean().item()
-    assert found >= max(f1) - 1e-6 and 0.3 < alpha < 3
+    result = sample_f1(expected_size(p, alpha, least), target).mean().item()
+    assert result >= max(f1) - 1e-6 and 0.3 < alpha < 3
     assert best_alpha(p, target, least, largest=0.2) <= 0.2
 
 

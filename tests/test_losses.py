@@ -98,8 +98,8 @@ def test_full_weighted_shares_the_absences_with_the_background() -> None:
     presences = (w * Y * -P.log()).mean()
     absences = (w / (w - 1) * (1 - Y) * -(1 - P).log()).mean()
     expected = 3 * presences + 0.8 * absences + 0.2 * -(1 - background).log().mean()
-    found = LOSSES["full_weighted"](LOGITS, Y, **STATE["full_weighted"], positive=3.0)
-    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    result = LOSSES["full_weighted"](LOGITS, Y, **STATE["full_weighted"], positive=3.0)
+    assert result.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_plc_by_hand() -> None:

@@ -83,10 +83,10 @@ def test_auc_of_nothing_is_nan() -> None:
 
 def test_summary_puts_them_together(answers: tuple[Tensor, Tensor, Tensor]) -> None:
     predicted, scores, target = answers
-    found = summary(predicted, scores, target)
+    result = summary(predicted, scores, target)
     error = predicted.sum(1) - target.sum(1)
     assert torch.equal(size_error(predicted, target), error.long())
-    assert found == {
+    assert result == {
         "f1": sample_f1(predicted, target).mean().item(),
         "f1_macro": macro_f1(predicted, target),
         "auc": macro_auc(scores, target)[0],
@@ -168,17 +168,17 @@ def test_boyce_of_one_score_or_of_no_presences_is_nan() -> None:
 def test_reliability_of_three_bins_by_hand() -> None:
     p = torch.tensor([[0.1, 0.2, 0.5], [0.3, 0.9, 1.0]])
     y = torch.tensor([[0.0, 1, 0], [0, 1, 0]])
-    found = reliability(p, y, bins=3)
-    assert found.number.tolist() == [3, 1, 2]
-    assert found.probability.tolist() == pytest.approx([0.2, 0.5, 0.95])
-    assert found.frequency.tolist() == pytest.approx([1 / 3, 0, 0.5])
-    assert found.ece == pytest.approx((3 * (1 / 3 - 0.2) + 0.5 + 2 * 0.45) / 6)
+    result = reliability(p, y, bins=3)
+    assert result.number.tolist() == [3, 1, 2]
+    assert result.probability.tolist() == pytest.approx([0.2, 0.5, 0.95])
+    assert result.frequency.tolist() == pytest.approx([1 / 3, 0, 0.5])
+    assert result.ece == pytest.approx((3 * (1 / 3 - 0.2) + 0.5 + 2 * 0.45) / 6)
 
 
 def test_an_empty_bin_has_no_frequency_and_adds_no_error() -> None:
-    found = reliability(torch.tensor([[0.1], [0.3]]), torch.zeros(2, 1), bins=5)
-    assert found.frequency.isnan().tolist() == [False, False, True, True, True]
-    assert found.ece == pytest.approx(0.2)
+    result = reliability(torch.tensor([[0.1], [0.3]]), torch.zeros(2, 1), bins=5)
+    assert result.frequency.isnan().tolist() == [False, False, True, True, True]
+    assert result.ece == pytest.approx(0.2)
 
 
 def test_reliability_of_many_surveys_is_that_of_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:

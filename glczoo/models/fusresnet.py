@@ -210,9 +210,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
             k for k in own.keys() & got.keys() & exempt if own[k] == got[k]
         },
     }
-    if found := [f"{len(k)} {what}: {', '.join(sorted(k)[:8])}" for what, k in wrong.items() if k]:
+    if faults := [f"{len(k)} {what}: {', '.join(sorted(k)[:8])}" for what, k in wrong.items() if k]:
         raise RuntimeError(
-            f"The checkpoint does not fit {cfg.get('architecture')}. Keys {'; '.join(found)}. "
+            f"The checkpoint does not fit {cfg.get('architecture')}. Keys {'; '.join(faults)}. "
             "Give the branches and other keywords of the checkpoint; only num_classes may differ."
         )
     return state_dict
