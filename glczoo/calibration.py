@@ -1,8 +1,8 @@
-"""Probabilities that mean what they say: scaling of logits, fitted on surveys that may choose.
+"""Probabilities that mean what they say: scaling of logits, fitted on tuning samples.
 
-logits[N, K] and target[N, K] of validation surveys, never of those a result is reported on. The likelihood is
-maximised by L-BFGS from the identity: deterministic, nothing to tune. A prior as weak as a survey or two, log
-scale and bias ~ Normal(0, 1), keeps species without presences and separable data finite.
+logits[N, K] and target[N, K] of tuning samples, never of those that a result is reported on. The likelihood
+is maximised by L-BFGS from the identity: deterministic, nothing to tune. A prior as weak as a survey or two,
+log scale and bias ~ Normal(0, 1), keeps species without presences and separable data finite.
 """
 
 from typing import Literal
@@ -20,7 +20,7 @@ def fit_temperature(
     """The temperature T by which all logits are divided (Guo et al. 2017, section 4.2); above 1: too sure.
 
     Raises:
-        ValueError: shapes differ, there are no surveys, or a logit is not finite.
+        ValueError: shapes differ, there are no samples, or a logit is not finite.
     """
     scale, _ = _fit(logits, target, activation, with_bias=False)
     return 1 / float(scale)
@@ -49,7 +49,7 @@ def _fit(logits: Tensor, target: Tensor, activation: str, with_bias: bool) -> tu
     """Scale and bias of every species, [K] each, or one scale of all, [1], and no bias."""
     if logits.shape != target.shape or not len(logits):
         raise ValueError(
-            f"calibration needs logits and targets [N, K] of the same surveys, got {tuple(logits.shape)} and "
+            f"calibration needs logits and targets [N, K] of the same samples, got {tuple(logits.shape)} and "
             f"{tuple(target.shape)}"
         )
     if not logits.isfinite().all():

@@ -348,7 +348,7 @@ def _evaluate(given: argparse.Namespace) -> None:
 def _predict(given: argparse.Namespace) -> None:
     from glczoo.data.region import Region
     from glczoo.data.tables import read_points
-    from glczoo.decoding import Decoding
+    from glczoo.decoding import Decoding, Rule
     from glczoo.prediction.points import predict_points, probabilities_at, write_submission
     from glczoo.runs.run import locate, region_of
 
@@ -368,7 +368,7 @@ def _predict(given: argparse.Namespace) -> None:
         return
     found = probabilities_at(given.runs, region, points, batch_size=given.batch_size)
     probabilities, species, decoding = found
-    decoding = Decoding("top_k", given.k) if given.k else decoding
+    decoding = Decoding(Rule.TOP_K, given.k) if given.k else decoding
     mask = decoding(probabilities, points.sources)
     if _first_process():
         write_submission(given.out, points, mask, species)

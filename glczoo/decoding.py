@@ -1,25 +1,27 @@
-"""From probabilities[B, K] to sets of species: mask[B, K], true where a species is answered.
+"""From probabilities[B, K] to sets of species: mask[B, K], true where a species is predicted.
 
 Five rules: `top_k` (one size for all, or one for each source of surveys), `threshold` (one probability),
-`expected_size` (as many species as expected), `expected_f1` (the size that promises most) and
-`expected_f1_exact` (the same without the approximation). Their parameters are chosen by `best_…` on surveys
-that may choose, never on those the result is reported on. Every rule answers the most probable species, at
-least `least` of them; `least=0` allows the empty answer, for surveys that may be empty. A run keeps its rule
-and number as a `Decoding`, which everything that answers applies. Long because each rule stands beside what
-tunes it.
+`expected_size` (as many species as expected), `expected_f1` (the size that promises most, see
+`glczoo.expected_f1`) and `expected_f1_exact` (the same without the approximation). Their parameters are tuned
+by `best_…` on tuning samples, never on those that a result is reported on. Every rule predicts the most
+probable species, at least `least` of them; `least=0` allows the empty set, for surveys that may be empty. A
+run keeps its rule and number as a `Decoding`, which everything that predicts sets applies.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from glczoo.expected_f1 import best_size, best_size_exact
+
 __all__ = [
-    "RULES",
     "Decoding",
+    "Rule",
     "best_alpha",
     "best_k",
     "best_k_by_group",
@@ -33,77 +35,90 @@ __all__ = [
     "tune_by_source",
 ]
 
-RULES = ("top_k", "threshold", "expected_size", "expected_f1", "expected_f1_exact")
+_ROWS = 1024  # surveys decoded at a time: 41 MB of probabilities of 10,039 species
+
+
+class Rule(StrEnum):
+    """What decides how many species a set holds."""
+
+    TOP_K = "top_k"
+    THRESHOLD = "threshold"
+    EXPECTED_SIZE = "expected_size"
+    EXPECTED_F1 = "expected_f1"
+    EXPECTED_F1_EXACT = "expected_f1_exact"
+
+    @property
+    def has_number(self) -> bool:
+        """Whether it takes a number: k, a probability or α."""
+        return self not in (Rule.EXPECTED_F1, Rule.EXPECTED_F1_EXACT)
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """A rule and its number: from probabilities[B, K] to the sets of species that are answered.
+    """A rule and its number: from probabilities[B, K] to the sets of species that are predicted.
 
     Raises:
         ValueError: there is no such rule, or the number is none that it takes.
     """
 
-    rule: str
-    value: float | None = None  # k, t or α; the expected_f1 rules take none
+    rule: Rule
+    value: float | None = None  # k, a probability or α; the expected_f1 rules take none
     by_source: Mapping[str, int] | None = None  # the k of surveys of these sources, of others it is `value`
 
     def __post_init__(self) -> None:
         """Refuse what cannot be applied."""
-        fits = {
-            "top_k": lambda k: isinstance(k, int) and k >= 1,
-            "threshold": lambda t: isinstance(t, int | float) and 0 < t,
-            "expected_size": lambda alpha: isinstance(alpha, int | float) and 0 < alpha,
-            "expected_f1": lambda nothing: nothing is None,
-            "expected_f1_exact": lambda nothing: nothing is None,
-        }
-        if self.rule not in fits:
-            raise ValueError(f"there is no decoding rule {self.rule!r}; there are {', '.join(RULES)}")
-        if not fits[self.rule](self.value):
-            wants = {"top_k": "a whole number of species"} | dict.fromkeys(RULES[3:], "no number")
-            raise ValueError(
-                f"decoding by {self.rule} takes {wants.get(self.rule, 'a positive number')}, got {self.value}"
-            )
-        odd = {name: k for name, k in (self.by_source or {}).items() if not (isinstance(k, int) and k >= 1)}
-        if odd or (self.by_source and self.rule != "top_k"):
+        if self.rule not in list(Rule):
+            raise ValueError(f"there is no decoding rule {self.rule!r}; there are {', '.join(Rule)}")
+        object.__setattr__(self, "rule", Rule(self.rule))
+        if self.rule is Rule.TOP_K:
+            takes, fits = "a whole number of species", _is_size(self.value)
+        elif self.rule.has_number:
+            takes, fits = "a positive number", isinstance(self.value, int | float) and self.value > 0
+        else:
+            takes, fits = "no number", self.value is None
+        if not fits:
+            raise ValueError(f"decoding by {self.rule} takes {takes}, got {self.value}")
+        sizes = (self.by_source or {}).values()
+        if self.by_source and (self.rule is not Rule.TOP_K or not all(map(_is_size, sizes))):
             raise ValueError(
                 f"by_source holds whole numbers of species and goes with top_k, got {self.by_source} with "
                 f"{self.rule}"
             )
 
     def __call__(self, probabilities: Tensor, sources: np.ndarray | None = None) -> Tensor:
-        """The answered sets, bool[B, K].
+        """The predicted sets, bool[B, K].
 
         Args:
             probabilities: [B, K].
             sources: the data set of every survey, str[B], for a k by source; None: not known.
         """
         if self.value is None:
-            return expected_f1(probabilities, exact=self.rule == "expected_f1_exact")
-        if self.rule == "top_k" and self.by_source and sources is not None:
-            names, group = np.unique(sources, return_inverse=True)
-            k = np.array([self.by_source.get(name, self.value) for name in names.tolist()], np.int64)[group]
-            return top_k(probabilities, torch.from_numpy(k).to(probabilities.device))
-        if self.rule == "top_k":
+            return expected_f1(probabilities, exact=self.rule is Rule.EXPECTED_F1_EXACT)
+        if self.rule is Rule.THRESHOLD:
+            return threshold(probabilities, self.value)
+        if self.rule is Rule.EXPECTED_SIZE:
+            return expected_size(probabilities, self.value)
+        if not self.by_source or sources is None:
             return top_k(probabilities, int(self.value))
-        rule = threshold if self.rule == "threshold" else expected_size
-        return rule(probabilities, self.value)
+        names, group = np.unique(sources, return_inverse=True)
+        k = np.array([self.by_source.get(name, self.value) for name in names.tolist()], np.int64)[group]
+        return top_k(probabilities, torch.from_numpy(k).to(probabilities.device))
 
     def __str__(self) -> str:
         """What tables call it."""
-        if self.value is None:
-            return "expected F1" if self.rule == "expected_f1" else "expected F1, exact"
-        if self.rule == "top_k":
+        if self.rule is Rule.TOP_K:
             each = ", ".join(f"{name or 'not named'} {k}" for name, k in (self.by_source or {}).items())
             return f"top {self.value}" + (f" (by source: {each})" if each else "")
-        return (
-            f"threshold {self.value:.3g}" if self.rule == "threshold" else f"{self.value:.3g} × expected size"
-        )
+        if self.rule is Rule.THRESHOLD:
+            return f"threshold {self.value:.3g}"
+        if self.rule is Rule.EXPECTED_SIZE:
+            return f"{self.value:.3g} × expected size"
+        return "expected F1" if self.rule is Rule.EXPECTED_F1 else "expected F1, exact"
 
-    def told(self) -> dict[str, Any]:
-        """What config.json keeps, and `Decoding(**told)` reads."""
+    def to_json(self) -> dict[str, Any]:
+        """What config.json keeps; `Decoding(**…)` of it is this one."""
         by_source = {"by_source": dict(self.by_source)} if self.by_source else {}
-        return {"rule": self.rule, "value": self.value, **by_source}
+        return {"rule": self.rule.value, "value": self.value, **by_source}
 
     @classmethod
     def mean(cls, decodings: "Sequence[Decoding]") -> "Decoding":
@@ -112,12 +127,12 @@ class Decoding:
         Where members have different rules it is `expected_f1`, which needs no number of theirs.
         """
         rule, values = decodings[0].rule, [float(decoding.value or 0) for decoding in decodings]
-        if any(decoding.rule != rule for decoding in decodings):
-            return cls("expected_f1")
-        if decodings[0].value is None:
+        if any(decoding.rule is not rule for decoding in decodings):
+            return cls(Rule.EXPECTED_F1)
+        if not rule.has_number:
             return cls(rule)
         value = sum(values) / len(values)
-        if rule != "top_k":
+        if rule is not Rule.TOP_K:
             return cls(rule, value)
         sources = dict.fromkeys(name for decoding in decodings for name in decoding.by_source or {})
         by_source = {
@@ -128,21 +143,21 @@ class Decoding:
 
     def others(self, tuned: Mapping[str, float]) -> "list[Decoding]":
         """This decoding, and every other rule that needs no number or has one among the tuned: to compare."""
-        found = [Decoding(rule, value) for rule, value in tuned.items()] + [Decoding("expected_f1")]
-        return [self] + [decoding for decoding in found if decoding.rule != self.rule or self.by_source]
+        rules = [Decoding(Rule(rule), value) for rule, value in tuned.items()] + [Decoding(Rule.EXPECTED_F1)]
+        return [self] + [decoding for decoding in rules if decoding.rule is not self.rule or self.by_source]
 
 
 def tune(probabilities: Tensor, target: Tensor) -> dict[str, float]:
-    """The best number of every rule that has one, on surveys that may choose."""
+    """The number of every rule that has one with the highest mean F1 (eq. 3) on tuning samples."""
     return {
-        "top_k": best_k(probabilities, target),
-        "threshold": best_threshold(probabilities, target),
-        "expected_size": best_alpha(probabilities, target),
+        Rule.TOP_K.value: best_k(probabilities, target),
+        Rule.THRESHOLD.value: best_threshold(probabilities, target),
+        Rule.EXPECTED_SIZE.value: best_alpha(probabilities, target),
     }
 
 
 def tune_by_source(probabilities: Tensor, target: Tensor, sources: np.ndarray) -> dict[str, int]:
-    """The best k of every source of surveys, str[B], that may choose."""
+    """The best k of every source of the tuning samples, `sources` str[B]."""
     names, group = np.unique(sources, return_inverse=True)
     best = best_k_by_group(probabilities, target, torch.from_numpy(group), len(names))
     return dict(zip(names.tolist(), best.tolist(), strict=True))
@@ -151,7 +166,7 @@ def tune_by_source(probabilities: Tensor, target: Tensor, sources: np.ndarray) -
 def top_k(probabilities: Tensor, k: int | Tensor) -> Tensor:
     """The `k` most probable species of every survey (Ung et al. 2023: k = 20).
 
-    `k` may differ between surveys, int64[B]: `k_of_source[source]` answers each source by its own.
+    `k` may differ between surveys, int64[B].
     """
     if isinstance(k, int):
         index = probabilities.topk(min(k, probabilities.shape[1]), dim=1).indices
@@ -180,18 +195,15 @@ def expected_f1(probabilities: Tensor, exact: bool = False, least: int = 1) -> T
     of the ratio. `exact` maximises the expectation itself, E[2 TP / (k + Y)], over all sets, the species
     being independent given the survey: the best set of each size is that of its most probable species (Lewis
     1995; Ye et al. 2012, "Optimizing F-measures: a tale of two approaches"). Both need calibrated
-    probabilities: sigmoid outputs after BCE on PA. With `least=0` an answer is empty where Π (1 - p), the
-    chance that there is nothing to find, is higher still.
+    probabilities: sigmoid outputs after BCE on PA. With `least=0` a set is empty where Π (1 - p), the chance
+    that no species is present, is higher still.
     """
-    size = _best_size_exact if exact else _best_size
+    size = best_size_exact if exact else best_size
     return _keep(probabilities, torch.cat([size(p, least) for p in probabilities.split(_ROWS)]))
 
 
 def best_k(probabilities: Tensor, target: Tensor, largest: int = 100) -> int:
-    """The constant k whose top-k sets have the highest mean F1 (eq. 3) on these surveys.
-
-    Call it on surveys that may choose: never on those the result is reported on.
-    """
+    """The constant k whose top-k sets have the highest mean F1 (eq. 3) on tuning samples."""
     return int(f1_by_k(probabilities, target, largest).mean(0).argmax()) + 1
 
 
@@ -207,7 +219,7 @@ def f1_by_k(probabilities: Tensor, target: Tensor, largest: int) -> Tensor:
 def best_k_by_group(probabilities: Tensor, target: Tensor, groups: Tensor, num_groups: int) -> Tensor:
     """`best_k` of every group (source) of surveys, int64[num_groups]; of all surveys for a group without any.
 
-    `groups[B]` are numbers below `num_groups`. Answer with `top_k(probabilities, k[groups])`.
+    `groups[B]` are numbers below `num_groups`; `top_k(probabilities, k[groups])` applies it.
     """
     best = torch.full([num_groups], best_k(probabilities, target), device=probabilities.device)
     for group in groups.unique().tolist():
@@ -237,9 +249,8 @@ def best_alpha(probabilities: Tensor, target: Tensor, least: int = 1, largest: f
     return (max(low, 0.0) + high) / 2
 
 
-_ROWS = 1024  # surveys decoded at a time: 41 MB of probabilities of 10,039 species
-_CELLS = 1 << 21  # numbers that a working array of the exact rule may hold: 17 MB
-_SMALL = 0.1  # up to here ten terms of the logarithm's series leave an error below 1e-12 × p
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and value >= 1
 
 
 def _keep(probabilities: Tensor, sizes: Tensor) -> Tensor:
@@ -254,92 +265,6 @@ def _keep(probabilities: Tensor, sizes: Tensor) -> Tensor:
 def _total(probabilities: Tensor) -> Tensor:
     """Σp of every survey, float64[B]: what decides a rounding must not depend on the order of a sum."""
     return probabilities.sum(1, dtype=torch.float64)
-
-
-def _best_size(p: Tensor, least: int) -> Tensor:
-    """argmax_k 2 Σ_top-k p / (k + Σ p), int64[B].
-
-    The gain rises while the next p exceeds half of it and falls ever after: a maximum before the last k
-    that was looked at is the maximum of all.
-    """
-    total = p.sum(1, keepdim=True)
-    sizes = torch.zeros(len(p), dtype=torch.int64, device=p.device)
-    rows, width = torch.arange(len(p), device=p.device), 64
-    while len(rows):
-        ordered = p[rows].topk(min(width, p.shape[1]), dim=1).values
-        k = torch.arange(1, ordered.shape[1] + 1, device=p.device)
-        gain, best = (2 * ordered.cumsum(1) / (k + total[rows])).max(1)
-        sizes[rows] = (best + 1).clamp_min(least)
-        if least == 0:
-            sizes[rows[gain < (-p[rows]).log1p().sum(1).exp()]] = 0
-        rows = rows[best + 1 == ordered.shape[1]] if width < p.shape[1] else rows[:0]
-        width *= 4
-    return sizes
-
-
-def _best_size_exact(p: Tensor, least: int) -> Tensor:
-    """argmax_k E[2 TP_k / (k + Y)], int64[B], by E[1 / (c + Y)] = ∫₀¹ t^(c-1) E[t^Y] dt.
-
-    (Chao and Strawderman 1972.) With G(t) = Π_j (1 - p_j (1 - t)) and species in falling order of p,
-
-        E[2 TP_k / (k + Y)] = 2 ∫₀¹ t^k G(t) Σ_{i ≤ k} p_i / (1 - p_i (1 - t)) dt,
-
-    a polynomial, on which Gauss-Legendre nodes are exact; as t^k G(t) falls like exp(-(k + Σp)(1 - t)), far
-    fewer nodes than half its degree reach 1e-12. Species beyond the `width` most probable enter G by the
-    series of its logarithm. No larger set can be better once 2m / (k + m), m = Σ_top-k p, which bounds the
-    value (Jensen) and falls with k, is below the best found.
-    """
-    p = p.double()
-    num_classes, device = p.shape[1], p.device
-    powers = _power_sums(p)
-    sizes = torch.zeros(len(p), dtype=torch.int64, device=device)
-    rows, width = torch.arange(len(p), device=device), 64
-    while len(rows):
-        width = min(max(width, least), num_classes)
-        ordered = p[rows].topk(width, dim=1).values
-        degree = width + float(powers[rows, 0].max())
-        nodes = int(min((num_classes + width) / 2 + 1, (7 * degree) ** 0.5 + 8))
-        ready, size = [], []
-        chunk = max(1, _CELLS // (nodes * width))
-        for part, top in zip(rows.split(chunk), ordered.split(chunk), strict=True):
-            value, none = _promised(top, powers[part], nodes)
-            value[:, : max(0, least - 1)] = -torch.inf
-            best, k = value.max(1)
-            mean = top.sum(1) + top[:, -1]
-            proven = (top[:, -1] <= _SMALL) & (best >= 2 * mean / (width + 1 + mean))
-            ready.append(proven)
-            size.append(torch.where((none > best) & (least == 0), 0, k + 1))
-        sizes[rows] = torch.cat(size)
-        rows = rows[~torch.cat(ready)] if width < num_classes else rows[:0]
-        width *= 2
-    return sizes
-
-
-def _promised(top: Tensor, powers: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-    """E[2 TP_k / (k + Y)] for k = 1 to W, float64[B, W], and P(Y = 0), float64[B].
-
-    top[B, W]: the highest p, falling · powers[B, 10]: Σ p^j over all species.
-    """
-    place, weight = (torch.from_numpy(x).to(top) / 2 for x in np.polynomial.legendre.leggauss(nodes))
-    t = place + 0.5
-    j = torch.arange(1, 11, device=top.device)
-    tail = (powers - _power_sums(top)).clamp_min(0) / j
-
-    def log_none(u: Tensor) -> Tensor:  # log G(1 - u), [B, nodes]
-        return (-top[:, None] * u[:, None]).log1p().sum(2) - tail @ u.pow(j[:, None])
-
-    ratio = (top[:, None] / (1 - top[:, None] * (1 - t)[:, None])).cumsum(2)
-    k = torch.arange(1, top.shape[1] + 1, device=top.device)
-    value = torch.einsum("bn,nk,bnk->bk", log_none(1 - t).exp() * weight, t[:, None].pow(k), ratio)
-    return 2 * value, log_none(t.new_ones(1))[:, 0].exp()
-
-
-def _power_sums(p: Tensor) -> Tensor:
-    """Σ p^j for j = 1 to 10, [B, 10]."""
-    power, sums = torch.ones_like(p), []
-    for _ in range(10):
-        sums.append(power.mul_(p).sum(1))
-    return torch.stack(sums, dim=1)
 
 
 def _f1_of_sizes(probabilities: Tensor, target: Tensor, largest: int) -> tuple[Tensor, Tensor]:

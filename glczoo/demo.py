@@ -19,7 +19,7 @@ from glczoo.data.occurrences import SpeciesIndex
 from glczoo.data.region import Region
 from glczoo.data.tables import read_points
 from glczoo.evaluation.study import run_study, table_text
-from glczoo.figures.plots import BLUE, PALETTE, SEQUENTIAL
+from glczoo.figures.style import BLUE, PALETTE, SEQUENTIAL
 from glczoo.prediction.points import probabilities_at, write_submission
 from glczoo.regions.virtual import make_virtual
 from glczoo.runs.run import read_metrics

@@ -1,12 +1,10 @@
 """How good predicted sets and probabilities are: pure functions of tensors.
 
-predicted[N, K] bool: the answered sets · target[N, K]: 1 where a species was found · scores[N, K].
+predicted[N, K] bool: the predicted sets · target[N, K]: 1 where a species was observed · scores[N, K].
 N surveys, K species. A number that is undefined for a species is nan, and means leave it out.
 
-All are exact. F1, set size and calibration are sums over surveys: `Tally` takes them from batches and keeps
-no [N, K] matrix. ROC-AUC, PR-AUC, TSS and the Boyce index compare all surveys of a species with each other,
-so they need the matrix; they go through it a few columns at a time. Above 300 lines because every number
-that a table of results may hold is defined here, beside its source.
+All are exact. ROC-AUC, PR-AUC, TSS and the Boyce index compare all surveys of a species with each other, so
+they need the whole matrix; they go through it a few columns at a time.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,11 +14,11 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "Ranking",
     "Reliability",
-    "Tally",
+    "SpeciesScores",
     "bootstrap",
     "boyce",
-    "by_species",
     "frequency_parts",
     "macro_auc",
     "macro_f1",
@@ -30,18 +28,19 @@ __all__ = [
     "sample_f1",
     "set_summary",
     "size_error",
+    "species_scores",
     "summary",
 ]
 
-_RANKINGS = ("auc", "pr_auc", "tss")
 _COLUMNS = 256  # species ranked at a time: 22,404 surveys of them are 23 MB of scores
+_ROWS = 1024  # surveys binned at a time
 
 
 def sample_f1(predicted: Tensor, target: Tensor) -> Tensor:
     """F1 of every survey (Ung et al. 2023, eq. 3), float[N]; its mean is the competition's "micro F1".
 
-    TP / (TP + (FP + FN) / 2), which scikit-learn calls `average="samples"`. An empty answer to an empty
-    survey counts as right (1).
+    TP / (TP + (FP + FN) / 2), which scikit-learn calls `average="samples"`. An empty prediction for an
+    empty survey counts as right (1).
     """
     target = target.bool()
     hits = (predicted & target).sum(1)
@@ -50,16 +49,16 @@ def sample_f1(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def macro_f1(predicted: Tensor, target: Tensor) -> float:
-    """Mean over species of the F1 over surveys; species neither found nor answered are left out.
+    """Mean over species of the F1 over surveys; species neither observed nor predicted are left out.
 
     Raises:
-        ValueError: no species is found or answered at all.
+        ValueError: no species is observed or predicted at all.
     """
     target = target.bool()
     hits = (predicted & target).sum(0)
     both = predicted.sum(0) + target.sum(0)
     if not (both > 0).any():
-        raise ValueError("macro F1 is undefined: no species is found or answered in any survey")
+        raise ValueError("macro F1 is undefined: no species is observed or predicted in any survey")
     return float((2 * hits / both)[both > 0].mean())
 
 
@@ -69,28 +68,38 @@ def macro_auc(scores: Tensor, target: Tensor, min_presences: int = 5) -> tuple[f
     Only species with at least `min_presences` presences and one absence: the AUC of fewer is noise. Ties
     count one half (mid-ranks, Mann and Whitney 1947). (nan, 0) where no species qualifies.
     """
-    auc = ranking(scores, target, min_presences)["auc"]
+    auc = ranking(scores, target, min_presences).auc
     return float(auc.nanmean()), int((~auc.isnan()).sum())
 
 
-def ranking(scores: Tensor, target: Tensor, min_presences: int = 5) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Ranking:
+    """How well the scores of every species rank its presences above its absences, float64[K] each."""
+
+    auc: Tensor  # area under the ROC curve, ties one half (Mann and Whitney 1947)
+    pr_auc: Tensor  # average precision
+    tss: Tensor  # true skill statistic at its best threshold
+
+
+def ranking(scores: Tensor, target: Tensor, min_presences: int = 5) -> Ranking:
     """How well the scores of every species rank its presences above its absences.
 
-    Of a threshold t, a survey with score ≥ t is answered; the thresholds are the distinct scores.
+    At a threshold t, surveys with score ≥ t count as predicted; the thresholds are the distinct scores.
+
+    - PR-AUC is the average precision, Σ (recall gained at t) × (precision at t), which scikit-learn calls
+      `average_precision_score`; nothing is interpolated (Davis and Goadrich 2006 say why).
+    - TSS is sensitivity + specificity - 1 (Allouche, Tsoar and Kadmon 2006, doi:10.1111/j.1365-2664.2006.
+      01214.x) at its best threshold, at least 0. That threshold is chosen on the very surveys that TSS is
+      measured on, so the number is optimistic.
 
     Returns:
-        Each float64[K], nan for species with fewer than `min_presences` presences or without an absence.
-        auc: area under the ROC curve, ties one half (Mann and Whitney 1947).
-        pr_auc: average precision, Σ (recall gained at t) × (precision at t), which scikit-learn calls
-        `average_precision_score`; nothing is interpolated (Davis and Goadrich 2006 say why).
-        tss: the true skill statistic sensitivity + specificity - 1 (Allouche et al. 2006) at its best
-        threshold, at least 0. The threshold is chosen on the very surveys it is measured on, so it flatters.
+        nan for species with fewer than `min_presences` presences or without an absence.
 
     Raises:
         ValueError: a score is nan.
     """
     num = len(target)
-    found = {name: scores.new_full([scores.shape[1]], torch.nan, dtype=torch.float64) for name in _RANKINGS}
+    auc, pr_auc, tss = scores.new_full([3, scores.shape[1]], torch.nan, dtype=torch.float64)
     number = torch.count_nonzero(target, 0)
     kept = ((number >= max(1, min_presences)) & (number < num)).nonzero()[:, 0]
     place = torch.arange(1, num + 1, device=scores.device)
@@ -109,11 +118,11 @@ def ranking(scores: Tensor, target: Tensor, min_presences: int = 5) -> dict[str,
         presences = number[columns, None].double()
         absences = num - presences
         half_won = (hits_upto + hits_above) / 2 * ~present
-        found["auc"][columns] = (half_won / (presences * absences)).sum(1)
-        found["pr_auc"][columns] = (present * hits_upto / (upto * presences)).sum(1)
+        auc[columns] = (half_won / (presences * absences)).sum(1)
+        pr_auc[columns] = (present * hits_upto / (upto * presences)).sum(1)
         skill = hits_upto / presences - (upto - hits_upto) / absences
-        found["tss"][columns] = skill.amax(1).clamp_min(0)
-    return found
+        tss[columns] = skill.amax(1).clamp_min(0)
+    return Ranking(auc, pr_auc, tss)
 
 
 def boyce(presence: Tensor, background: Tensor, windows: int = 101, width: float = 0.1) -> float:
@@ -126,7 +135,7 @@ def boyce(presence: Tensor, background: Tensor, windows: int = 101, width: float
     another number).
 
     Args:
-        presence: scores where the species was found, float[n].
+        presence: scores where the species was observed, float[n].
         background: scores of all places that were available, the presences among them, float[m].
         windows: how many.
         width: share of the range that a window covers.
@@ -149,7 +158,7 @@ def boyce(presence: Tensor, background: Tensor, windows: int = 101, width: float
 
 
 def size_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """Answered minus found species of every survey: positive means too many. int64[N]."""
+    """Predicted minus observed species of every survey: positive means too many. int64[N]."""
     return predicted.sum(1) - target.bool().sum(1)
 
 
@@ -160,7 +169,7 @@ def summary(predicted: Tensor, scores: Tensor, target: Tensor) -> dict[str, floa
 
 
 def set_summary(predicted: Tensor, target: Tensor) -> dict[str, float]:
-    """What `summary` holds of the answered sets alone, without the scores behind them."""
+    """What `summary` holds of the predicted sets alone, without the scores behind them."""
     error = size_error(predicted, target).double()
     return {
         "f1": float(sample_f1(predicted, target).mean()),
@@ -171,33 +180,66 @@ def set_summary(predicted: Tensor, target: Tensor) -> dict[str, float]:
     }
 
 
-def by_species(
-    predicted: Tensor, scores: Tensor, target: Tensor, min_presences: int = 5
-) -> dict[str, Tensor]:
-    """One column a number, one row a species, each [K]: what a table per species holds.
+@dataclass(frozen=True)
+class SpeciesScores:
+    """How well each species is predicted, [K] each; nan where a number is undefined."""
 
-    presences and answered (int64), f1 (nan: neither found nor answered), and auc, pr_auc, tss (`ranking`) and
-    boyce (background: all surveys), nan below `min_presences`.
+    presences: Tensor  # int64: surveys that observed it
+    predicted: Tensor  # int64: surveys it is predicted for
+    f1: Tensor  # over the surveys; nan: neither observed nor predicted
+    auc: Tensor  # see `ranking`; nan, as the next three, below `min_presences`
+    pr_auc: Tensor
+    tss: Tensor
+    boyce: Tensor  # continuous Boyce index, all surveys being the background
+
+    def means(self) -> dict[str, float]:
+        """The mean over species of f1, auc, pr_auc, tss and boyce, each over those that have one."""
+        scores = {
+            "f1": self.f1,
+            "auc": self.auc,
+            "pr_auc": self.pr_auc,
+            "tss": self.tss,
+            "boyce": self.boyce,
+        }
+        return {name: float(values.nanmean()) for name, values in scores.items()}
+
+
+def species_scores(
+    predicted: Tensor, scores: Tensor, target: Tensor, min_presences: int = 5
+) -> SpeciesScores:
+    """F1, AUC, PR-AUC, TSS and the continuous Boyce index of every species.
+
+    Args:
+        predicted: the predicted sets, bool[N, K].
+        scores: probabilities, or anything that rises with them, [N, K].
+        target: 1 where a species was observed, [N, K].
+        min_presences: what compares scores is noise for species observed in fewer surveys: nan.
+
+    Raises:
+        ValueError: a score is nan.
     """
     target = target.bool()
-    presences, answered = target.sum(0), predicted.sum(0)
+    presences, number = target.sum(0), predicted.sum(0)
+    ranks = ranking(scores, target, min_presences)
     index = torch.full([target.shape[1]], torch.nan, dtype=torch.float64)
     for species in (presences >= max(1, min_presences)).nonzero()[:, 0].tolist():
         index[species] = boyce(scores[target[:, species], species], scores[:, species])
-    return {
-        "presences": presences,
-        "answered": answered,
-        "f1": 2 * (predicted & target).sum(0).double() / (presences + answered),
-        **ranking(scores, target, min_presences),
-        "boyce": index.to(scores.device),
-    }
+    return SpeciesScores(
+        presences=presences,
+        predicted=number,
+        f1=2 * (predicted & target).sum(0).double() / (presences + number),
+        auc=ranks.auc,
+        pr_auc=ranks.pr_auc,
+        tss=ranks.tss,
+        boyce=index.to(scores.device),
+    )
 
 
 def frequency_parts(presences: Tensor, parts: int = 10) -> Tensor:
     """Which part of the species, from the rarest (0) to the commonest, each belongs to: int64[K].
 
     Parts (deciles) hold equally many species, up to one; species without presences belong to none (-1).
-    `presences[K]` are best those of the training surveys: how much a model could learn from.
+    `presences[K]` are best those of the training samples: how much a model could learn from.
     """
     part = torch.full_like(presences, -1, dtype=torch.int64)
     order = presences.argsort(stable=True)
@@ -236,7 +278,7 @@ def bootstrap(
     For a paired comparison of two models, give the differences of their values.
 
     Args:
-        values: one number a survey, [N], whose mean is asked for; or a function that takes the positions of
+        values: one number a survey, [N], whose mean is meant; or a function that takes the positions of
             the drawn surveys, int64[M] on the CPU, and returns a number.
         groups: block of every survey, [N]: whole blocks are drawn, because neighbours are no independent
             evidence. None: every survey for itself. A function needs them: `torch.arange(N)` if so.
@@ -289,54 +331,11 @@ class Reliability:
 
 
 def reliability(probabilities: Tensor, target: Tensor, bins: int = 15) -> Reliability:
-    """The reliability curve of probabilities [N, K]; its `.ece` is the expected calibration error."""
-    tally = Tally(probabilities.shape[1], bins)
-    for p, y in zip(probabilities.split(1024), target.split(1024), strict=True):
-        tally.add(p, y)
-    return tally.reliability()
-
-
-class Tally:
-    """What batches leave behind for exact F1, set sizes and calibration: O(N + K) numbers, no matrix."""
-
-    def __init__(self, num_classes: int, bins: int = 15):
-        """Start with nothing counted; `bins` are those of the reliability curve."""
-        self.hits, self.answered, self.found = torch.zeros(3, num_classes, dtype=torch.int64)
-        self.f1, self.size, self.size_error = torch.zeros(3, 0, dtype=torch.float64)  # of every survey
-        self._bins = torch.zeros(3, bins, dtype=torch.float64)  # entries, Σ probability, presences
-
-    def add(self, probabilities: Tensor, target: Tensor, predicted: Tensor | None = None) -> None:
-        """Count a batch: probabilities[B, K], target[B, K] and, for F1 and sizes, predicted[B, K]."""
-        bins = self._bins.shape[1]
-        p, y = probabilities.detach().double().flatten(), target.bool().flatten()
-        which = (p * bins).long().clamp_(0, bins - 1)
-        self._bins += torch.stack([which.bincount(w, bins).cpu() for w in (None, p, y.double())])
-        if predicted is None:
-            return
-        y = target.bool()
-        self.hits += (predicted & y).sum(0).cpu()
-        self.answered += predicted.sum(0).cpu()
-        self.found += y.sum(0).cpu()
-        self.f1 = torch.cat([self.f1, sample_f1(predicted, y).double().cpu()])
-        self.size = torch.cat([self.size, predicted.sum(1).double().cpu()])
-        self.size_error = torch.cat([self.size_error, size_error(predicted, y).double().cpu()])
-
-    def f1_by_species(self) -> Tensor:
-        """F1 of every species over the surveys, float64[K]; nan: neither found nor answered."""
-        return 2 * self.hits.double() / (self.answered + self.found)
-
-    def reliability(self) -> Reliability:
-        """The reliability curve of all probabilities seen."""
-        number, probability, presences = self._bins
-        return Reliability(number, probability / number, presences / number)
-
-    def summary(self) -> dict[str, float]:
-        """What `set_summary` gives for the whole matrices, and ece."""
-        return {
-            "f1": float(self.f1.mean()),
-            "f1_macro": float(self.f1_by_species().nanmean()),
-            "size": float(self.size.mean()),
-            "size_bias": float(self.size_error.mean()),
-            "size_error": float(self.size_error.abs().mean()),
-            "ece": self.reliability().ece,
-        }
+    """The reliability curve of probabilities[N, K]; its `.ece` is the expected calibration error."""
+    sums = torch.zeros(3, bins, dtype=torch.float64)  # entries, Σ probability, presences
+    for p, y in zip(probabilities.split(_ROWS), target.split(_ROWS), strict=True):
+        p, y = p.detach().double().flatten(), y.double().flatten()
+        index = (p * bins).long().clamp_(0, bins - 1)
+        sums += torch.stack([index.bincount(weights, bins).cpu() for weights in (None, p, y)])
+    number, probability, presences = sums
+    return Reliability(number, probability / number, presences / number)

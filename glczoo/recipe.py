@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from glczoo.data.region import Region, Strict, parse, read_yaml
-from glczoo.decoding import Decoding
+from glczoo.decoding import Decoding, Rule
 from glczoo.files import write_text
 from glczoo.losses import ACTIVATION, LINEAR, LOSSES, NEEDS
 
@@ -249,8 +249,8 @@ class Decode(Strict):
     def fixed(self, tuned: Mapping[str, float] | None = None) -> Decoding:
         """What is applied: with its own number, or the one of its rule among the tuned."""
         if self.value != "auto":
-            return Decoding(self.rule, self.value)
-        return Decoding(self.rule, (tuned or {}).get(self.rule))
+            return Decoding(Rule(self.rule), self.value)
+        return Decoding(Rule(self.rule), (tuned or {}).get(self.rule))
 
 
 class Pseudo(Strict):

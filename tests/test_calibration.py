@@ -10,7 +10,7 @@ from glczoo.metrics import reliability
 
 @pytest.fixture
 def world() -> tuple[Tensor, Tensor]:
-    """True logits[N, K] of rare and common species, and what was found."""
+    """True logits[N, K] of rare and common species, and what was observed."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3000, 20, generator=generator) + torch.linspace(-3, 1, 20)
     return logits, (torch.rand(logits.shape, generator=generator) < logits.sigmoid()).float()
@@ -29,28 +29,33 @@ def test_a_temperature_is_found_again_and_mends_calibration(
 ) -> None:
     logits, target = world
     wrong = logits * temperature
-    found = fit_temperature(wrong[:1500], target[:1500])
-    assert found == pytest.approx(temperature, rel=0.05)
-    assert found == fit_temperature(wrong[:1500], target[:1500])
+    fitted = fit_temperature(wrong[:1500], target[:1500])
+    assert fitted == pytest.approx(temperature, rel=0.05)
+    assert fitted == fit_temperature(wrong[:1500], target[:1500])
     before = reliability(wrong[1500:].sigmoid(), target[1500:]).ece
-    after = reliability(rescale(wrong[1500:], 1 / found).sigmoid(), target[1500:]).ece
+    after = reliability(rescale(wrong[1500:], 1 / fitted).sigmoid(), target[1500:]).ece
     assert after < 0.015 < 0.05 < before
 
 
 def test_a_scale_and_bias_of_each_species(world: tuple[Tensor, Tensor]) -> None:
     logits, target = world
     scale, bias = torch.linspace(0.5, 2, 20), torch.linspace(1, -1, 20)
-    found = fit_vector((logits - bias) / scale, target)
-    torch.testing.assert_close(found[0], scale, rtol=0.2, atol=0)
-    torch.testing.assert_close(found[1], bias, rtol=0, atol=0.3)
-    # With sigmoids every species is fitted alone, and to its observed frequency.
+    fitted = fit_vector((logits - bias) / scale, target)
+    torch.testing.assert_close(fitted[0], scale, rtol=0.2, atol=0)
+    torch.testing.assert_close(fitted[1], bias, rtol=0, atol=0.3)
+
+
+def test_with_sigmoids_every_species_is_fitted_alone(world: tuple[Tensor, Tensor]) -> None:
+    logits, target = world
     alone = fit_vector(logits[:, 3:4].repeat(1, 2), target[:, 3:4].repeat(1, 2))
     together = fit_vector(logits, target)
     torch.testing.assert_close(alone[0][0], together[0][3], rtol=1e-4, atol=0)
-    assert fit_vector(logits[:, 3:4], target[:, 3:4])[1][0].item() == pytest.approx(
-        together[1][3].item(), abs=1e-4
-    )
-    expected = rescale(logits, *together).sigmoid().mean(0)
+    torch.testing.assert_close(alone[1][0], together[1][3], rtol=0, atol=1e-4)
+
+
+def test_a_fitted_species_is_expected_as_often_as_observed(world: tuple[Tensor, Tensor]) -> None:
+    logits, target = world
+    expected = rescale(logits, *fit_vector(logits, target)).sigmoid().mean(0)
     torch.testing.assert_close(expected, target.mean(0), rtol=0, atol=1e-3)
 
 
@@ -78,10 +83,14 @@ def test_fitting_works_where_gradients_are_off(world: tuple[Tensor, Tensor]) -> 
         assert fit_temperature(2 * world[0], world[1]) == pytest.approx(2, rel=0.05)
 
 
-def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match=r"got \(4, 3\) and \(4, 2\)"):
-        fit_temperature(torch.zeros(4, 3), torch.zeros(4, 2))
-    with pytest.raises(ValueError, match=r"got \(0, 3\)"):
-        fit_vector(torch.zeros(0, 3), torch.zeros(0, 3))
-    with pytest.raises(ValueError, match="finite logits"):
-        fit_vector(torch.tensor([[torch.inf]]), torch.ones(1, 1))
+@pytest.mark.parametrize(
+    ("logits", "target", "message"),
+    [
+        (torch.zeros(4, 3), torch.zeros(4, 2), r"got \(4, 3\) and \(4, 2\)"),
+        (torch.zeros(0, 3), torch.zeros(0, 3), r"got \(0, 3\)"),
+        (torch.tensor([[torch.inf]]), torch.ones(1, 1), "finite logits"),
+    ],
+)
+def test_bad_input_is_named(logits: Tensor, target: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_vector(logits, target)

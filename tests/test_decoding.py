@@ -10,8 +10,7 @@ from torch import Tensor
 
 from glczoo.decoding import (
     Decoding,
-    _power_sums,
-    _promised,
+    Rule,
     best_alpha,
     best_k,
     best_k_by_group,
@@ -23,6 +22,7 @@ from glczoo.decoding import (
     tune,
     tune_by_source,
 )
+from glczoo.expected_f1 import expected_values, power_sums
 from glczoo.metrics import sample_f1
 
 
@@ -146,7 +146,7 @@ def test_the_surrogate_looks_as_far_as_it_must() -> None:
     assert expected_f1(p * 1e-4, least=0).sum(1).tolist() == [0, 0, 0]
 
 
-def choosing() -> tuple[Tensor, Tensor]:
+def tuning_samples() -> tuple[Tensor, Tensor]:
     p = (some_probabilities(60) * 50).round() / 50  # with ties
     target = (torch.rand(p.shape, generator=torch.Generator().manual_seed(2)) < p).float()
     target[3:6] = 0
@@ -155,23 +155,23 @@ def choosing() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("least", [0, 1, 2])
 def test_the_best_threshold_equals_a_search(least: int) -> None:
-    p, target = choosing()
+    p, target = tuning_samples()
     candidates = [t for t in [*p.unique().tolist(), 1.1] if t >= 0.01]
     f1 = [sample_f1(threshold(p, t, least), target).mean().item() for t in candidates]
     t = best_threshold(p, target, least)
-    found = sample_f1(threshold(p, t, least), target).mean().item()
-    assert found == pytest.approx(max(f1), abs=1e-6) and 0.05 < t < 0.95
+    result = sample_f1(threshold(p, t, least), target).mean().item()
+    assert result == pytest.approx(max(f1), abs=1e-6) and 0.05 < t < 0.95
     above = best_threshold(p, target, least, smallest=0.8)
     assert above >= 0.8
 
 
 @pytest.mark.parametrize("least", [0, 1, 2])
 def test_the_best_alpha_equals_a_search(least: int) -> None:
-    p, target = choosing()
+    p, target = tuning_samples()
     f1 = [sample_f1(expected_size(p, a, least), target).mean().item() for a in np.linspace(0, 4, 2001)]
     alpha = best_alpha(p, target, least)
-    found = sample_f1(expected_size(p, alpha, least), target).mean().item()
-    assert found >= max(f1) - 1e-6 and 0.3 < alpha < 3
+    result = sample_f1(expected_size(p, alpha, least), target).mean().item()
+    assert result >= max(f1) - 1e-6 and 0.3 < alpha < 3
     assert best_alpha(p, target, least, largest=0.2) <= 0.2
 
 
@@ -185,7 +185,7 @@ def test_where_the_least_is_best() -> None:
 
 
 def test_each_source_has_its_own_k() -> None:
-    p, target = choosing()
+    p, target = tuning_samples()
     source = torch.arange(60) % 3
     target[source == 1] = top_k(p[source == 1], 1).float()
     k = best_k_by_group(p, target, source, 4)
@@ -200,41 +200,71 @@ def test_the_tail_of_a_series_is_the_species_it_stands_for() -> None:
     p = torch.rand(1, 60, generator=torch.Generator().manual_seed(5)).double() ** 4
     p[:, 20:] = 0.1 * torch.linspace(1, 0, 40)
     p = p.sort(dim=1, descending=True).values
-    value, none = _promised(p[:, :25], _power_sums(p), 60)
+    value, none = expected_values(p[:, :25], power_sums(p), 60)
     np.testing.assert_allclose(value[0], by_dynamic_programming(p[0].numpy())[:25], atol=1e-12)
     assert none.item() == pytest.approx((1 - p).prod().item(), abs=1e-12)
 
 
-def test_a_decoding_applies_its_rule_and_an_ensemble_means_its_members():
-    p = torch.tensor([[0.9, 0.6, 0.2, 0.1], [0.4, 0.3, 0.3, 0.2]])
-    for decoding, mask, text in (
-        (Decoding("top_k", 2), top_k(p, 2), "top 2"),
-        (Decoding("threshold", 0.25), threshold(p, 0.25), "threshold 0.25"),
-        (Decoding("expected_size", 1.5), expected_size(p, 1.5), "1.5 × expected size"),
-        (Decoding("expected_f1"), expected_f1(p), "expected F1"),
-        (Decoding("expected_f1_exact"), expected_f1(p, exact=True), "expected F1, exact"),
-    ):
-        assert torch.equal(decoding(p), mask) and str(decoding) == text
-        assert Decoding(**json.loads(json.dumps(decoding.told()))) == decoding
-        assert Decoding.mean([decoding, decoding]) == decoding
-        assert [other.rule for other in decoding.others({"top_k": 3})] == list(
-            dict.fromkeys([decoding.rule, "top_k", "expected_f1"])
-        )
+P = torch.tensor([[0.9, 0.6, 0.2, 0.1], [0.4, 0.3, 0.3, 0.2]])
+DECODINGS = [
+    (Decoding(Rule.TOP_K, 2), top_k(P, 2), "top 2"),
+    (Decoding(Rule.THRESHOLD, 0.25), threshold(P, 0.25), "threshold 0.25"),
+    (Decoding(Rule.EXPECTED_SIZE, 1.5), expected_size(P, 1.5), "1.5 × expected size"),
+    (Decoding(Rule.EXPECTED_F1), expected_f1(P), "expected F1"),
+    (Decoding(Rule.EXPECTED_F1_EXACT), expected_f1(P, exact=True), "expected F1, exact"),
+]
+BY_SOURCE = Decoding(Rule.TOP_K, 3, {"A": 5, "": 1})
+
+
+def test_every_rule_is_tested():
+    assert [decoding.rule for decoding, _, _ in DECODINGS] == list(Rule)
+
+
+@pytest.mark.parametrize(("decoding", "mask", "text"), DECODINGS)
+def test_a_decoding_applies_its_rule(decoding, mask, text):
+    assert torch.equal(decoding(P), mask) and str(decoding) == text
+
+
+@pytest.mark.parametrize("decoding", [*(decoding for decoding, _, _ in DECODINGS), BY_SOURCE])
+def test_a_decoding_is_read_back_as_it_was(decoding):
+    assert Decoding(**json.loads(json.dumps(decoding.to_json()))) == decoding
+
+
+@pytest.mark.parametrize("decoding", [*(decoding for decoding, _, _ in DECODINGS), BY_SOURCE])
+def test_the_mean_of_the_same_decodings_is_that_one(decoding):
+    assert Decoding.mean([decoding, decoding]) == decoding
+
+
+@pytest.mark.parametrize("decoding", [decoding for decoding, _, _ in DECODINGS])
+def test_a_decoding_is_compared_with_what_is_tuned_and_with_expected_f1(decoding):
+    rules = [other.rule for other in decoding.others({"top_k": 3})]
+    assert rules == list(dict.fromkeys([decoding.rule, Rule.TOP_K, Rule.EXPECTED_F1]))
+
+
+def test_a_k_by_source_is_compared_with_the_k_of_all():
+    assert BY_SOURCE.others({"top_k": 3})[1:] == [Decoding(Rule.TOP_K, 3), Decoding(Rule.EXPECTED_F1)]
+
+
+def test_an_ensemble_takes_the_mean_number_of_its_members():
     assert Decoding.mean([Decoding("top_k", 2), Decoding("top_k", 5), Decoding("top_k", 4)]).value == 4
     assert Decoding.mean([Decoding("threshold", 0.2), Decoding("threshold", 0.4)]).value == pytest.approx(0.3)
-    assert Decoding.mean([Decoding("threshold", 0.2), Decoding("top_k", 2)]) == Decoding("expected_f1")
+
+
+def test_an_ensemble_of_unlike_rules_takes_expected_f1():
+    mean = Decoding.mean([Decoding("threshold", 0.2), Decoding("top_k", 2)])
+    assert mean == Decoding(Rule.EXPECTED_F1)
+
+
+def test_an_ensemble_takes_the_mean_source_by_source():
+    mean = Decoding.mean([BY_SOURCE, Decoding("top_k", 6, {"A": 9, "B": 2})])
+    assert mean.by_source == {"A": 7, "": 4, "B": 2} and mean.value == 4  # of 4.5, to the even
 
 
 def test_a_k_by_source_falls_back_to_that_of_all():
     p = torch.rand(4, 9)
-    decoding = Decoding("top_k", 3, {"A": 5, "": 1})
-    assert decoding(p, np.array(["A", "", "other", "A"])).sum(1).tolist() == [5, 1, 3, 5]
-    assert decoding(p).sum(1).tolist() == [3] * 4
-    assert str(decoding) == "top 3 (by source: A 5, not named 1)"
-    assert Decoding(**json.loads(json.dumps(decoding.told()))) == decoding
-    assert [str(other) for other in decoding.others({"top_k": 3})][1:] == ["top 3", "expected F1"]
-    mean = Decoding.mean([decoding, Decoding("top_k", 6, {"A": 9, "B": 2})])
-    assert mean.by_source == {"A": 7, "": 4, "B": 2} and mean.value == 4  # of 4.5, to the even
+    assert BY_SOURCE(p, np.array(["A", "", "other", "A"])).sum(1).tolist() == [5, 1, 3, 5]
+    assert BY_SOURCE(p).sum(1).tolist() == [3] * 4
+    assert str(BY_SOURCE) == "top 3 (by source: A 5, not named 1)"
 
 
 def test_sources_are_tuned_apart():

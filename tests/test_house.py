@@ -7,7 +7,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 ORDER = [
-    {"files", "hub_client", "losses", "metrics", "decoding", "calibration", "figures"},
+    {"files", "hub_client", "losses", "metrics", "expected_f1", "calibration", "figures"},
+    {"decoding"},
     {"models", "data"},
     {"recipe", "regions"},
     {"runs"},
@@ -44,7 +45,14 @@ DOORS = {
     },
     "yaml": {"data.region", "recipe"},
     "pydantic": {"data.region", "recipe", "evaluation.study"},
-    "matplotlib": {"demo", "figures.plots", "prediction.cartography"},
+    "matplotlib": {
+        "demo",
+        "figures.click_map",
+        "figures.region",
+        "figures.report",
+        "figures.style",
+        "prediction.cartography",
+    },
     "gradio": {"prediction.app"},
     "huggingface_hub": {"hub_client", "hub.card"},
     "jinja2": {"hub.card", "evaluation.report"},

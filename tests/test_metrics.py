@@ -4,6 +4,7 @@ predicted[N, K] · scores[N, K] · target[N, K].
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,10 +13,8 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, ro
 from torch import Tensor
 
 from glczoo.metrics import (
-    Tally,
     bootstrap,
     boyce,
-    by_species,
     frequency_parts,
     macro_auc,
     macro_f1,
@@ -23,8 +22,8 @@ from glczoo.metrics import (
     ranking,
     reliability,
     sample_f1,
-    set_summary,
     size_error,
+    species_scores,
     summary,
 )
 
@@ -38,7 +37,7 @@ def answers() -> tuple[Tensor, Tensor, Tensor]:
     predicted = scores > 0.6
     target[:2] = 0
     predicted[0], predicted[1, 0] = False, True
-    target[:, 7], predicted[:, 7] = 0, False  # a species neither found nor answered
+    target[:, 7], predicted[:, 7] = 0, False  # a species neither observed nor predicted
     target[:, 8] = 0
     target[3, 8] = 1
     return predicted, scores, target
@@ -57,8 +56,13 @@ def test_f1_equals_scikit_learn(answers: tuple[Tensor, Tensor, Tensor]) -> None:
     )
 
 
+def best_skill(target: np.ndarray, scores: np.ndarray) -> float:
+    false, true, _ = roc_curve(target, scores, drop_intermediate=False)
+    return float((true - false).max())
+
+
 def test_macro_f1_without_any_species_is_an_error() -> None:
-    with pytest.raises(ValueError, match="macro F1 is undefined: no species is found or answered"):
+    with pytest.raises(ValueError, match="macro F1 is undefined: no species is observed or predicted"):
         macro_f1(torch.zeros(2, 3, dtype=torch.bool), torch.zeros(2, 3))
 
 
@@ -79,10 +83,10 @@ def test_auc_of_nothing_is_nan() -> None:
 
 def test_summary_puts_them_together(answers: tuple[Tensor, Tensor, Tensor]) -> None:
     predicted, scores, target = answers
-    found = summary(predicted, scores, target)
+    result = summary(predicted, scores, target)
     error = predicted.sum(1) - target.sum(1)
     assert torch.equal(size_error(predicted, target), error.long())
-    assert found == {
+    assert result == {
         "f1": sample_f1(predicted, target).mean().item(),
         "f1_macro": macro_f1(predicted, target),
         "auc": macro_auc(scores, target)[0],
@@ -93,27 +97,37 @@ def test_summary_puts_them_together(answers: tuple[Tensor, Tensor, Tensor]) -> N
     }
 
 
-def test_ranking_equals_scikit_learn_with_ties(answers: tuple[Tensor, Tensor, Tensor]) -> None:
+def ranks_of(scores: Tensor, target: Tensor, name: str, least: int = 1) -> Tensor:
+    return getattr(ranking(scores, target, least), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [("auc", roc_auc_score), ("pr_auc", average_precision_score), ("tss", best_skill)],
+)
+def test_ranking_equals_scikit_learn_with_ties(
+    answers: tuple[Tensor, Tensor, Tensor], name: str, reference: Callable[..., float]
+) -> None:
     _, scores, target = answers
-    found = ranking(scores, target, 1)
-    for k in range(9):
-        y, s = target[:, k].numpy(), scores[:, k].numpy()
-        if not y.any():
-            assert all(math.isnan(values[k]) for values in found.values())
-            continue
-        false, true, _ = roc_curve(y, s, drop_intermediate=False)
-        assert found["auc"][k].item() == pytest.approx(roc_auc_score(y, s), abs=1e-12)
-        assert found["pr_auc"][k].item() == pytest.approx(average_precision_score(y, s), abs=1e-12)
-        assert found["tss"][k].item() == pytest.approx((true - false).max(), abs=1e-12)
-    assert ranking(scores, target, 5)["tss"].isnan().sum() == 2
+    values = ranks_of(scores, target, name)
+    for k in (k for k in range(9) if k != 7):
+        expected = reference(target[:, k].numpy(), scores[:, k].numpy())
+        assert values[k].item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_ranking_of_many_species_is_that_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["auc", "pr_auc", "tss"])
+def test_species_with_few_presences_are_not_ranked(answers: tuple[Tensor, Tensor, Tensor], name: str) -> None:
+    _, scores, target = answers
+    assert ranks_of(scores, target, name, 1).isnan().nonzero()[:, 0].tolist() == [7]
+    assert ranks_of(scores, target, name, 5).isnan().nonzero()[:, 0].tolist() == [7, 8]
+
+
+@pytest.mark.parametrize("name", ["auc", "pr_auc", "tss"])
+def test_ranking_of_many_species_is_that_of_each(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scores, target = torch.rand(30, 11), (torch.rand(30, 11) < 0.4).float()
-    whole = ranking(scores, target)
+    whole = ranks_of(scores, target, name)
     monkeypatch.setattr("glczoo.metrics._COLUMNS", 4)
-    for name, values in ranking(scores, target).items():
-        assert torch.equal(values, whole[name])
+    assert torch.equal(ranks_of(scores, target, name), whole)
 
 
 def test_a_score_that_is_nan_is_an_error() -> None:
@@ -131,30 +145,48 @@ def test_boyce_worked_by_hand() -> None:
     # Ranks of P/E: 1, 2, 4.5, 4.5, 3. Less their mean, times -2..2: 4 + 1 + 0 + 1.5 + 0; squares: 9.5 and 10.
     expected = 6.5 / math.sqrt(10 * 9.5)
     assert boyce(presence, background, windows=5, width=0.4) == pytest.approx(expected, abs=1e-12)
-    # A gap in the background: the windows [.5, .6] and so on hold nothing and are left out.
+
+
+def test_boyce_leaves_out_windows_without_background() -> None:
     apart = torch.tensor([0.0, 0.05, 0.1, 0.9, 0.95, 1.0])
     assert boyce(torch.tensor([0.9, 1.0, 1.0]), apart) > 0.7
 
 
-def test_boyce_tells_good_from_bad_and_from_nothing() -> None:
+def test_boyce_tells_good_from_bad() -> None:
     background = torch.linspace(0, 1, 1001)
     good = background.repeat_interleave((background * 9).long())
     assert boyce(good, background) > 0.95
     assert boyce(1 - good, background) < -0.95
-    assert math.isnan(boyce(background, background * 0))  # one score everywhere
+
+
+def test_boyce_of_one_score_or_of_no_presences_is_nan() -> None:
+    background = torch.linspace(0, 1, 1001)
+    assert math.isnan(boyce(background, background * 0))
     assert math.isnan(boyce(background[:0], background))
 
 
 def test_reliability_of_three_bins_by_hand() -> None:
     p = torch.tensor([[0.1, 0.2, 0.5], [0.3, 0.9, 1.0]])
     y = torch.tensor([[0.0, 1, 0], [0, 1, 0]])
-    found = reliability(p, y, bins=3)
-    assert found.number.tolist() == [3, 1, 2]
-    assert found.probability.tolist() == pytest.approx([0.2, 0.5, 0.95])
-    assert found.frequency.tolist() == pytest.approx([1 / 3, 0, 0.5])
-    assert found.ece == pytest.approx((3 * (1 / 3 - 0.2) + 0.5 + 2 * 0.45) / 6)
-    assert reliability(p[:, :1], y[:, :1], bins=5).frequency.isnan().any()  # an empty bin has no frequency
-    assert reliability(p[:, :1], y[:, :1], bins=5).ece == pytest.approx(0.2)
+    result = reliability(p, y, bins=3)
+    assert result.number.tolist() == [3, 1, 2]
+    assert result.probability.tolist() == pytest.approx([0.2, 0.5, 0.95])
+    assert result.frequency.tolist() == pytest.approx([1 / 3, 0, 0.5])
+    assert result.ece == pytest.approx((3 * (1 / 3 - 0.2) + 0.5 + 2 * 0.45) / 6)
+
+
+def test_an_empty_bin_has_no_frequency_and_adds_no_error() -> None:
+    result = reliability(torch.tensor([[0.1], [0.3]]), torch.zeros(2, 1), bins=5)
+    assert result.frequency.isnan().tolist() == [False, False, True, True, True]
+    assert result.ece == pytest.approx(0.2)
+
+
+def test_reliability_of_many_surveys_is_that_of_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = torch.rand(50, 3)
+    y = (torch.rand(50, 3) < p).float()
+    whole = reliability(p, y)
+    monkeypatch.setattr("glczoo.metrics._ROWS", 7)
+    torch.testing.assert_close(reliability(p, y).probability, whole.probability, equal_nan=True)
 
 
 def test_calibrated_probabilities_have_a_small_error() -> None:
@@ -163,43 +195,45 @@ def test_calibrated_probabilities_have_a_small_error() -> None:
     assert reliability(p, y).ece < 0.01 < 0.1 < reliability(p**2, y).ece
 
 
-def test_a_tally_of_batches_is_the_whole(answers: tuple[Tensor, Tensor, Tensor]) -> None:
+def test_species_scores_hold_what_each_metric_gives(answers: tuple[Tensor, Tensor, Tensor]) -> None:
     predicted, scores, target = answers
-    tally = Tally(9)
-    for i in range(0, 40, 7):
-        tally.add(scores[i : i + 7], target[i : i + 7], predicted[i : i + 7])
-    whole = set_summary(predicted, target) | {"ece": reliability(scores, target).ece}
-    assert tally.summary() == pytest.approx(whole, abs=1e-6)
-    each = by_species(predicted, scores, target)
-    torch.testing.assert_close(tally.f1_by_species(), each["f1"], equal_nan=True, rtol=0, atol=1e-12)
-    torch.testing.assert_close(tally.f1, sample_f1(predicted, target).double())
-
-
-def test_tables_by_species_frequency_and_source(answers: tuple[Tensor, Tensor, Tensor]) -> None:
-    predicted, scores, target = answers
-    each = by_species(predicted, scores, target, min_presences=5)
-    assert each["presences"].tolist() == target.sum(0).long().tolist()
-    assert each["f1"].nanmean().item() == pytest.approx(macro_f1(predicted, target), abs=1e-6)
-    assert each["auc"].nanmean().item() == macro_auc(scores, target)[0]
+    each = species_scores(predicted, scores, target)
+    assert each.presences.tolist() == target.sum(0).long().tolist()
+    assert each.predicted.tolist() == predicted.sum(0).tolist()
+    ranks = ranking(scores, target)
+    for name in ("auc", "pr_auc", "tss"):
+        torch.testing.assert_close(getattr(each, name), getattr(ranks, name), equal_nan=True)
     y = target[:, 0].bool()
-    assert each["boyce"][0].item() == boyce(scores[y, 0], scores[:, 0])
-    assert each["boyce"][7:].isnan().all()  # never found; found once
+    assert each.boyce[0].item() == boyce(scores[y, 0], scores[:, 0])
 
-    part = frequency_parts(each["presences"], 3)
-    assert part[7] == -1 and part[8] == 0
-    assert part[:7].bincount().max() == 3 and sorted(part.tolist()) == [-1, 0, 0, 0, 1, 1, 1, 2, 2]
-    order = each["presences"].argsort()
-    assert (part[order].diff() >= 0).all()
-    rows = means_by(each, part)
-    assert [(row["group"], row["number"]) for row in rows] == [(0, 3), (1, 3), (2, 2)]
-    assert rows[2]["auc"] == pytest.approx(each["auc"][part == 2].mean().item())
-    assert rows[0]["auc"] == pytest.approx(each["auc"][part == 0].nanmean().item())  # species 8 is left out
 
-    source = torch.arange(40) % 3
-    by_source = means_by({"f1": sample_f1(predicted, target)}, source)
-    assert by_source[1]["f1"] == pytest.approx(
-        sample_f1(predicted[source == 1], target[source == 1]).mean().item()
-    )
+def test_a_species_seldom_observed_has_an_f1_but_no_ranks(answers: tuple[Tensor, Tensor, Tensor]) -> None:
+    each = species_scores(*answers)
+    assert each.boyce[7:].isnan().all() and each.auc[7:].isnan().all()  # never observed; observed once
+    assert each.f1[7].isnan() and each.f1[8].isfinite()
+
+
+def test_means_over_species_leave_out_what_is_undefined(answers: tuple[Tensor, Tensor, Tensor]) -> None:
+    predicted, scores, target = answers
+    means = species_scores(predicted, scores, target).means()
+    assert means["f1"] == pytest.approx(macro_f1(predicted, target), abs=1e-6)
+    assert means["auc"] == macro_auc(scores, target)[0]
+    assert set(means) == {"f1", "auc", "pr_auc", "tss", "boyce"}
+    assert all(math.isfinite(value) for value in means.values())
+
+
+def test_frequency_parts_hold_equally_many_species_from_rare_to_common() -> None:
+    presences = torch.tensor([9, 3, 8, 0, 5, 1, 7])
+    assert frequency_parts(presences, 3).tolist() == [2, 0, 2, -1, 1, 0, 1]
+
+
+def test_means_by_group_leave_out_nan_and_what_belongs_to_none() -> None:
+    values = {"a": torch.tensor([1.0, 3, torch.nan, 5, 100]), "b": torch.tensor([0, 0, 1, 1, 1])}
+    rows = means_by(values, torch.tensor([0, 0, 2, 2, -1]))
+    assert rows == [
+        {"group": 0, "number": 2, "a": 2.0, "b": 0.0},
+        {"group": 2, "number": 2, "a": 5.0, "b": 1.0},
+    ]
 
 
 def test_bootstrap_of_a_mean_is_the_normal_interval() -> None:
@@ -223,7 +257,13 @@ def test_bootstrap_draws_blocks_whole() -> None:
     values = torch.arange(8.0).repeat_interleave(50)  # what stands together is the same: 8 facts, not 400
     alone, blocks = bootstrap(values), bootstrap(values, torch.arange(8).repeat_interleave(50) * 10)
     assert blocks[1] - blocks[0] > 4 * (alone[1] - alone[0])
+
+
+def test_bootstrap_of_a_function_needs_groups() -> None:
     with pytest.raises(ValueError, match="needs groups"):
         bootstrap(lambda drawn: 0.0)
+
+
+def test_bootstrap_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one survey"):
         bootstrap(torch.zeros(0))

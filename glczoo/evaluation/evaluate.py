@@ -16,15 +16,15 @@ from torch import Tensor
 from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.region import Region
 from glczoo.data.tables import read_test_samples
-from glczoo.decoding import Decoding
+from glczoo.decoding import Decoding, Rule
 from glczoo.metrics import (
     bootstrap,
-    by_species,
     frequency_parts,
     macro_auc,
     means_by,
     sample_f1,
     set_summary,
+    species_scores,
 )
 from glczoo.recipe import Recipe, read_run_recipe
 from glczoo.runs.run import ask, load_members, locate, mean_decoding, region_of
@@ -86,7 +86,7 @@ def evaluate(
     target, sources = surveys.targets(torch.arange(len(surveys)), len(members[0].species)), surveys.sources
 
     rows = []
-    own = Decoding("top_k", k) if k else None
+    own = Decoding(Rule.TOP_K, k) if k else None
     total: Tensor | None = None
     for member in members:
         probabilities = ask(accelerator, member, region, surveys, batch_size)
@@ -176,9 +176,9 @@ def described(
         lambda drawn: macro_auc(probabilities[drawn], target[drawn])[0], torch.arange(len(surveys)), n=200
     )
     first = str(rules[0])
-    each = by_species(masks[first], probabilities, target)
+    each = species_scores(masks[first], probabilities, target)
     counts, parts = torch.from_numpy(trained_on), min(10, len(trained_on))
-    deciles = means_by({key: each[key] for key in ("f1", "auc")}, frequency_parts(counts, parts))
+    deciles = means_by({"f1": each.f1, "auc": each.auc}, frequency_parts(counts, parts))
     return _plain(
         {
             "surveys": len(surveys),
@@ -257,9 +257,18 @@ def rows_of(
         sources: the data set of every survey, str[N]; None: not known.
     """
     auc, species = macro_auc(probabilities, target)  # of the probabilities: the same by every rule
-    return [
-        {"model": name, "rule": str(rule), **set_summary(mask, target), "auc": auc, "auc_species": species,
-         "f1_each": sample_f1(mask, target)}
-        for rule in decoding.others(tuned)
-        for mask in [rule(probabilities, sources)]
-    ]  # fmt: skip
+    rows = []
+    for rule in decoding.others(tuned):
+        mask = rule(probabilities, sources)
+        rows.append(
+            {
+                "model": name,
+                "decoding": rule.rule,
+                "rule": str(rule),
+                **set_summary(mask, target),
+                "auc": auc,
+                "auc_species": species,
+                "f1_each": sample_f1(mask, target),
+            }
+        )
+    return rows

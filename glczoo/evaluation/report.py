@@ -2,7 +2,7 @@
 
 A single HTML file that loads nothing from elsewhere: what the run scores on surveys that it never saw, step
 by step beside the paper, where it errs, what it reads of its bands, and how it was made. `evaluate` and
-`explain` measure, `plots` draws, `report.html` (a Jinja template) puts it together; here a section is a
+`explain` measure, `figures` draws, `report.html` (a Jinja template) puts it together; here a section is a
 function, which makes it long.
 """
 
@@ -25,12 +25,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from glczoo.data.occurrences import Samples
 from glczoo.data.region import Region
 from glczoo.data.splits import EARTH_KM, leakage, spatial_blocks
+from glczoo.decoding import Rule
 from glczoo.evaluation.evaluate import Part, described, evaluate, records, rows_of, samples_of
 from glczoo.evaluation.explain import errors_by_block, permutation_importance, response_curves
-from glczoo.figures import plots
+from glczoo.figures import report as figures
+from glczoo.figures.style import svg_uri
 from glczoo.files import write_text
 from glczoo.hub_client import sha256
-from glczoo.metrics import bootstrap, by_species, reliability
+from glczoo.metrics import SpeciesScores, bootstrap, reliability, species_scores
 from glczoo.models.published import read_config
 from glczoo.recipe import Recipe, read_run_recipe, recipe_text
 from glczoo.runs.lineage import predecessor, read_lineage
@@ -96,7 +98,7 @@ def report(
     surveys, probabilities, f1 = found["points"], found["probabilities"], found["rows"][0]["f1_each"]
     target = surveys.targets(torch.arange(len(surveys)), len(trained.species))
     mask = trained.decoding(probabilities, surveys.sources)
-    each = by_species(mask, probabilities, target)
+    each = species_scores(mask, probabilities, target)
     counts = records(recipe, region, trained.species)
     total = np.sum([np.zeros(len(trained.species), np.int64), *counts.values()], axis=0)
     curve = reliability(probabilities, target)
@@ -105,14 +107,14 @@ def report(
     folders, history, missing = _history(folder)
     drawn = {
         "training": _training_curves(folders),
-        "reliability": plots.reliability(
+        "reliability": figures.reliability(
             curve.number.numpy(), curve.probability.numpy(), curve.frequency.numpy()
         ),
-        "sizes": plots.set_sizes(mask.sum(1).numpy(), surveys.sizes()),
-        "auc": plots.auc_by_records(
-            each["auc"].numpy(), {table.upper(): numbers for table, numbers in counts.items()}
+        "sizes": figures.set_sizes(mask.sum(1).numpy(), surveys.sizes()),
+        "auc": figures.auc_by_records(
+            each.auc.numpy(), {table.upper(): numbers for table, numbers in counts.items()}
         ),
-        "map": plots.block_map(blocks.bounds, blocks.f1, blocks.number, "mean F1 of the surveys"),
+        "map": figures.block_map(blocks.bounds, blocks.f1, blocks.number, "mean F1 of the surveys"),
     }
     facts = {
         "name": trained.name, "region": found["region"], "part": found["part"],
@@ -122,7 +124,7 @@ def report(
         "missing": missing, "paper": _PAPER, "study": _study_of(folder),
         "ece": curve.ece, "species": _extremes(trained, each, counts), "tables": list(counts),
         "blocks": {"size_km": size_km, "number": len(blocks.f1)},
-        "pictures": {name: plots.svg_uri(figure) if figure else None for name, figure in drawn.items()},
+        "pictures": {name: svg_uri(figure) if figure else None for name, figure in drawn.items()},
         "importance": None, "responses": None,
         "made": _made(run, folder, trained, history)
         | _split(recipe, region, trained, found["part"])
@@ -212,7 +214,7 @@ def _steps(
                 before.name, probabilities, target, before.decoding, before.tuned, found["points"].sources
             )
         own = mine[0]
-        expected = next(row for row in mine if row["rule"] == "expected F1")
+        expected = next(row for row in mine if row["decoding"] == Rule.EXPECTED_F1)
         tables = " ".join(row["tables"] for row in rows[: number + 1])
         behind = "" if rows[number]["forest"] else _BEHIND.get(tables, "")
         f1_each[behind] = own["f1_each"]
@@ -262,19 +264,17 @@ def _training_curves(folders: Sequence[Path]) -> Any:
         name: {key: [line[key] for line in lines] for key in ("loss", "validation_f1")}
         for name, lines in epochs.items() if lines
     }  # fmt: skip
-    return plots.training_curves(curves) if curves else None
+    return figures.training_curves(curves) if curves else None
 
 
-def _extremes(
-    trained: TrainedModel, each: Mapping[str, torch.Tensor], counts: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def _extremes(trained: TrainedModel, each: SpeciesScores, counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The species of highest and of lowest AUC; none stands among both."""
-    ranked = each["auc"].argsort(descending=True)
-    order = ranked[~each["auc"][ranked].isnan()].tolist()
+    ranked = each.auc.argsort(descending=True)
+    order = ranked[~each.auc[ranked].isnan()].tolist()
     rows = [
         {
-            "name": trained.species.label(k), "presences": int(each["presences"][k]),
-            "auc": float(each["auc"][k]), "f1": float(each["f1"][k]),
+            "name": trained.species.label(k), "presences": int(each.presences[k]),
+            "auc": float(each.auc[k]), "f1": float(each.f1[k]),
             "records": [int(numbers[k]) for numbers in counts.values()],
         }
         for k in order
@@ -299,8 +299,8 @@ def _importance(
         lost, low, high = (
             values[start : start + len(names)] for values in (found.lost, found.low, found.high)
         )
-        figure = plots.importance(names, lost, low, high, f"F1 lost, of {found.f1:.3f}")
-        told[what] = {"lost": dict(zip(names, lost.tolist(), strict=True)), "picture": plots.svg_uri(figure)}
+        figure = figures.importance(names, lost, low, high, f"F1 lost, of {found.f1:.3f}")
+        told[what] = {"lost": dict(zip(names, lost.tolist(), strict=True)), "picture": svg_uri(figure)}
         start += len(names)
     return told
 
@@ -322,8 +322,8 @@ def _responses(
     titles = [f"{band}, {units[band]}" if units[band] else band for band in trained.bands]
     labels = [trained.species.label(k) for k in chosen.tolist()]
     pictures = {
-        name: plots.svg_uri(
-            plots.response_curves(
+        name: svg_uri(
+            figures.response_curves(
                 found.values[channels], found.probability[channels], [titles[c] for c in channels], labels,
                 found.median[channels],
             )

@@ -38,7 +38,7 @@ from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region, Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
 from glczoo.data.tables import read_species
-from glczoo.decoding import expected_f1, top_k
+from glczoo.decoding import Rule, expected_f1, top_k
 from glczoo.evaluation.evaluate import evaluate, markdown, samples_of
 from glczoo.files import write_text
 from glczoo.metrics import bootstrap, sample_f1, summary
@@ -242,8 +242,8 @@ def _difference(
 def _flat(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """The last model's row by its own rule, with the F1 of expected F1 beside it; and both of each survey."""
     mine = [row for row in rows if row["model"] == rows[-1]["model"]]
-    expected = next(row for row in mine if row["rule"] == "expected F1")
-    told = {k: v for k, v in mine[0].items() if k not in ("model", "f1_each")}
+    expected = next(row for row in mine if row["decoding"] == Rule.EXPECTED_F1)
+    told = {k: v for k, v in mine[0].items() if k not in ("model", "decoding", "f1_each")}
     each = {"f1": mine[0]["f1_each"], "f1_expected": expected["f1_each"]}
     return told | {"f1_expected": expected["f1"]}, each
 

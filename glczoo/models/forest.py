@@ -73,7 +73,7 @@ class Forest(nn.Module):
         """There is nothing to recompute."""
 
     def get_classifier(self, name_only: bool = False) -> Any:
-        """Return a head without weights, or no name: the leaves are the answer."""
+        """Return a head without weights, or no name: the leaves hold the output."""
         return "" if name_only else nn.Identity()
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -84,7 +84,7 @@ class Forest(nn.Module):
         """
         if num_classes != self.num_classes:
             raise ValueError(
-                f"a forest answers for the {self.num_classes} species it was fitted on, not for "
+                f"a forest predicts the {self.num_classes} species that it was fitted on, not "
                 f"{num_classes}; fit another with `glczoo forest`"
             )
 

@@ -113,9 +113,9 @@ class FusResNet(nn.Module):
         self.num_features = sum(branch.num_features for branch in self.branches.values())
         self.reset_classifier(num_classes, global_pool)
 
-    def _wrong_channels(self, what: str, given: int | None) -> str:
-        listed = ", ".join(f"{name} {count}" for name, count in self.branch_chans.items())
-        return f"{what} is {given}, but the branches take {self.in_chans} channels, in this order: {listed}."
+    def _wrong_channels(self, what: str, count: int | None) -> str:
+        listed = ", ".join(f"{name} {chans}" for name, chans in self.branch_chans.items())
+        return f"{what} is {count}, but the branches take {self.in_chans} channels, in this order: {listed}."
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Patterns of timm's layer groups; blocks of one depth share a group over all branches."""
@@ -155,7 +155,7 @@ class FusResNet(nn.Module):
         """Feature maps of the stem (0) and the four stages (1 to 4), each concatenated over the branches.
 
         Arguments as those of timm's ResNet: `indices` (the last n for an int, all for None), `stop_early`, ….
-        Returns the last map and the list of those asked for, or with `intermediates_only` the list alone.
+        Returns the last map and the list of those of `indices`, or with `intermediates_only` the list alone.
         """
         outs = [branch.forward_intermediates(part, *args, **kwargs) for branch, part in self._split(x)]
         maps = [torch.cat(level, dim=1) for level in zip(*(levels for _, levels in outs), strict=True)]
@@ -210,9 +210,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
             k for k in own.keys() & got.keys() & exempt if own[k] == got[k]
         },
     }
-    if found := [f"{len(k)} {what}: {', '.join(sorted(k)[:8])}" for what, k in wrong.items() if k]:
+    if faults := [f"{len(k)} {what}: {', '.join(sorted(k)[:8])}" for what, k in wrong.items() if k]:
         raise RuntimeError(
-            f"The checkpoint does not fit {cfg.get('architecture')}. Keys {'; '.join(found)}. "
+            f"The checkpoint does not fit {cfg.get('architecture')}. Keys {'; '.join(faults)}. "
             "Give the branches and other keywords of the checkpoint; only num_classes may differ."
         )
     return state_dict
@@ -239,8 +239,8 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create_fusresnet(variant: str, pretrained: bool, given: dict[str, Any], **defaults: Any) -> FusResNet:
-    kwargs = {**defaults, **(from_zoo(variant, given) if pretrained else given)}
+def _create_fusresnet(variant: str, pretrained: bool, keywords: dict[str, Any], **defaults: Any) -> FusResNet:
+    kwargs = {**defaults, **(from_zoo(variant, keywords) if pretrained else keywords)}
     chans = _read_branches(kwargs.pop("branches"))
     num_chans = sum(chans.values())
     kwargs.setdefault("in_chans", num_chans)  # else timm passes the cfg's, whatever the branches

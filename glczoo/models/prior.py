@@ -1,4 +1,4 @@
-"""What another model says already, for a model that only learns where surveys say otherwise.
+"""What another model predicts already, for a model that only learns where surveys differ from it.
 
 Presence-only records are many and biased, surveys are few: a model of records comes first, by cross-entropy
 (which species, where one is recorded), and stays as it is. Its log probabilities are what a model of surveys
@@ -20,24 +20,24 @@ __all__ = ["Correction", "Prior"]
 class Prior(nn.Module):
     """A model that does not learn: x[B, C, H, W] to log probabilities[B, K], by softmax."""
 
-    def __init__(self, told: Sequence[Any], num_classes: int) -> None:
+    def __init__(self, spec: Sequence[Any], num_classes: int) -> None:
         """Build it with new weights; its own come with those of the model that holds it.
 
         Args:
-            told: architecture, its keywords, and the channels [start, stop) of x that it sees, as a member of
-                an ensemble is told.
+            spec: architecture, its keywords, and the channels [start, stop) of x that it sees, as for
+                a member of an ensemble.
             num_classes: Number of species K.
 
         Raises:
-            ValueError: `told` is something else.
+            ValueError: `spec` is something else.
             DamagedError: the architecture is not registered, or its keywords would load something.
         """
         super().__init__()
         try:
-            architecture, keywords, (start, stop) = told
+            architecture, keywords, (start, stop) = spec
         except (TypeError, ValueError):
             raise ValueError(
-                f"prior must be [architecture, keywords, [start, stop]], got {told!r}; a recipe says "
+                f"prior must be [architecture, keywords, [start, stop]], got {spec!r}; a recipe sets "
                 "model_args.prior=true, and init names the run"
             ) from None
         refuse_unsafe(architecture, keywords, "the prior")

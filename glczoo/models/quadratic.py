@@ -22,7 +22,7 @@ from glczoo.models.published import fit_cfg, from_zoo
 
 __all__ = ["Quadratic"]
 
-_FAR = 4.0  # standard deviations: beyond, a square would say more than any record supports
+_FAR = 4.0  # standard deviations: beyond, a square would claim more than any record supports
 
 
 class Quadratic(nn.Module):
@@ -89,12 +89,12 @@ class Quadratic(nn.Module):
         """Make a new head of zeros for `num_classes` species, 0 for none.
 
         Raises:
-            ValueError: there is a prior, and it answers for another number of species.
+            ValueError: there is a prior, and it predicts another number of species.
         """
         if self.prior is not None:
             if num_classes != self.num_features - self._own_features:
                 raise ValueError(
-                    f"the prior answers for {self.num_features - self._own_features} species, not for "
+                    f"the prior predicts {self.num_features - self._own_features} species, not "
                     f"{num_classes}: train another on their records"
                 )
             self.num_classes, self.fc = num_classes, Correction(self._own_features, num_classes)
@@ -120,8 +120,8 @@ class Quadratic(nn.Module):
             parts.append(window.mean((2, 3)))
         z = torch.cat(parts, 1).clamp(-_FAR, _FAR)
         first, second = self._pairs
-        given = x[:, self.squared :, row, col].clamp(-_FAR, _FAR)
-        features = self.norm(torch.cat([z, z[:, first] * z[:, second], given], 1))
+        linear = x[:, self.squared :, row, col].clamp(-_FAR, _FAR)
+        features = self.norm(torch.cat([z, z[:, first] * z[:, second], linear], 1))
         return features if self.prior is None else torch.cat([features, self.prior(x)], 1)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

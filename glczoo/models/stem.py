@@ -128,7 +128,7 @@ def init_from_imagenet(
             f"No such branch: {', '.join(sorted(unknown))}. The branches are {', '.join(branches)}."
         )
     ways = {name: (b.in_chans, hows.get(name, "repeat"), rgbs.get(name)) for name, b in branches.items()}
-    for way in ways.values():  # a bad way or position is told before any download
+    for way in ways.values():  # a bad way or position is reported before any download
         adapt_stem(torch.empty(1, 3, 1, 1, device="meta"), *way)
 
     source = _load_rgb_resnet(tag, weights)

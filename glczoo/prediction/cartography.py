@@ -16,7 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from glczoo.figures.plots import SEQUENTIAL
+from glczoo.figures.style import SEQUENTIAL, literal
 from glczoo.prediction.grids import Block, Grid
 
 __all__ = ["Layer", "draw", "write_cog"]
@@ -118,7 +118,7 @@ def draw(path: Path, source: Path, layer: Layer, credit: str, colours: str = SEQ
         vmin=0 if layer.unit == "probability" or layer.limit else None, vmax=layer.limit,
     )  # fmt: skip
     legend = figure.colorbar(image, ax=axis, shrink=0.8, pad=0.02, extend="max" if layer.limit else "neither")
-    legend.set_label(layer.unit, fontsize=9)
+    legend.set_label(literal(layer.unit), fontsize=9)
     legend.ax.tick_params(labelsize=8)
     if strange.any():
         axis.imshow(
@@ -129,12 +129,12 @@ def draw(path: Path, source: Path, layer: Layer, credit: str, colours: str = SEQ
         patch = Patch(facecolor="#d9d9d9", edgecolor="#969696", label="outside the area of applicability")
         figure.legend(handles=[patch], loc="outside lower right", frameon=False, fontsize=8)
     _scale_bar(axis, west, south, east, north, kilometre)
-    axis.set_title(layer.title, fontsize=11)
+    axis.set_title(literal(layer.title), fontsize=11)
     axis.ticklabel_format(useOffset=False, style="plain")
     axis.tick_params(labelsize=8)
     axis.set_xlabel("longitude, °" if geographic else f"x, {unit}", fontsize=9)
     axis.set_ylabel("latitude, °" if geographic else f"y, {unit}", fontsize=9)
-    figure.text(0.01, 0.01, credit, fontsize=7, color="#555555")
+    figure.text(0.01, 0.01, literal(credit), fontsize=7, color="#555555")
     partial = path.with_name(f".{path.name}")
     figure.savefig(partial, dpi=150, format="png")
     figure.clear()  # a figure refers to itself: a hundred of them would wait for the garbage collector

@@ -16,7 +16,7 @@ from glczoo.data.occurrences import Points
 from glczoo.data.patches import PatchBuilder, PatchSource
 from glczoo.data.region import Region
 from glczoo.data.tables import read_folds
-from glczoo.decoding import Decoding
+from glczoo.decoding import Decoding, Rule
 from glczoo.models.ensemble import Ensemble
 from glczoo.prediction.applicability import Applicability
 from glczoo.prediction.cartography import Layer
@@ -67,7 +67,7 @@ class Layers:
         self._source_of = [opened[*member.modalities, member.patch_size] for member in members]
         self._sums = all(member.activation != "softmax" for member in members)
         kept, _ = mean_decoding(members)
-        self._decoding = kept if kept.rule != "top_k" else Decoding("expected_f1")  # k is no map
+        self._decoding = kept if kept.rule is not Rule.TOP_K else Decoding(Rule.EXPECTED_F1)  # k is no map
         self.predictions = self._described(chosen)
         if not self.predictions:
             raise ValueError(

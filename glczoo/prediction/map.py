@@ -23,7 +23,7 @@ from tqdm import tqdm
 from glczoo import __version__
 from glczoo.data.region import Region
 from glczoo.data.tables import read_points
-from glczoo.figures.plots import SEQUENTIAL, UNCERTAIN
+from glczoo.figures.style import SEQUENTIAL, UNCERTAIN
 from glczoo.files import write_text
 from glczoo.prediction.cartography import draw, write_cog
 from glczoo.prediction.grids import DEGREES, Block, Cells, Grid, bounds_of, read_polygon

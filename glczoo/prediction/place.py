@@ -17,7 +17,8 @@ from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.splits import nearest_km
 from glczoo.data.tables import read_points, read_species
-from glczoo.figures.plots import ClickMap, png
+from glczoo.figures.click_map import ClickMap
+from glczoo.figures.style import png
 from glczoo.prediction.layers import applicability_of
 from glczoo.prediction.points import Answers, answer, predict_points
 from glczoo.regions.check import extent_of, read_table

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from glczoo.data.occurrences import Points, SpeciesIndex
 from glczoo.data.region import Region
 from glczoo.data.tables import table_writer, write_csv
-from glczoo.decoding import Decoding
+from glczoo.decoding import Decoding, Rule
 from glczoo.runs.run import TrainedModel, ask, load_members, mean_decoding
 
 __all__ = ["Answers", "answer", "predict_points", "probabilities_at", "write_submission"]
@@ -70,7 +70,7 @@ def answer(
     members = load_members(runs)
     reason = _left_out(members, region, points)
     answered = points.at(reason == "")
-    decoding = Decoding("top_k", k) if k else mean_decoding(members)[0]
+    decoding = Decoding(Rule.TOP_K, k) if k else mean_decoding(members)[0]
     parts = []
     for start in range(0, len(answered), _POINTS):
         some = answered.at(np.arange(start, min(start + _POINTS, len(answered))))

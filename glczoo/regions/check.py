@@ -13,7 +13,8 @@ from glczoo.data.rasters import RasterStack
 from glczoo.data.region import Region
 from glczoo.data.splits import leakage
 from glczoo.data.tables import read_folds, read_points, read_samples, read_species
-from glczoo.figures.plots import RegionPage, Thumbnail, draw_region, save
+from glczoo.figures.region import RegionPage, Thumbnail, draw_region
+from glczoo.figures.style import save
 from glczoo.regions.suspects import num_duplicates, suspects
 
 __all__ = ["check_region", "check_text", "extent_of", "read_table"]

@@ -60,7 +60,7 @@ def combine(runs: Sequence[str | Path], out: Path, average: str = "probabilities
     told = dict(configs[members.index(widest)]["glczoo"])
     told |= {
         "activation": "softmax" if all(m.activation == "softmax" for m in members) else "sigmoid",
-        "decoding": decoding.told(),
+        "decoding": decoding.to_json(),
         "tuned": tuned,
         "members": [member.name for member in members],
     }

@@ -24,7 +24,7 @@ from glczoo.data.loader import load, shares
 from glczoo.data.occurrences import Points, Samples, SpeciesIndex
 from glczoo.data.patches import PatchBuilder, PatchSource, Statistics
 from glczoo.data.region import Region
-from glczoo.decoding import Decoding, f1_by_k
+from glczoo.decoding import Decoding, Rule, f1_by_k
 from glczoo.hub_client import PREFIX, DamagedError, pull, split_id
 from glczoo.metrics import sample_f1
 from glczoo.models.published import build, read_config
@@ -326,6 +326,8 @@ def load_members(folders: Sequence[str | Path | TrainedModel]) -> list[TrainedMo
 def mean_decoding(members: Sequence[TrainedModel]) -> tuple[Decoding, dict[str, float]]:
     """The decoding of an ensemble (see `Decoding.mean`), and the mean of what all members have tuned."""
     shared = [rule for rule in members[0].tuned if all(rule in member.tuned for member in members)]
-    means = [Decoding.mean([Decoding(rule, member.tuned[rule]) for member in members]) for rule in shared]
-    tuned = {mean.rule: mean.value for mean in means if mean.value is not None}
+    means = [
+        Decoding.mean([Decoding(Rule(rule), member.tuned[rule]) for member in members]) for rule in shared
+    ]
+    tuned = {mean.rule.value: mean.value for mean in means if mean.value is not None}
     return Decoding.mean([member.decoding for member in members]), tuned

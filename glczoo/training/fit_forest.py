@@ -83,7 +83,7 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
     write_run_recipe(run, recipe, processes=1)
     export_run(
         run, model, species, region, source, statistics, activation="sigmoid",
-        decoding=recipe.decoding.fixed(tuned).told(), tuned=tuned, epoch=0, init=recipe.init,
+        decoding=recipe.decoding.fixed(tuned).to_json(), tuned=tuned, epoch=0, init=recipe.init,
     )  # fmt: skip
     return run
 

@@ -55,7 +55,7 @@ def settle(
         if recipe.decoding.by_source and (sources := surveys.sources) is not None:
             by_source = tune_by_source(probabilities, target, sources)
     decoding = replace(recipe.decoding.fixed(tuned), by_source=by_source)
-    return told | {"decoding": decoding.told(), "tuned": tuned}
+    return told | {"decoding": decoding.to_json(), "tuned": tuned}
 
 
 def _fit(recipe: Recipe, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from glczoo.cli import main
@@ -23,7 +22,6 @@ from glczoo.decoding import Decoding
 from glczoo.evaluation.evaluate import evaluate, samples_of
 from glczoo.evaluation.explain import errors_by_block, permutation_importance, response_curves
 from glczoo.evaluation.report import report
-from glczoo.figures import plots
 from glczoo.hub.publish import push, save
 from glczoo.metrics import sample_f1
 from glczoo.recipe import read_recipe, read_run_recipe
@@ -52,7 +50,7 @@ def runs(world, tmp_path_factory):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Most of a small page's time, and no matter of its text."""
-    monkeypatch.setattr(plots, "svg_uri", lambda figure: "data:,")
+    monkeypatch.setattr("glczoo.evaluation.report.svg_uri", lambda figure: "data:,")
 
 
 class Page(HTMLParser):
@@ -116,7 +114,7 @@ def test_the_page_holds_everything_and_loads_nothing(runs, tmp_path, capsys):
     for number, rows in enumerate(found, 1):
         told = page.row(f"step{number}")
         assert told[1] == ("PO" if number == 2 else "PA") and told[4] == ("1", "1+2", "1+2+3")[number - 1]
-        expected = next(row for row in rows if row["rule"] == "expected F1")
+        expected = next(row for row in rows if row["decoding"] == "expected_f1")
         assert told[5].startswith(f"{rows[0]['f1']:.3f}") and told[6] == f"{expected['f1']:.3f}"
         assert told[7] == f"{rows[0]['auc']:.3f}" and told[9] == ("0.200", "0.073", "0.254")[number - 1]
     gain = found[0][0]["f1"] - found[1][0]["f1"]
@@ -307,42 +305,3 @@ def test_errors_by_block_are_the_means_inside_its_bounds():
     inside = (lon >= found.bounds[4, 0]) & (lon < found.bounds[4, 2])
     inside &= (lat >= found.bounds[4, 1]) & (lat < found.bounds[4, 3])
     assert found.f1[4] == pytest.approx(float(f1[inside].mean())) and found.number[4] == inside.sum()
-
-
-# Pictures.
-
-
-def test_pictures_show_what_they_are_given():
-    axis = Figure().add_subplot()
-    figure = plots.set_sizes(np.array([3, 3, 3, 5]), np.array([1, 2, 2, 5]), axis)
-    assert figure is axis.figure
-    bars = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in axis.patches[:6]}
-    assert bars == {0: 0, 1: 0, 2: 0, 3: 3, 4: 0, 5: 1}
-
-    axis = Figure().add_subplot()
-    plots.reliability(np.array([5.0, 0, 2]), np.array([0.1, np.nan, 0.9]), np.array([0.2, np.nan, 0.5]), axis)
-    np.testing.assert_array_equal(axis.lines[1].get_xydata(), [[0.1, 0.2], [0.9, 0.5]])
-
-    axis = Figure().add_subplot()
-    plots.importance(["a", "b"], np.array([0.3, 0.1]), np.array([0.2, 0]), np.array([0.4, 0.2]), "lost", axis)
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["b", "a"]  # upwards: the largest on top
-
-    auc = np.array([0.6, np.nan, 0.9])
-    figure = plots.auc_by_records(auc, {"PO": np.array([0, 5, 10]), "PA": np.array([3, 4, 5])})
-    for axis, counts in zip(figure.axes, ([0, 10], [3, 5]), strict=True):
-        np.testing.assert_allclose(axis.collections[0].get_offsets(), np.stack([counts, [0.6, 0.9]], 1))
-
-    figure = plots.training_curves(
-        {
-            "one": {"loss": [2.0, 1.0], "validation_f1": [None, 0.5]},
-            "two": {"loss": [0.5], "validation_f1": [0.6]},
-        }
-    )
-    assert figure.axes[0].lines[1].get_xdata().tolist() == [3]  # goes on where the first step ended
-    bounds = np.array([[5.0, 45, 6, 46], [6, 45, 7, 46]])
-    figure = plots.block_map(bounds, np.array([0.2, 0.4]), np.array([3, 1]), "F1")
-    assert [text.get_text() for text in figure.axes[0].texts] == ["3", "1"]
-    figure = plots.response_curves(
-        np.zeros((3, 4)) + np.arange(4), np.full((3, 4, 2), 0.5), list("abc"), ["x", "y"], np.zeros(3)
-    )
-    assert [axis.get_title(loc="left") for axis in figure.axes] == ["a", "b", "c", ""]

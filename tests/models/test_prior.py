@@ -23,7 +23,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 PRIOR = ["quadratic_glc23", {"windows": [1, 3]}, [1, 3]]
 
 
-def recipe(world: Path, runs: Path, step: int, *given: str) -> Recipe:
+def recipe(world: Path, runs: Path, step: int, *keys: str) -> Recipe:
     shared = [
         f"region={world}",
         f"runs={runs}",
@@ -33,7 +33,7 @@ def recipe(world: Path, runs: Path, step: int, *given: str) -> Recipe:
         "data.augment=false",
     ]
     return read_recipe(
-        RECIPES / f"step{step}.yaml", [*shared, "model=quadratic_glc23", "optimizer.lr=1e-2", *given]
+        RECIPES / f"step{step}.yaml", [*shared, "model=quadratic_glc23", "optimizer.lr=1e-2", *keys]
     )
 
 
@@ -44,9 +44,9 @@ def prior(world, tmp_path_factory) -> Path:
     return train(recipe(world, runs, 2, "init=random", "name=po", "modalities=[bioclim,soil]"))
 
 
-def corrected(world: Path, prior: Path, *given: str) -> Path:
-    told = ["init=po", "name=corrected", "model_args={prior: true, linear: 5}", *given]
-    return train(recipe(world, prior.parents[2], 3, *told))
+def corrected(world: Path, prior: Path, *keys: str) -> Path:
+    shared = ["init=po", "name=corrected", "model_args={prior: true, linear: 5}"]
+    return train(recipe(world, prior.parents[2], 3, *shared, *keys))
 
 
 def test_it_starts_as_the_prior_and_only_the_rest_learns():
@@ -70,6 +70,9 @@ def test_linear_channels_count_once_and_at_the_point():
     model.norm.eps = 0.0
     assert model.num_features == 4 + 4 * 5 // 2 + 2
     torch.testing.assert_close(model.forward_features(x)[:, -2:], x[:, 2:, 4, 4])
+
+
+def test_more_linear_channels_than_there_are():
     with pytest.raises(ValueError, match="linear must be some of the 4 channels, got 5"):
         timm.create_model("quadratic_glc23", num_classes=5, in_chans=4, linear=5)
 
@@ -88,8 +91,8 @@ def test_a_run_corrects_the_one_that_init_names(world, prior):
 
 
 def test_with_a_forest_that_sees_the_prior_it_is_one_model(world, prior, tmp_path):
-    told = ["init=../quadratic_glc23/po", "model=forest_glc23", "model_args={prior: true}", "name=forest"]
-    forest = fit_forest(recipe(world, prior.parents[2], 3, *told), trees=40)
+    keys = ["init=../quadratic_glc23/po", "model=forest_glc23", "model_args={prior: true}", "name=forest"]
+    forest = fit_forest(recipe(world, prior.parents[2], 3, *keys), trees=40)
     trees = load_model(forest).model
     assert int(trees.feature.max()) >= 33  # some split by a log probability
     x = torch.randn(3, 33, 8, 8)
@@ -97,7 +100,7 @@ def test_with_a_forest_that_sees_the_prior_it_is_one_model(world, prior, tmp_pat
     runs = [corrected(world, prior), forest]
     both = combine(runs, tmp_path / "both")
     apart, together = (
-        [row for row in evaluate(each, part="validation")["rows"] if row["rule"] == "expected F1"]
+        [row for row in evaluate(each, part="validation")["rows"] if row["decoding"] == "expected_f1"]
         for each in (runs, [both])
     )
     assert together[0]["f1"] == pytest.approx(apart[2]["f1"], abs=1e-6)
@@ -105,22 +108,39 @@ def test_with_a_forest_that_sees_the_prior_it_is_one_model(world, prior, tmp_pat
     torch.testing.assert_close(again(x), load_model(both).model(x))
 
 
-def test_what_cannot_be_a_prior(world, prior):
-    with pytest.raises(ValueError, match="init: random is none; name one of step 2"):
-        corrected(world, prior, "init=random", "name=a")
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["init=random"], "init: random is none; name one of step 2"),
+        (["modalities=[soil,satellite,footprint]"], "the bands of this recipe are not those of"),
+    ],
+)
+def test_a_recipe_whose_prior_does_not_fit(world, prior, keys, message):
+    with pytest.raises(ValueError, match=message):
+        corrected(world, prior, "name=unfit", *keys)
+
+
+def test_a_model_of_surveys_is_no_prior(world, prior):
     bce = train(recipe(world, prior.parents[2], 1, "init=random", "name=bce"))
     with pytest.raises(ValueError, match="bce cannot be a prior: it was not trained by cross-entropy"):
         corrected(world, prior, f"init={bce}", "name=b")
-    with pytest.raises(ValueError, match="the bands of this recipe are not those of"):
-        corrected(world, prior, "modalities=[soil,satellite,footprint]", "name=c")
+
+
+def test_a_prior_is_described_by_three_things():
     with pytest.raises(
         ValueError, match=r"prior must be \[architecture, keywords, \[start, stop\]\], got True"
     ):
         timm.create_model("quadratic_glc23", num_classes=5, in_chans=4, prior=True)
+
+
+def test_a_prior_loads_nothing_by_itself():
     with pytest.raises(DamagedError, match="the prior"):
         Prior(["quadratic_glc23", {"checkpoint_path": "x"}, [0, 2]], 5)
+
+
+def test_a_model_keeps_the_species_of_its_prior():
     model = timm.create_model("quadratic_glc23", num_classes=5, in_chans=4, prior=PRIOR)
-    with pytest.raises(ValueError, match="the prior answers for 5 species, not for 7"):
+    with pytest.raises(ValueError, match="the prior predicts 5 species, not 7"):
         model.reset_classifier(7)
 
 

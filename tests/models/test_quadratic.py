@@ -40,6 +40,9 @@ def test_windows_are_centred_means_and_end_at_the_patch(x):
     model.norm.eps = 0.0
     z = torch.cat([x[:, :, 4, 4], x[:, :, 3:6, 3:6].mean((2, 3)), x.mean((2, 3))], 1)
     torch.testing.assert_close(model.forward_features(x)[:, :9], z)
+
+
+def test_a_window_without_a_centre_is_refused():
     with pytest.raises(ValueError, match=r"positive odd numbers of cells, got \[2\]"):
         make(windows=[2])
 
@@ -50,16 +53,28 @@ def test_far_values_are_held(x):
     assert model.forward_features(x * 1e6).abs().max() == 16
 
 
-def test_it_starts_without_an_opinion_and_keeps_the_timm_contract(x, tmp_path):
+def test_at_first_all_species_are_as_likely(x):
+    assert torch.equal(make()(x), torch.zeros(2, 5))
+
+
+def test_it_is_loaded_as_it_was_saved(x, tmp_path):
     model = make()
-    assert torch.equal(model(x), torch.zeros(2, 5))
     torch.nn.init.normal_(model.fc.weight)
     save_for_hf(model, str(tmp_path), safe_serialization=True)
     again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     assert torch.equal(again(x), model(x)) and again.pretrained_cfg["input_size"][0] == 3
-    again.reset_classifier(4)
-    assert again(x).shape == (2, 4) and again.get_classifier(name_only=True) == "fc"
-    assert again.forward_head(again.forward_features(x), pre_logits=True).shape == (2, 9)
+
+
+def test_its_head_can_be_replaced(x):
+    model = make()
+    model.reset_classifier(4)
+    assert model(x).shape == (2, 4) and model.get_classifier(name_only=True) == "fc"
+    assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (2, 9)
+
+
+def test_it_is_exported_for_batches_of_any_size(x):
+    model = make()
+    torch.nn.init.normal_(model.fc.weight)
     batch = {0: torch.export.Dim("batch", min=2, max=64)}
     exported = torch.export.export(model, (x,), dynamic_shapes=(batch,)).module()
     torch.testing.assert_close(exported(x), model(x))
@@ -68,9 +83,17 @@ def test_it_starts_without_an_opinion_and_keeps_the_timm_contract(x, tmp_path):
 def test_it_trains_on_every_band_and_joins_an_ensemble(world, tmp_path):
     runs = []
     for model in ("quadratic_glc23", "test_fusresnet_glc23"):
-        given = [f"region={world}", f"runs={tmp_path}", f"model={model}", "init=random", "epochs=2",
-                 "batch_size=32", "patch_size=32", "optimizer.lr=3e-3"]  # fmt: skip
-        runs.append(train(read_recipe(RECIPES / "step1.yaml", given)))
+        keys = [
+            f"region={world}",
+            f"runs={tmp_path}",
+            f"model={model}",
+            "init=random",
+            "epochs=2",
+            "batch_size=32",
+            "patch_size=32",
+            "optimizer.lr=3e-3",
+        ]
+        runs.append(train(read_recipe(RECIPES / "step1.yaml", keys)))
     both = load_model(combine(runs, tmp_path / "both"))
     assert len(both.model.members) == 2 and len(both.bands) == 33
     assert load_model(runs[0]).model.fc.weight.abs().max() > 0

@@ -23,7 +23,6 @@ from matplotlib.image import imread
 from glczoo.cli import main
 from glczoo.data.region import Region
 from glczoo.data.tables import read_points
-from glczoo.figures.plots import ClickMap
 from glczoo.hub.publish import push
 from glczoo.prediction import app
 from glczoo.prediction.place import Guide, read_place
@@ -168,28 +167,6 @@ def test_bad_places(climate, text, message):
 
 def test_places_as_people_paste_them():
     assert read_place(" 5.2, 46.8 ") == read_place("5.2;46.8") == read_place("5.2\t46.8") == (5.2, 46.8)
-
-
-@pytest.mark.parametrize("extent", [(5.0, 5.5, 46.0, 47.0), (-60.0, 40.0, -10.0, 10.0), (0.0, 0.1, 0.0, 9.0)])
-def test_a_pixel_of_the_map_is_the_place_that_is_drawn_there(extent):
-    """Two fields of colour meet where their places say; a ring lies around its place."""
-    west, east, south, north = extent
-    values = np.zeros((40, 40))
-    values[:10, :30] = 1  # the north-west, to three quarters of the width and one of the height
-    places = np.array([west - 1]), np.array([south - 1])
-    drawn = ClickMap(values, extent, places)
-    lon, lat = west + 0.75 * (east - west), north - 0.25 * (north - south)
-    x, y = drawn.pixel(lon, lat)
-    assert drawn.place(x, y) == pytest.approx((lon, lat))
-    bright = drawn.pixels[round(y) - 3, round(x) - 3]
-    row = (drawn.pixels[round(y) - 3] == bright).all(-1).nonzero()[0]
-    column = (drawn.pixels[:, round(x) - 3] == bright).all(-1).nonzero()[0]
-    assert row.max() + 1 == pytest.approx(x, abs=1) and column.max() + 1 == pytest.approx(y, abs=1)
-    left, top = drawn.pixel(west, north)
-    assert row.min() == pytest.approx(left, abs=3) and column.min() == pytest.approx(top, abs=3)  # the frame
-    assert drawn.place(left - 3, top + 9) is None and drawn.place(x, 0) is None
-    ring = (drawn.marked(lon, lat) == [0xD5, 0x5E, 0x00]).all(-1).nonzero()
-    assert (ring[1].mean() + 0.5, ring[0].mean() + 0.5) == pytest.approx((x, y), abs=0.5)
 
 
 def test_tables_as_predict_writes_them(climate, runs, tmp_path):

@@ -13,7 +13,6 @@ from glczoo.cli import main
 from glczoo.data.occurrences import Samples
 from glczoo.data.patches import PatchSource
 from glczoo.data.region import Region
-from glczoo.figures.plots import RegionPage, Thumbnail, draw_region
 from glczoo.regions.check import check_region
 from glczoo.regions.suspects import PILE, suspects
 
@@ -86,37 +85,3 @@ def test_the_page_shows_all_of_it(region: Region, tmp_path: Path, capsys) -> Non
     main(["region", "check", str(tmp_path), "--out", str(tmp_path / "nowhere/at/all.png")])
     assert "no picture: " in capsys.readouterr().out and not (tmp_path / "nowhere").exists()
     assert not list(tmp_path.glob(".*"))
-
-
-def test_what_is_drawn_is_what_was_given() -> None:
-    lon, lat = np.array([1.0, 2.0, 3.0]), np.array([50.0, 51.0, 52.0])
-    bands = [
-        Thumbnail(
-            "climate  1 km" if i < 20 else "soil",
-            f"b{i}",
-            np.full((9, 12), np.nan if i == 3 else i),
-            f"{i} m",
-        )
-        for i in range(60)
-    ]
-    page = RegionPage(
-        title="Region x",
-        summary=["one", "two"],
-        land=np.ones((4, 4), bool),
-        extent=(0, 4, 49, 53),
-        tables={"po": (lon, lat), "pa": (lon[:2], lat[:2])},
-        suspects={"po": {"odd": (lon[:1], lat[:1]), "far": (np.array([100.0]), np.array([0.0]))}},
-        records={"po": np.array([5, 0, 1]), "pa": np.array([2, 2, 1])},
-        thumbnails=bands,
-    )
-    figure = draw_region(page)
-    titles = [axis.get_title(loc) for axis in figure.axes for loc in ("left", "center")]
-    assert {"3 presence-only records", "2 presence-absence surveys", "b0", "b47"} <= set(titles)
-    assert "Where it lies; 1 points elsewhere" in titles and "b48" not in titles
-    legends = [axis.get_legend_handles_labels()[1] for axis in figure.axes]
-    assert ["odd: 1 PO", "far: 1 PO"] in legends
-    assert any("the first 48 of 60" in text.get_text() for text in figure.texts)
-    ranks = next(axis for axis in figure.axes if axis.get_title("left") == "Records of each species")
-    assert [line.get_ydata().tolist() for line in ranks.lines] == [[5, 1], [2, 2, 1]]
-    heads = [text.get_text() for axis in figure.axes for text in axis.texts]
-    assert "climate  1 km" in heads and "soil" in heads

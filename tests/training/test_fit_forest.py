@@ -48,7 +48,7 @@ def test_a_forest_is_a_run_and_a_member(world, tmp_path):
     cnn = train(read_recipe(RECIPES / "step1.yaml", [*shared, *small]))
     both = combine([cnn, forest], tmp_path / "both")
     apart, together = (
-        [row for row in evaluate(runs, part="validation")["rows"] if row["rule"] == "expected F1"]
+        [row for row in evaluate(runs, part="validation")["rows"] if row["decoding"] == "expected_f1"]
         for runs in ([cnn, forest], [both])
     )
     assert together[0]["f1"] == pytest.approx(apart[2]["f1"], abs=1e-6)
