@@ -7,7 +7,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 ORDER = [
-    {"files", "hub_client", "losses", "metrics", "decoding", "calibration", "figures"},
+    {"errors", "files", "timm_plugin", "losses", "metrics", "decoding", "calibration", "figures"},
+    {"hub_client"},
     {"models", "data"},
     {"recipe", "regions"},
     {"runs"},
@@ -50,6 +51,7 @@ DOORS = {
     "jinja2": {"hub.card", "evaluation.report"},
     "simplejpeg": {"data.jpeg"},
     "sklearn": {"evaluation.study", "training.fit_forest"},
+    "click": {"cli", "cli.prediction", "cli.publishing", "cli.region", "cli.training", "cli.verbs"},
 }
 
 
