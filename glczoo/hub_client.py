@@ -24,6 +24,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from glczoo.errors import GlczooError
+
 __all__ = [
     "PREFIX",
     "SUMS",
@@ -49,11 +51,11 @@ _FILES = (
 )  # fmt: skip
 
 
-class HubError(ValueError):
+class HubError(GlczooError):
     """The Hub could not give or take a model; the message says what was tried and what to do."""
 
 
-class DamagedError(ValueError):
+class DamagedError(GlczooError):
     """A file is not what was published, or does not belong to the others beside it."""
 
 

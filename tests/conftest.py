@@ -1,7 +1,7 @@
 """What test files share: threads, the cache, real data, a Hub, and a region whose pixels are addresses."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from loopback_hub import HUB, HubServer  # first: see there
@@ -17,12 +17,16 @@ from torchvision.io import write_jpeg
 
 from glczoo.data.rasters import RasterStack
 from glczoo.data.region import Region
+from glczoo.recipe import read_recipe
 from glczoo.regions.virtual import make_virtual
+from glczoo.train import train
 
 ROWS, COLS, CELL, WEST, NORTH = 14, 20, 0.01, 5.0, 45.0
 """The grid of the address region: cell (row, col) has its centre at `place(row, col)`."""
 
 FLOAT_NODATA = -3.4e38
+
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -218,3 +222,35 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("virtual") / "region"
     make_virtual(folder, species=24, po=400, pa=120, test=40, size=64, patch_size=16, seed=1, progress=False)
     return folder
+
+
+TrainedRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def trained_run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """Tiny runs on `world`: `trained_run("step1", "step3", model=NAME, epochs=2, **{"data.places": True})`.
+
+    Trains the recipes one after another, each from the weights of the one before and the first from random
+    ones, and returns the folder of the last; those before it, and other models with the same overrides, lie
+    beside it. What was trained once in a session is not trained again, so tests copy a run that they change.
+    """
+    folders: dict[tuple[str, ...], Path] = {}
+    runs: dict[tuple[object, ...], Path] = {}
+
+    def trained(*steps: str, model: str = "test_fusresnet_glc23", **overrides: object) -> Path:
+        settings = {"patch_size": 16, "epochs": 1, "batch_size": 32, "top_k": 5} | overrides
+        if "decoding" in overrides:
+            del settings["top_k"]
+        words = tuple(f"{key}={value}" for key, value in settings.items())
+        if words not in folders:
+            folders[words] = tmp_path_factory.mktemp("runs")
+        for number, step in enumerate(steps):
+            key = (words, model, *steps[: number + 1])
+            if key not in runs:
+                init = steps[number - 1] if number else "random"
+                places = [f"region={world}", f"runs={folders[words]}", f"model={model}", f"init={init}"]
+                runs[key] = train(read_recipe(RECIPES / f"{step}.yaml", [*places, *words]))
+        return runs[(words, model, *steps)]
+
+    return trained

@@ -1,46 +1,108 @@
-"""The command: every verb explains itself, what it writes is whole, and mistakes end in one line."""
+"""The command: every verb explains itself, words may stand in any order, and mistakes end in one line."""
 
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+import click
 import pytest
 
-from glczoo.cli import main
-
-VERBS = [
-    ["demo"],
-    ["region", "init"],
-    ["region", "check"],
-    ["region", "stats"],
-    ["region", "make-virtual"],
-    ["pack"],
-    ["evaluate"],
-    ["predict"],
-    ["map"],
-    ["ensemble"],
-    ["forest"],
-    ["save"],
-    ["push"],
-    ["pull"],
-    ["verify"],
-    ["study"],
-]
+from glczoo import __version__
+from glczoo.cli import command, main
+from glczoo.errors import GlczooError, MissingError
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-def test_every_verb_explains_itself(verb, capsys):
+def verbs(group: click.Group = command, *path: str) -> Iterator[tuple[str, ...]]:
+    """Words of every verb, as the command knows them."""
+    for name, verb in group.commands.items():
+        if isinstance(verb, click.Group):
+            yield from verbs(verb, *path, name)
+        else:
+            yield (*path, name)
+
+
+VERBS = list(verbs())
+
+
+def verb(words: tuple[str, ...]) -> click.Command:
+    found: click.Command = command
+    for word in words:
+        assert isinstance(found, click.Group)
+        found = found.commands[word]
+    return found
+
+
+def parsed(*words: str) -> dict[str, object]:
+    """Values of a verb's parameters."""
+    name, *rest = words
+    return command.commands[name].make_context(name, rest).params
+
+
+def test_there_are_as_many_verbs_as_are_tested():
+    assert len(VERBS) == 22 and len(set(VERBS)) == 22
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_every_verb_explains_itself(words, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([*verb, "--help"])
-    assert stop.value.code == 0 and f"usage: glczoo {' '.join(verb)}" in capsys.readouterr().out
+        main([*words, "--help"])
+    printed = capsys.readouterr().out
+    assert stop.value.code == 0 and f"Usage: glczoo {' '.join(words)}" in printed
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_every_word_of_a_verb_is_explained(words):
+    params = verb(words).params
+    options = [param for param in params if isinstance(param, click.Option)]
+    assert all(option.help for option in options)
+    places = {str(param.metavar or param.name).upper() for param in params if param not in options}
+    text = f"{verb(words).help} {[param.metavar for param in params]}"
+    assert all(place.strip("[]…").split("[")[0].split("|")[0] in text for place in places)
+
+
+def test_the_command_lists_every_verb(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert stop.value.code == 0 and all(f"\n  {words[0]} " in printed for words in VERBS)
 
 
 def test_python_m_is_the_same_command():
-    shown = subprocess.run(
-        [sys.executable, "-m", "glczoo", "--help"], capture_output=True, text=True, check=True
-    )
-    assert all(f"    {verb[0]} " in shown.stdout for verb in VERBS)
+    ways = (["glczoo"], [sys.executable, "-m", "glczoo"])
+    ways[0][0] = str(Path(sys.executable).with_name("glczoo"))
+    shown = [subprocess.run([*way, "--help"], capture_output=True, text=True, check=True) for way in ways]
+    assert shown[0].stdout == shown[1].stdout
+
+
+@pytest.mark.parametrize("first", ["import glczoo", "import timm, glczoo"])
+def test_models_are_registered_in_any_order_of_imports(first):
+    code = f"{first}; import timm; print(timm.create_model('test_fusresnet_glc23').num_classes)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(shown.stdout) > 1
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"glczoo {__version__}\n"
+
+
+def test_the_help_of_train_lists_the_keys_of_a_recipe(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    printed = capsys.readouterr().out
+    assert "\n  optimizer.lr  (float; required)\n" in printed and "\n  data.tables  (" in printed
+
+
+def test_train_is_the_module(world, tmp_path, monkeypatch):
+    recipes = []
+    monkeypatch.setattr("glczoo.train.train", recipes.append)
+    (tmp_path / "step1.yaml").write_text(Path(__file__).parents[1].joinpath("recipes/step1.yaml").read_text())
+    main(["train", str(tmp_path / "step1.yaml"), f"region={world}", "epochs=3"])
+    assert [(recipe.name, recipe.epochs, recipe.region) for recipe in recipes] == [("step1", 3, str(world))]
 
 
 def test_region_check_and_stats(world, tmp_path, capsys):
@@ -65,7 +127,7 @@ def test_region_check_names_what_is_missing(world, tmp_path, capsys):
     assert f"patchID {first.stem} at lon" in printed and f"{second.name} is not a whole JPEG" in printed
 
 
-def test_make_virtual_says_what_it_made(tmp_path, capsys):
+def test_make_virtual_reports_what_it_made(tmp_path, capsys):
     arguments = ["region", "make-virtual", str(tmp_path / "v"), "--species", "5", "--po", "40", "--pa", "20"]
     main([*arguments, "--test", "5", "--size", "48"])
     assert "5 species; 40 presence-only records" in capsys.readouterr().out
@@ -73,17 +135,33 @@ def test_make_virtual_says_what_it_made(tmp_path, capsys):
         main(arguments)
 
 
+OVERRIDDEN = {"study": "--jobs", "crossval": "--json", "forest": "--trees"}
+"""Verbs that take a recipe (or a study), overrides, and options."""
+
+
+@pytest.mark.parametrize("name", [*OVERRIDDEN, "bench"])
 @pytest.mark.parametrize(
-    "words", [["seed=1", "--jobs", "2", "epochs=3"], ["--jobs", "2", "seed=1", "epochs=3"]], ids=" ".join
+    "words", ["a.yaml {} 2 seed=1 epochs=3", "a.yaml seed=1 {} 2 epochs=3", "{} 2 a.yaml seed=1 epochs=3"]
 )
-def test_overrides_may_stand_after_an_option(words, monkeypatch):
-    given = []
-    monkeypatch.setattr("glczoo.cli._study", given.append)
-    main(["study", "table.yaml", *words])
-    assert given[0].overrides == ["seed=1", "epochs=3"] and given[0].jobs == 2
-    with pytest.raises(SystemExit):
-        main(["study", "table.yaml", *words, "--epochs=3"])
-    assert len(given) == 1
+def test_overrides_stand_anywhere_among_options(name, words):
+    option = OVERRIDDEN.get(name, "--seconds")
+    params = parsed(name, *words.format(option).split())
+    overrides = ("a.yaml", *params["overrides"]) if name in OVERRIDDEN else params["words"]
+    assert overrides == ("a.yaml", "seed=1", "epochs=3")
+    assert str(params[option[2:].replace("json", "json_file")]).startswith("2")
+
+
+def test_options_of_several_words():
+    rest = ["--resolution", "1", "--out", "m"]
+    together = parsed("map", "a", "b", "--species", "3", "Abies alba", *rest)
+    apart = parsed("map", "--species", "3", "--species", "Abies alba", *rest, "a", "b")
+    assert together == apart
+    assert (together["runs"], together["species"]) == (("a", "b"), ("3", "Abies alba"))
+
+
+def test_a_box_may_have_negative_sides():
+    words = ["map", "a", "--bbox", "-5", "-46.5", "1", "0", "--resolution", "1", "--out", "m"]
+    assert parsed(*words)["bbox"] == (-5, -46.5, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -91,10 +169,78 @@ def test_overrides_may_stand_after_an_option(words, monkeypatch):
     [
         (["region", "check", "nowhere"], "there is no file nowhere"),
         (["evaluate", "nowhere"], "nowhere is no finished run"),
+        (["train", "nowhere.yaml"], "there is no file nowhere.yaml"),
         (["study", "nowhere.yaml"], "there is no file nowhere.yaml"),
         (["ensemble", "nowhere", "--out", "x"], "needs two runs or more"),
+        (["bench", "a.yaml", "b.yaml"], "one recipe is measured at a time"),
     ],
 )
-def test_mistakes_end_in_one_line(arguments, message):
-    with pytest.raises(SystemExit, match=message):
+def test_what_a_user_can_mend_ends_in_one_line(arguments, message):
+    with pytest.raises(SystemExit, match=message) as stop:
         main(arguments)
+    assert str(stop.value.code).startswith("glczoo: ") and "\n" not in str(stop.value.code)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prune"], "No such command 'prune'"),
+        (["study", "a.yaml", "--epochs=3"], "No such option"),
+        (["train"], "Missing argument 'RECIPE'"),
+        (["map", "run", "--out", "m"], "Missing option '--resolution'"),
+        (["evaluate", "run", "--part", "all"], "'all' is not one of"),
+        (["predict", "run", "--out", "a.csv"], "give either --points CSV or --submission"),
+        (["predict", "run", "--out", "a.csv", "--points", "p", "--submission"], "give either --points CSV"),
+    ],
+)
+def test_mistakes_of_usage_end_with_code_two(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def raising(error: BaseException):
+    def pull(_: str) -> None:
+        raise error
+
+    return pull
+
+
+def test_an_error_holds_what_where_and_remedy(monkeypatch):
+    error = MissingError("there is no table pa", where="region.yaml", remedy="Add it under tables:.")
+    assert isinstance(error, GlczooError) and isinstance(error, FileNotFoundError)
+    monkeypatch.setattr("glczoo.hub_client.pull", raising(error))
+    with pytest.raises(SystemExit) as stop:
+        main(["pull", "a/b"])
+    assert stop.value.code == "glczoo: region.yaml: there is no table pa. Add it under tables:."
+
+
+def test_an_error_of_glczoo_itself_leaves_its_traceback_in_a_file(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("glczoo.hub_client.pull", raising(RuntimeError("surprise\nin two lines")))
+    with pytest.raises(SystemExit) as stop:
+        main(["pull", "a/b"])
+    (file,) = tmp_path.iterdir()
+    printed = capsys.readouterr().err
+    assert stop.value.code == 70 and printed.count("\n") == 1
+    assert "RuntimeError: surprise" in printed and str(file) in printed and "/issues" in printed
+    text = file.read_text()
+    assert text.startswith(f"glczoo pull a/b\nglczoo {__version__}, Python 3") and "Traceback" in text
+
+
+def test_ctrl_c_ends_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("glczoo.hub_client.pull", raising(KeyboardInterrupt()))
+    with pytest.raises(SystemExit) as stop:
+        main(["pull", "a/b"])
+    assert stop.value.code == 130 and capsys.readouterr().err.strip() == "glczoo: interrupted"
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    code = "import sys; from glczoo.cli import main\nsys.stdin.readline()\nmain(['map', '--help'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        process.stdout.close()
+        _, printed = process.communicate(b"\n")
+    assert printed == b""

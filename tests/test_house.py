@@ -7,8 +7,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 ORDER = [
-    {"files", "hub_client", "losses", "metrics", "expected_f1", "calibration", "figures"},
-    {"decoding"},
+    {"errors", "files", "losses", "metrics", "expected_f1", "calibration", "figures"},
+    {"decoding", "hub_client"},
     {"models", "data"},
     {"recipe", "regions"},
     {"runs"},
@@ -58,6 +58,7 @@ DOORS = {
     "jinja2": {"hub.card", "evaluation.report"},
     "simplejpeg": {"data.jpeg"},
     "sklearn": {"evaluation.study", "training.fit_forest"},
+    "click": {"cli", "cli.prediction", "cli.publishing", "cli.region", "cli.training", "cli.verbs"},
 }
 
 

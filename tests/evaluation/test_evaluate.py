@@ -20,7 +20,7 @@ from glczoo.decoding import Decoding, tune_by_source
 from glczoo.evaluation.evaluate import evaluate, samples_of
 from glczoo.metrics import sample_f1
 from glczoo.prediction.points import probabilities_at
-from glczoo.recipe import Recipe, override, read_recipe, read_run_recipe
+from glczoo.recipe import Recipe, override, read_run_recipe
 from glczoo.runs.combine import combine
 from glczoo.runs.run import load_model
 from glczoo.train import train
@@ -29,26 +29,9 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 @pytest.fixture(scope="module")
-def runs(world, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    return [
-        train(
-            read_recipe(
-                RECIPES / "step1.yaml",
-                [
-                    f"region={world}",
-                    f"runs={folder}",
-                    f"model={model}",
-                    "init=random",
-                    "patch_size=16",
-                    "epochs=2",
-                    "batch_size=16",
-                    "top_k=5",
-                ],
-            )
-        )
-        for model in ("test_fusresnet_glc23", "test_bioresnet_glc23")
-    ]
+def runs(trained_run):
+    models = ("test_fusresnet_glc23", "test_bioresnet_glc23")
+    return [trained_run("step1", model=model, epochs=2, batch_size=16) for model in models]
 
 
 def test_the_ensemble_is_the_mean_of_probabilities(runs, world):

@@ -26,7 +26,6 @@ from glczoo.hub.publish import push, save
 from glczoo.metrics import sample_f1
 from glczoo.recipe import read_recipe, read_run_recipe
 from glczoo.runs.run import TrainedModel
-from glczoo.train import train
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SECTIONS = [
@@ -35,16 +34,11 @@ SECTIONS = [
 
 
 @pytest.fixture(scope="module")
-def runs(world, tmp_path_factory):
+def runs(trained_run):
     """The three steps of a small model."""
-    common = [
-        f"region={world}", f"runs={tmp_path_factory.mktemp('runs')}", "model=test_resnet",
-        "modalities=[soil, footprint]", "patch_size=16", "epochs=2", "batch_size=32", "top_k=5",
-    ]  # fmt: skip
-    return [
-        train(read_recipe(RECIPES / f"step{n}.yaml", [*common, *(["init=random"] if n == 1 else [])]))
-        for n in (1, 2, 3)
-    ]
+    model = dict(model="test_resnet", modalities=["soil", "footprint"], epochs=2)
+    last = trained_run("step1", "step2", "step3", **model)
+    return [last.parent / f"step{number}" for number in (1, 2, 3)]
 
 
 @pytest.fixture

@@ -33,14 +33,11 @@ PUBLISHED = {
 
 
 @pytest.fixture(scope="module")
-def runs(world, tmp_path_factory) -> Path:
-    """Two steps of a tiny model; the second is what is published."""
-    folder = tmp_path_factory.mktemp("runs")
-    shared = [f"region={world}", f"runs={folder}", "epochs=1", "batch_size=32", "patch_size=32", "top_k=auto"]
+def runs(trained_run) -> Path:
+    """Two steps of two tiny models; the second step is what is published."""
     for model in ("test_fusresnet_glc23", "test_bioresnet_glc23"):
-        train(read_recipe(RECIPES / "step1.yaml", [*shared, f"model={model}", "init=random"]))
-        train(read_recipe(RECIPES / "step3.yaml", [*shared, f"model={model}", "init=step1"]))
-    return folder / "virtual"
+        run = trained_run("step1", "step3", model=model, patch_size=32, top_k="auto")
+    return run.parents[1]
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,6 @@ from glczoo.data.tables import read_points
 from glczoo.hub.publish import push
 from glczoo.prediction import app
 from glczoo.prediction.place import Guide, read_place
-from glczoo.recipe import read_recipe
-from glczoo.train import train
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SPACE = Path(__file__).parents[2] / "model_cards" / "space"
@@ -39,14 +37,11 @@ FLAGS = (
 
 
 @pytest.fixture(scope="module")
-def runs(world, tmp_path_factory):
+def runs(trained_run):
     """A run that sees the climate, and one that sees all modalities."""
-    common = ["init=random", "patch_size=16", "epochs=1", "batch_size=32", f"region={world}"]
-    common += [f"runs={tmp_path_factory.mktemp('runs')}", "decoding={rule: expected_size, value: 0.5}"]
-    return [
-        train(read_recipe(RECIPES / "step1.yaml", [*common, f"model={model}"]))
-        for model in ("test_bioresnet_glc23", "test_fusresnet_glc23")
-    ]
+    decoding = "{rule: expected_size, value: 0.5}"
+    models = ("test_bioresnet_glc23", "test_fusresnet_glc23")
+    return [trained_run("step1", model=model, decoding=decoding) for model in models]
 
 
 @pytest.fixture(scope="module")

@@ -27,10 +27,9 @@ from glczoo.prediction.cartography import Layer, draw, write_cog
 from glczoo.prediction.grids import DEGREES, Grid
 from glczoo.prediction.map import make_map
 from glczoo.prediction.points import probabilities_at
-from glczoo.recipe import read_recipe, read_run_recipe
+from glczoo.recipe import read_run_recipe
 from glczoo.runs.combine import combine
 from glczoo.runs.run import load_model
-from glczoo.train import train
 from glczoo.training.initial_model import starting_samples
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -39,20 +38,10 @@ BOX = (4.975, 46.825, 5.175, 47.025)
 
 
 @pytest.fixture(scope="module")
-def runs(world, tmp_path_factory):
+def runs(trained_run):
     """Two runs that see the climate, one that sees all modalities."""
-    common = ["init=random", "patch_size=16", "epochs=1", "batch_size=32", "top_k=5", f"region={world}"]
-    return [
-        train(
-            read_recipe(
-                RECIPES / "step1.yaml",
-                [*common, f"runs={tmp_path_factory.mktemp('runs')}", f"model={model}", f"seed={seed}"],
-            )
-        )
-        for model, seed in (
-            ("test_bioresnet_glc23", 0), ("test_bioresnet_glc23", 1), ("test_fusresnet_glc23", 0)
-        )
-    ]  # fmt: skip
+    climate = [trained_run("step1", model="test_bioresnet_glc23", seed=seed) for seed in (0, 1)]
+    return [*climate, trained_run("step1", model="test_fusresnet_glc23", seed=0)]
 
 
 @pytest.fixture

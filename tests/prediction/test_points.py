@@ -19,22 +19,14 @@ from glczoo.decoding import Decoding
 from glczoo.prediction import points as predict
 from glczoo.prediction.grids import DEGREES
 from glczoo.prediction.points import predict_points, probabilities_at
-from glczoo.recipe import read_recipe
-from glczoo.train import train
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 @pytest.fixture(scope="module")
-def run(world, tmp_path_factory):
+def run(trained_run):
     """A run that sees all modalities."""
-    overrides = ["init=random", "patch_size=16", "epochs=1", "batch_size=32", f"region={world}"]
-    overrides += [
-        "decoding={rule: expected_size, value: 0.5}",
-        f"runs={tmp_path_factory.mktemp('runs')}",
-        "model=test_fusresnet_glc23",
-    ]
-    return train(read_recipe(RECIPES / "step1.yaml", overrides))
+    return trained_run("step1", decoding="{rule: expected_size, value: 0.5}")
 
 
 @pytest.fixture

@@ -24,16 +24,11 @@ TINY = ["epochs=1", "batch_size=32", "patch_size=32"]
 
 
 @pytest.fixture(scope="module")
-def runs(world, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    for model, more in (
-        ("test_fusresnet_glc23", []),
-        ("test_bioresnet_glc23", []),
-        ("test_resnet", ["modalities=[bioclim, soil]"]),  # timm's own: one stem for all bands
-    ):
-        given = [f"region={world}", f"runs={folder}", *TINY, f"model={model}", "init=random", *more]
-        train(read_recipe(RECIPES / "step1.yaml", given))
-    return folder / "virtual"
+def runs(trained_run) -> Path:
+    """A run of each of the two architectures."""
+    for model in ("test_fusresnet_glc23", "test_bioresnet_glc23"):
+        run = trained_run("step1", model=model, patch_size=32, top_k="auto")
+    return run.parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +115,8 @@ def test_the_same_species_and_branches_keep_the_head(trained, world):
     assert "head: new, 3 species (the model had 24)" in plan.text(["1", "2", "3"])
 
 
-def test_a_network_of_one_stem(runs, other):
-    trained = runs / "test_resnet/step1"
+def test_a_network_of_one_stem(trained_run, other):
+    trained = trained_run("step1", model="test_resnet", modalities=["bioclim", "soil"])  # timm's own
     plan = Plan.make(read_config(trained), Region.load(other), None, "A")
     assert plan.branches is None and plan.left_out == ["geology", "satellite", "footprint"]
     model = timm.create_model("test_resnet", **plan.model_args(7))

@@ -1,0 +1,252 @@
+"""Verbs that use a trained model: evaluate and report, predict, map, and the web page."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from glczoo.cli.verbs import (
+    PATH,
+    Several,
+    Verb,
+    batch_size_option,
+    first_process,
+    json_option,
+    part_option,
+    region_option,
+    runs_argument,
+    truth_option,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from glczoo.data.region import Region
+
+__all__ = ["app", "evaluate", "map_", "predict", "report"]
+
+EVALUATED = (
+    "model", "rule", "f1", "f1_macro", "auc", "auc_species", "size", "size_bias", "size_error"
+)  # fmt: skip
+
+Part = Literal["train", "validation", "test"]
+
+k_option = click.option("--k", type=int, help="Predict this many species; by default the run's own rule.")
+
+
+@click.command("evaluate", cls=Verb)
+@runs_argument
+@region_option
+@batch_size_option
+@part_option
+@truth_option("score the region's test table")
+@k_option
+@json_option
+def evaluate(
+    runs: tuple[str, ...],
+    region: Path | None,
+    batch_size: int,
+    part: Part | None,
+    truth: Path | None,
+    k: int | None,
+    json_file: Path | None,
+) -> None:
+    """F1, AUC and set size of each run and of their ensemble.
+
+    RUN is the folder of a finished run, or hf-hub:ORG/NAME.
+    """
+    from glczoo.evaluation.evaluate import evaluate as evaluate_runs
+    from glczoo.evaluation.evaluate import markdown
+
+    result = evaluate_runs(
+        list(runs), part=part, region=_loaded(region), truth=truth, k=k, batch_size=batch_size
+    )
+    if first_process():
+        print(
+            f"{result['region']}, {result['part']}: {result['surveys']} surveys, "
+            f"{result['species_per_survey']:.2f} species each\n"
+        )
+        print(markdown(result["rows"], {key: key for key in EVALUATED}))
+        write_json(json_file, result)
+
+
+@click.command("predict", cls=Verb)
+@runs_argument
+@region_option
+@batch_size_option
+@click.option("--points", type=PATH, help="CSV with lon and lat (and patchID for JPEG bands).")
+@click.option("--submission", is_flag=True, help="The Kaggle file for the region's test table.")
+@k_option
+@click.option(
+    "--top", type=int, default=0, help="Also list this many of the most probable, in the set or not."
+)
+@click.option("--out", type=PATH, required=True, help="CSV to write, or .parquet for points.")
+def predict(
+    runs: tuple[str, ...],
+    region: Path | None,
+    batch_size: int,
+    points: Path | None,
+    submission: bool,
+    k: int | None,
+    top: int,
+    out: Path,
+) -> None:
+    """Species at points, by a run or the ensemble of several.
+
+    RUN is the folder of a finished run, or hf-hub:ORG/NAME. One of --points and --submission is needed.
+    """
+    from glczoo.data.tables import read_points
+    from glczoo.decoding import Decoding, Rule
+    from glczoo.prediction.points import predict_points, probabilities_at, write_submission
+    from glczoo.runs.run import locate, region_of
+
+    if submission == (points is not None):
+        raise click.UsageError("give either --points CSV or --submission")
+    place = _loaded(region) or region_of(locate(runs[0]))
+    if points is not None:
+        table = read_points(place, points, None)
+        result = predict_points(list(runs), place, table, out, k=k, top=top, batch_size=batch_size)
+        if first_process():
+            number, each, decoding = result["points"], result["set_size"], result["decoding"]
+            print(f"{out}: {number} points, {each:.1f} species each ({decoding})")
+            for reason, count in result["left_out"].items():
+                print(f"left out: {count} of {len(table)} points {reason}; see {result['left_out_file']}")
+        return
+    described = place.table("test")
+    table = read_points(place, place.find(*described.file), described)
+    probabilities, species, decoding = probabilities_at(list(runs), place, table, batch_size=batch_size)
+    decoding = Decoding(Rule.TOP_K, k) if k else decoding
+    mask = decoding(probabilities, table.sources)
+    if first_process():
+        write_submission(out, table, mask, species)
+        each = float(mask.sum(1).double().mean())
+        print(f"{out}: {len(table)} points, {each:.1f} species each ({decoding})")
+
+
+@click.command("map", cls=Verb)
+@runs_argument
+@region_option
+@batch_size_option
+@click.option("--bbox", type=float, nargs=4, metavar="W S E N", help="In units of --crs.")
+@click.option("--polygon", type=PATH, metavar="GEOJSON", help="Only cells whose centre is inside.")
+@click.option("--points", type=PATH, metavar="CSV", help="Only cells that hold a point (JPEG bands).")
+@click.option("--resolution", type=float, required=True, help="Side of a cell in units of --crs.")
+@click.option("--crs", default="EPSG:4326", help="Of the map; EPSG:4326 is degrees.")
+@click.option("--species", cls=Several, metavar="ID|NAME", help="A layer for each.")
+@click.option("--out", type=PATH, required=True, help="Folder to write; an unfinished map goes on.")
+@click.option(
+    "--no-applicability", is_flag=True,
+    help="Do not compare with the training samples (which the region's tables must hold).",
+)  # fmt: skip
+@click.option(
+    "--unmasked", is_flag=True,
+    help="Keep predictions outside of the area of applicability.",
+)  # fmt: skip
+def map_(
+    runs: tuple[str, ...],
+    region: Path | None,
+    batch_size: int,
+    bbox: tuple[float, float, float, float] | None,
+    polygon: Path | None,
+    points: Path | None,
+    resolution: float,
+    crs: str,
+    species: tuple[str, ...],
+    out: Path,
+    no_applicability: bool,
+    unmasked: bool,
+) -> None:
+    """Species, richness and where the model can be trusted: GeoTIFF and PNG.
+
+    RUN is the folder of a finished run, or hf-hub:ORG/NAME.
+    """
+    from glczoo.prediction.map import make_map
+
+    result = make_map(
+        list(runs), out, resolution=resolution, bbox=bbox, polygon=polygon, points=points, crs=crs,
+        species=list(species), region=_loaded(region), applicability=not no_applicability,
+        masked=not unmasked,
+        batch_size=batch_size,
+    )  # fmt: skip
+    if first_process():
+        print(
+            f"{result['file']}: {result['height']} x {result['width']} cells, {result['cells']} with data; "
+            f"{result['places']} places computed for {result['computed']} cells in {result['seconds']:.1f} s"
+        )
+        if result["applicable"] is not None:
+            print(
+                f"{100 * result['applicable']:.1f} % of them lie in the area of applicability (dissimilarity "
+                f"up to {result['threshold']:.3g})"
+            )
+
+
+@click.command("report", cls=Verb)
+@click.argument("model", metavar="RUN")
+@click.option("--out", type=PATH, default=Path("report.html"), help="Page to write.")
+@region_option
+@part_option
+@truth_option("report on the region's test table")
+@click.option(
+    "--species", default="", metavar="ID|NAME,…",
+    help="Response curves of these; by default of the four with most records.",
+)  # fmt: skip
+@click.option(
+    "--sample", type=int, default=1000,
+    help="Samples for importance and response curves, the slow part; 0: without.",
+)  # fmt: skip
+@batch_size_option
+@click.pass_obj
+def report(
+    words: list[str],
+    model: str,
+    out: Path,
+    region: Path | None,
+    part: Part | None,
+    truth: Path | None,
+    species: str,
+    sample: int,
+    batch_size: int,
+) -> None:
+    """One HTML page about a run: scores, curves, errors, and the bands that it uses.
+
+    RUN is the folder of a finished run, or hf-hub:ORG/NAME.
+    """
+    from glczoo.evaluation.report import report as write_report
+
+    facts = write_report(
+        model,
+        out,
+        part=part,
+        truth=truth,
+        species=[name.strip() for name in species.split(",")] if species else [],
+        sample=sample,
+        region=_loaded(region),
+        batch_size=batch_size,
+        command=shlex.join(["glczoo", *words]),
+    )
+    if first_process():
+        results = facts["results"]
+        best = results["rules"][0]
+        print(f"{out}: {results['surveys']} {facts['where']}, F1 {best['f1']:.3f} ({best['rule']})")
+
+
+@click.command("app", cls=Verb)
+@runs_argument
+@region_option
+@batch_size_option
+@click.option("--host", default="127.0.0.1", help="127.0.0.1: this machine alone; 0.0.0.0: for others too.")
+@click.option("--port", type=int, help="By default the first free one from 7860 on.")
+def app(runs: tuple[str, ...], region: Path | None, batch_size: int, host: str, port: int | None) -> None:
+    """A web page: click on a map to see the species of a place, and what the model saw there.
+
+    RUN is the folder of a finished run, or hf-hub:ORG/NAME.
+    """
+    from glczoo.prediction.app import serve
+
+    serve(list(runs), _loaded(region), host=host, port=port, batch_size=batch_size)
+
+
+def _loaded(region: Path | None) -> "Region | None":
+    from glczoo.data.region import Region
+
+    return Region.load(region) if region else None

@@ -1,0 +1,82 @@
+"""Verbs of the Hub: save a run as a folder to publish, push, pull and verify it."""
+
+from pathlib import Path
+
+import click
+
+from glczoo.cli.verbs import PATH, Verb, licence_option
+
+__all__ = ["pull", "push", "save", "verify"]
+
+
+@click.command("save", cls=Verb)
+@click.argument("run", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder to write; must not exist.")
+@click.option(
+    "--name", metavar="ORG/NAME", help="Name that the card loads; by default GLCZOO_HUB_ORG/ARCHITECTURE."
+)
+@licence_option
+def save(run: Path, out: Path, name: str | None, licence: str) -> None:
+    """A run as a folder to publish: weights, card, metrics, golden tensors.
+
+    RUN is the folder of a finished run or of an ensemble.
+    """
+    from glczoo.hub.publish import save as save_run
+
+    folder = save_run(run, out, repo_id=name, licence=licence)
+    target = name or "ORG/NAME"
+    card = folder / "README.md"
+    print(f"{folder}: read {card}, add what it does not know, then: glczoo push {folder} {target}")
+
+
+@click.command("push", cls=Verb)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
+@click.argument("name", metavar="ORG/NAME")
+@click.option("--private", is_flag=True, help="Only those who may read the repository see it.")
+@click.option("--revision", help="Branch; by default main.")
+@click.option("--create-pr", is_flag=True, help="Propose a pull request instead of a commit.")
+@click.option("--tag", help="Name for the commit, for example v1.")
+@licence_option
+def push(
+    runs: tuple[str, ...],
+    name: str,
+    private: bool,
+    revision: str | None,
+    create_pr: bool,
+    tag: str | None,
+    licence: str,
+) -> None:
+    """Publish a run, several as their ensemble, or a saved folder on the Hub.
+
+    RUN is a finished run, or a folder made by glczoo save; ORG/NAME is a repository on the Hub, created if it
+    is not there.
+    """
+    from glczoo.hub.publish import push as push_runs
+
+    address = push_runs(
+        list(runs), name, private=private or None, revision=revision, create_pr=create_pr, tag=tag,
+        licence=licence,
+    )  # fmt: skip
+    print(f"{address}\nload it: timm.create_model({'hf-hub:' + name!r}, pretrained=True)")
+
+
+@click.command("pull", cls=Verb)
+@click.argument("name", metavar="ORG/NAME[@REVISION]")
+def pull(name: str) -> None:
+    """Download a model from the Hub and check it; prints its folder."""
+    from glczoo.hub_client import pull as download
+
+    print(download(name))
+
+
+@click.command("verify", cls=Verb)
+@click.argument("model", metavar="ORG/NAME|FOLDER")
+def verify(model: str) -> None:
+    """Check a published model's files and replay its golden tensors."""
+    from glczoo.hub.publish import verify as check
+
+    result = check(model)
+    print(
+        f"{result['folder']}: whole. {result['architecture']}, {len(result['bands'])} bands, "
+        f"{result['species']} species; golden logits differ by {result['difference']:.2g} at most"
+    )

@@ -1,0 +1,175 @@
+"""Verbs about a region: describe one's own data, check it, statistics, densities, a virtual one, shards."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from glczoo.cli.verbs import CONTEXT, PATH, Several, Verb, Verbs, json_option, pairs, write_json
+
+__all__ = ["pack", "region"]
+
+region_argument = click.argument("region", type=PATH)
+patch_size_option = click.option(
+    "--patch-size", type=int, help="Cells along a side; by default the region's patch_size."
+)
+
+
+@click.command("init", cls=Verb)
+@click.argument("folder", type=PATH)
+@click.option("--po", type=PATH, metavar="CSV", help="Presence-only records, e.g. a download of GBIF.")
+@click.option("--pa", type=PATH, metavar="CSV", help="Surveys: a row for each species recorded in one.")
+@click.option("--name", help="Name of the region; by default the folder's.")
+@click.option(
+    "--columns", cls=Several, metavar="KEY=COLUMN",
+    help="Columns that are guessed wrong: lon, lat, species, survey (several: comma-separated), patch, day.",
+)  # fmt: skip
+def init(folder: Path, po: Path | None, pa: Path | None, name: str | None, columns: tuple[str, ...]) -> None:
+    """Describe a folder of rasters and tables: region.yaml and recipes.
+
+    FOLDER holds the rasters; region.yaml and recipes are written there.
+    """
+    from glczoo.regions.init import init_region
+
+    print(init_region(folder, po, pa, name, pairs(columns)).text())
+
+
+@click.command("check", cls=Verb)
+@region_argument
+@patch_size_option
+@click.option("--buffer", type=float, default=0.0, help="km between training and held-out surveys.")
+@click.option("--out", type=PATH, metavar="PNG", help="Picture; by default check.png beside region.yaml.")
+@json_option
+def check(
+    region: Path, patch_size: int | None, buffer: float, out: Path | None, json_file: Path | None
+) -> None:
+    """Read every table, raster and patch once: counts, problems, and a page to look at.
+
+    REGION is a region.yaml or its folder.
+    """
+    from glczoo.data.region import Region
+    from glczoo.regions.check import check_region, check_text
+
+    beside = region if region.is_dir() else region.parent
+    picture = out or beside / "check.png"
+    checked = check_region(Region.load(region), patch_size, picture=picture, buffer_km=buffer)
+    print(check_text(checked) + (f"\n\npicture: {picture}" if "picture" in checked else ""))
+    write_json(json_file, checked)
+
+
+@click.command("stats", cls=Verb)
+@region_argument
+@patch_size_option
+@click.option(
+    "--table", type=click.Choice(["pa", "po"]), default="pa", help="Samples to use: surveys or records."
+)
+@json_option
+def stats(region: Path, patch_size: int | None, table: Literal["pa", "po"], json_file: Path | None) -> None:
+    """Mean and standard deviation of every band over the training samples.
+
+    REGION is a region.yaml or its folder.
+    """
+    from glczoo.data.patches import PatchSource
+    from glczoo.data.region import Region
+    from glczoo.data.splits import split_samples
+    from glczoo.data.tables import read_samples, read_species
+
+    described = Region.load(region)
+    samples = read_samples(described, table, read_species(described))
+    if described.split and table == "pa":
+        training = split_samples(described, samples, kind="file", validation=0).train
+    else:
+        share = {"pa": 0.2, "po": 0.02}[table]
+        training = split_samples(described, samples, kind="random", validation=share).train
+    source = PatchSource(described, None, patch_size)
+    training = training.subset(source.complete(training, "training surveys", drop=True))
+    statistics = source.statistics(training)
+    print(f"{described.name}: {len(training)} training surveys, patches of {source.size} cells")
+    print(f"{'band':12} {'mean':>14} {'std':>14} {'filled':>8}")
+    columns = zip(source.bands, statistics.mean, statistics.std, statistics.filled, strict=True)
+    for band, mean, std, filled in columns:
+        print(f"{band:12} {mean:14.4f} {std:14.4f} {100 * filled:6.2f} %")
+    write_json(json_file, {"bands": source.bands, "surveys": len(training), **vars(statistics)})
+
+
+@click.command("densities", cls=Verb)
+@region_argument
+@click.option("--out", type=PATH, required=True, help="Folder for the rasters and their region.yaml.")
+@click.option(
+    "--cells", cls=Several, metavar="CELLS", type=float, default=[1.5, 5.0, 15.0],
+    help="Standard deviations of the Gaussians, in cells of the first raster.",
+)  # fmt: skip
+def densities(region: Path, out: Path, cells: tuple[float, ...]) -> None:
+    """Presence-only records as rasters: each species' share of those nearby.
+
+    REGION is a region.yaml or its folder.
+    """
+    from glczoo.data.region import Region
+    from glczoo.regions.densities import write_densities
+
+    made = write_densities(Region.load(region), out, list(cells))
+    print(f"{out}: {len(made.modalities[-1].bands)} bands; name it: region={out}")
+
+
+@click.command("make-virtual", cls=Verb)
+@click.argument("folder", type=PATH)
+@click.option("--species", type=int, default=200, help="Species.")
+@click.option("--po", type=int, default=20000, help="Presence-only records.")
+@click.option("--pa", type=int, default=1000, help="Presence–absence surveys.")
+@click.option("--test", type=int, default=500, help="Rows of the test table.")
+@click.option("--size", type=int, default=256, help="Cells of 30 arc seconds along a side.")
+@click.option(
+    "--grid", type=int, default=0, help="Points along a side of a regular grid with known truth, for maps."
+)
+@click.option("--patch-size", type=int, default=128, help="patch_size of its region.yaml.")
+@click.option("--seed", type=int, default=0, help="Another number, another world.")
+def make_virtual(
+    folder: Path, species: int, po: int, pa: int, test: int, size: int, grid: int, patch_size: int, seed: int
+) -> None:
+    """A virtual region with known truth, in the GLC23 layout.
+
+    FOLDER does not exist yet or is empty.
+    """
+    from glczoo.regions.virtual import make_virtual as make
+
+    made = make(
+        folder,
+        species=species,
+        po=po,
+        pa=pa,
+        test=test,
+        size=size,
+        grid=grid,
+        patch_size=patch_size,
+        seed=seed,
+    )
+    print(
+        f"{made.folder}: {made.num_species} species; {made.num_po} presence-only records at "
+        f"{made.num_po_places} places; {made.num_pa} surveys of {made.mean_set_size:.1f} species; "
+        f"{made.num_test} test rows; {made.num_patches} patches. Now: glczoo region check {made.folder}"
+    )
+
+
+region = Verbs(
+    "region",
+    help="Describe your own data, check a region, its statistics, or make a virtual one.",
+    subcommand_metavar="VERB …",
+    context_settings=CONTEXT,
+    sections={"Verbs": [init, check, stats, densities, make_virtual]},
+)
+
+
+@click.command("pack", cls=Verb)
+@region_argument
+@click.option("--out", type=PATH, help="Folder to write; by default where the region looks.")
+@click.option("--decoded", is_flag=True, help="Keep pixels: 16 times the space, no decoding.")
+@click.option("--verify", is_flag=True, help="Compare CRC-32 and look for new files.")
+def pack(region: Path, out: Path | None, decoded: bool, verify: bool) -> None:
+    """A region's trees of JPEG files become a few memory-mapped shards.
+
+    REGION is a region.yaml or its folder.
+    """
+    from glczoo.data.region import Region
+    from glczoo.regions.pack import pack_region, pack_text
+
+    print(pack_text(pack_region(Region.load(region), out, decoded=decoded, verify=verify)))

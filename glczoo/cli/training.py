@@ -1,0 +1,171 @@
+"""Verbs that train: a step, a forest, folds, a study, an ensemble of runs, a benchmark, the demonstration."""
+
+from pathlib import Path
+
+import click
+
+from glczoo.cli.verbs import (
+    PATH,
+    Verb,
+    first_process,
+    json_option,
+    overrides_argument,
+    truth_option,
+    write_json,
+)
+from glczoo.errors import GlczooError
+
+__all__ = ["bench", "crossval", "demo", "ensemble", "forest", "study", "train"]
+
+
+class Train(Verb):
+    """Its help ends with the keys of a recipe."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the keys of a recipe as its schema describes them."""
+        from glczoo.recipe import describe
+
+        formatter.write(f"\nKeys of a recipe:\n{describe()}\n")
+
+
+@click.command("demo", cls=Verb)
+@click.option("--out", type=PATH, default=Path("demo"), help="Folder to write.")
+@click.option("--seed", type=int, default=0, help="Another number, another world.")
+def demo(out: Path, seed: int) -> None:
+    """A virtual region, three steps, two models, an ensemble, a map and a report."""
+    from glczoo.demo import demo as run_demo
+
+    run_demo(out, seed=seed)
+
+
+@click.command("train", cls=Train)
+@click.argument("recipe")
+@overrides_argument
+def train(recipe: str, overrides: tuple[str, ...]) -> None:
+    """One training step of a recipe; interrupted, the same command goes on where it was.
+
+    RECIPE is a YAML file, such as recipes/step1.yaml; KEY=VALUE overrides its keys, such as
+    optimizer.lr=5e-4. On several GPUs: accelerate launch -m glczoo.train RECIPE [KEY=VALUE]…
+    """
+    from glczoo.recipe import read_recipe
+    from glczoo.train import train as run_recipe
+
+    run_recipe(read_recipe(recipe, list(overrides)))
+
+
+@click.command("forest", cls=Verb)
+@click.argument("recipe")
+@overrides_argument
+@click.option("--trees", type=int, default=500, help="How many.")
+@click.option("--min-leaf", type=int, default=2, help="Surveys in a leaf at least.")
+def forest(recipe: str, overrides: tuple[str, ...], trees: int, min_leaf: int) -> None:
+    """Fit a random forest on a recipe's surveys, as a run among the others.
+
+    RECIPE is one of presence–absence surveys, such as recipes/step1.yaml; KEY=VALUE overrides its keys, such
+    as name=forest.
+    """
+    from glczoo.recipe import read_recipe
+    from glczoo.training.fit_forest import fit_forest
+
+    run = fit_forest(read_recipe(recipe, list(overrides)), trees, min_leaf)
+    print(f"{run}: {trees} trees. Average it: glczoo ensemble {run} RUN --out DIR")
+
+
+@click.command("crossval", cls=Verb)
+@click.argument("recipe", type=PATH)
+@overrides_argument
+@json_option
+def crossval(recipe: Path, overrides: tuple[str, ...], json_file: Path | None) -> None:
+    """A recipe by folds of spatial blocks, and the ensemble of its members.
+
+    RECIPE is such as recipes/step1.yaml; then step2.yaml, step3.yaml. KEY=VALUE overrides its keys, such as
+    data.blocks.folds=5.
+    """
+    from glczoo.evaluation.crossval import crossval as run_folds
+    from glczoo.evaluation.evaluate import markdown
+
+    result = run_folds(recipe, list(overrides))
+    if first_process():
+        print(
+            markdown(result["rows"], {key: key for key in ("fold", "surveys", "rule", "f1", "auc", "size")})
+        )
+        mean, low, high = result["f1"]
+        print(
+            f"\nF1 of {result['surveys']} surveys, each by the member that did not see its block: {mean:.3f} "
+            f"[{low:.3f}, {high:.3f}], 95 % by resampling blocks\ntheir ensemble: {result['ensemble']}"
+        )
+        write_json(json_file, result)
+
+
+@click.command("study", cls=Verb)
+@click.argument("study", type=PATH)
+@overrides_argument
+@truth_option("evaluate on the region's test table")
+@click.option("--jobs", type=int, default=1, help="Processes that train runs.")
+def study(study: Path, overrides: tuple[str, ...], truth: Path | None, jobs: int) -> None:
+    """A grid of runs and seeds, one table of means and spreads; resumable.
+
+    STUDY is a YAML file, such as recipes/studies/swiss_trees.yaml; KEY=VALUE overrides a key of every recipe
+    of the study.
+    """
+    from glczoo.evaluation.study import run_study, table_text
+
+    table = run_study(study, list(overrides), truth, jobs)
+    if first_process():
+        print(f"{table['name']}, {table['part']}: {table['surveys']} surveys, seeds {table['seeds']}\n")
+        print(table_text(table))
+
+
+@click.command("ensemble", cls=Verb)
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN…")
+@click.option("--out", type=PATH, required=True, help="Folder to write.")
+@click.option(
+    "--average", type=click.Choice(["probabilities", "logits"]), default="probabilities",
+    help="What is averaged.",
+)  # fmt: skip
+def ensemble(runs: tuple[Path, ...], out: Path, average: str) -> None:
+    """Several runs as one model: one folder, one file of weights.
+
+    RUN is the folder of a finished run.
+    """
+    from glczoo.runs.combine import combine
+
+    folder = combine(list(runs), out, average)
+    print(f'{folder}: {len(runs)} members; timm.create_model("local-dir:{folder}", pretrained=True)')
+
+
+@click.command("bench", cls=Verb)
+@click.argument("words", nargs=-1, metavar="[RECIPE|KEY=VALUE]…")
+@click.option("--region", type=PATH, help="region.yaml; by default the recipe's, else a virtual one.")
+@click.option("--device", help="cpu, cuda, …; by default the fastest.")
+@click.option("--seconds", type=float, default=10.0, help="Of each measurement.")
+@click.option("--size", type=int, default=256, help="Side of the virtual region, in cells.")
+@json_option
+def bench(
+    words: tuple[str, ...],
+    region: Path | None,
+    device: str | None,
+    seconds: float,
+    size: int,
+    json_file: Path | None,
+) -> None:
+    """Samples a second of table, patch, batch and step; hours of the paper's three steps.
+
+    RECIPE is the step to measure: by default step 2 with the largest model. KEY=VALUE overrides its keys.
+    """
+    from glczoo.bench import bench as measure
+    from glczoo.bench import bench_text
+
+    paths = [word for word in words if "=" not in word]
+    if len(paths) > 1:
+        raise GlczooError(f"one recipe is measured at a time, given {paths}")
+    measured = measure(
+        Path(paths[0]) if paths else None,
+        [word for word in words if "=" in word],
+        region=region,
+        device=device,
+        seconds=seconds,
+        size=size,
+    )
+    print(bench_text(measured))
+    write_json(json_file, measured)
