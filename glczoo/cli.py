@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from glczoo.files import write_text
+from glczoo.files import whole
 
 __all__ = ["main"]
 
@@ -517,4 +517,5 @@ def _first_process() -> bool:
 
 def _json(path: Path | None, found: dict[str, Any]) -> None:
     if path:
-        write_text(path, json.dumps(found, indent=1) + "\n")
+        with whole(path) as partial:
+            partial.write_text(json.dumps(found, indent=1) + "\n", "utf-8")

@@ -10,7 +10,6 @@ and the page about a region that `glczoo region check` draws. Long because no ot
 
 import base64
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, SymmetricalLogLocator
+
+from glczoo.files import whole
 
 __all__ = [
     "PALETTE",
@@ -417,10 +418,9 @@ def svg_uri(figure: Figure) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG beside its place and rename it: never half a picture."""
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, dpi=160, format="png")
-    os.replace(partial, path)
+    """Write a PNG: all of it, or none."""
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=160, format="png")
 
 
 def png(values: np.ndarray, low: float | None = None, high: float | None = None) -> bytes:

@@ -196,8 +196,6 @@ def test_a_killed_pack_goes_on(region: Region, tmp_path: Path, monkeypatch: pyte
     manifest = write_shards(tree, whole, colour=True, progress=False)
     names = list(manifest["shards"])
     assert names == ["07", "08", "21", "23", "45", "7", "75"]
-    (folder).mkdir()
-    (folder / ".23-99999.bin").write_bytes(b"left by a process that got SIGKILL")
     write, written = shards._write_shard, []
 
     def dies(tree: Path, folder: Path, name: str, *options: bool) -> dict:
