@@ -278,7 +278,7 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _stats(given: argparse.Namespace) -> None:
-    from glczoo.data.patches import PatchSource
+    from glczoo.data.patch_source import PatchSource
     from glczoo.data.region import Region
     from glczoo.data.splits import split_samples
     from glczoo.data.tables import read_samples, read_species

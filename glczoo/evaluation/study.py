@@ -34,7 +34,7 @@ import torch
 from pydantic import Field
 
 from glczoo.data.occurrences import Samples
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region, Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
 from glczoo.data.tables import read_species

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from rasterio.crs import CRS
 
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Band, Modality, Region
 from glczoo.data.tables import read_samples, read_species
 from glczoo.files import whole

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from glczoo.data.loader import load, shares
 from glczoo.data.occurrences import Points, Samples, SpeciesIndex
-from glczoo.data.patches import PatchBuilder, PatchSource, Statistics
+from glczoo.data.patch_source import PatchSource, Statistics
+from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding, f1_by_k
 from glczoo.files import whole_files

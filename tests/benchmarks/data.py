@@ -38,7 +38,8 @@ from glczoo.data import jpeg
 from glczoo.data.jpeg import JpegTree
 from glczoo.data.loader import load
 from glczoo.data.occurrences import Points
-from glczoo.data.patches import PatchBuilder, PatchSource
+from glczoo.data.patch_source import PatchSource
+from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.regions.pack import pack_region
 

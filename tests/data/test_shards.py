@@ -13,7 +13,7 @@ from conftest import SURVEYS, write_address_region, write_patch
 from glczoo.cli import main
 from glczoo.data import jpeg, shards
 from glczoo.data.jpeg import JpegTree, decode
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region
 from glczoo.data.shards import Shards, is_packed, write_shards
 from glczoo.regions.pack import pack_region
