@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from glczoo.data.loader import default_threads, load
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region, parse
 from glczoo.data.tables import read_samples, read_species
 from glczoo.recipe import Recipe, override, read_recipe

@@ -20,6 +20,7 @@ from glczoo.data.region import Region
 from glczoo.data.tables import read_points
 from glczoo.evaluation.study import run_study, table_text
 from glczoo.figures.style import BLUE, PALETTE, SEQUENTIAL
+from glczoo.files import whole
 from glczoo.prediction.points import probabilities_at, write_submission
 from glczoo.regions.virtual import make_virtual
 from glczoo.runs.run import read_metrics
@@ -116,9 +117,11 @@ def demo(out: Path, seed: int = 0) -> Path:
     start = time.perf_counter()
     (out / "recipes").mkdir(exist_ok=True)
     for name, told in _RECIPES.items():
-        (out / "recipes" / f"{name}.yaml").write_text(_RECIPE.format(name=name, **told))
+        with whole(out / "recipes" / f"{name}.yaml") as partial:
+            partial.write_text(_RECIPE.format(name=name, **told), "utf-8")
     study = out / "study.yaml"
-    study.write_text(_STUDY.format(path=study, seed=seed, runs=json.dumps(str(out / "runs"))))
+    with whole(study) as partial:
+        partial.write_text(_STUDY.format(path=study, seed=seed, runs=json.dumps(str(out / "runs"))), "utf-8")
     table = run_study(study, truth=world / "truth" / "test_species.csv")
     seconds["train and evaluate"] = time.perf_counter() - start
 
@@ -140,7 +143,9 @@ def demo(out: Path, seed: int = 0) -> Path:
 
     print("4/4  the report")
     report = out / "report.md"
-    report.write_text(_report(table, seconds, named, float(answered.sum(1).double().mean()), out))
+    with whole(report) as partial:
+        text = _report(table, seconds, named, float(answered.sum(1).double().mean()), out)
+        partial.write_text(text, "utf-8")
     print("\n" + table_text(table) + f"\n\n{report}  {out / 'demo.png'}  {out / 'submission.csv'}")
     return report
 
@@ -191,7 +196,8 @@ def _draw(
     axes[1, 1].bar_label(bars, fmt="%.3f", padding=3)
     axes[1, 1].set(xlabel="per-sample F1, top k (eq. 3)", title=f"{table['surveys']} test surveys")
     axes[1, 1].margins(x=0.25)
-    figure.savefig(path, dpi=110)
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=110)
     return {"species": shown, "correlation": agreement}
 
 

@@ -1,13 +1,124 @@
-"""Files that are whole or not there."""
+"""Files and folders that are whole or not there."""
 
+import hashlib
+import itertools
 import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-__all__ = ["write_text"]
+__all__ = ["sha256", "whole", "whole_files"]
+
+# What is being written is called .NAME.glczoo-MACHINE-PROCESS-NUMBER.SUFFIX.
+_MARK = f".glczoo-{re.sub(r'[^A-Za-z0-9]', '', platform.node())}-"
+_PARTIAL = re.compile(rf"\..*{_MARK}(\d+)-\d+(\.[^.]*)?")
+_NUMBER = itertools.count()
+_MANY = 100  # files of a folder: from there on one flush of the system is faster than one for each file
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text beside its place and rename it: a killed process leaves the old file, or none."""
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(text)
-    os.replace(partial, path)
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Write a file or a folder beside its place; it gets its name when all of it is on the disk.
+
+        with whole(path) as partial:
+            partial.write_text(text, "utf-8")
+
+    Whatever fails or is killed leaves what was at `path` before, or nothing. What killed processes of this
+    machine left there is deleted.
+
+    Args:
+        path: of the file, which is replaced, or of the folder, which must not be there or be empty.
+
+    Yields:
+        Where to write: a path in the same folder, with the same suffix. Nothing is there yet.
+
+    Raises:
+        OSError: it cannot be written; names `path`.
+    """
+    _delete_leftovers(path.parent)
+    partial = path.with_name(f".{path.stem[:60]}{_MARK}{os.getpid()}-{next(_NUMBER)}{path.suffix}")
+    try:
+        yield partial
+        _flush(partial)
+        os.replace(partial, path)
+    except OSError as error:
+        if error.errno is None or not str(error.filename or partial).startswith(str(partial)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        _delete(partial)
+
+
+@contextmanager
+def whole_files(folder: Path, last: str) -> Iterator[Path]:
+    """Write several files of a folder that is there: each gets its name when all are on the disk.
+
+    Args:
+        folder: where; files of the same names are replaced.
+        last: the file that says that the others are there, relative to the folder: it gets its name last.
+
+    Yields:
+        An empty folder to write them in, and their subfolders.
+    """
+    _delete_leftovers(folder)
+    partial = folder / f".files{_MARK}{os.getpid()}-{next(_NUMBER)}"
+    partial.mkdir()
+    try:
+        yield partial
+        _flush(partial)
+        names = [path.relative_to(partial) for path in sorted(partial.rglob("*")) if path.is_file()]
+        for name in sorted(names, key=lambda name: name == Path(last)):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(partial / name, folder / name)
+    finally:
+        _delete(partial)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as `sha256sum` prints it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or all files of a folder, on the disk: after a power cut no name may lack its bytes."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    if len(files) > _MANY:
+        os.sync()
+        return
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@cache
+def _delete_leftovers(folder: Path) -> None:
+    """Delete what processes of this machine that are no more were writing in a folder; looked for once."""
+    for path in folder.glob(".*"):
+        match = _PARTIAL.fullmatch(path.name)
+        if match and not _lives(int(match[1])):
+            _delete(path)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is somebody else's
+    return True
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ on the Hub; `hf-hub:NAME` means `<organisation>/NAME`, the organisation being `g
 Nothing downloaded is ever executed: weights are safetensors, all else is JSON, YAML, CSV and text.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from huggingface_hub.errors import (
 )
 
 from glczoo.errors import GlczooError
+from glczoo.files import sha256, whole
 
 __all__ = [
     "PREFIX",
@@ -34,7 +34,6 @@ __all__ = [
     "check_sums",
     "organisation",
     "pull",
-    "sha256",
     "split_id",
     "unexpected",
     "upload",
@@ -169,7 +168,8 @@ def write_sums(folder: Path) -> None:
     """Write SHA256SUMS as `sha256sum --check` reads it. The README is left out: people edit it."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     lines = [f"{sha256(folder / name)}  {name}\n" for name in names if name not in (SUMS, "README.md")]
-    (folder / SUMS).write_text("".join(lines))
+    with whole(folder / SUMS) as partial:
+        partial.write_text("".join(lines), "utf-8")
 
 
 def check_sums(folder: Path, files: Sequence[str] = _FILES) -> None:
@@ -183,7 +183,7 @@ def check_sums(folder: Path, files: Sequence[str] = _FILES) -> None:
         DamagedError: there is no SHA256SUMS, or a file is missing, altered or truncated.
     """
     try:
-        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
+        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text("utf-8").splitlines()]
         sums = {name: digest for digest, name in lines}
     except FileNotFoundError:
         raise DamagedError(f"{folder} holds no {SUMS}: it was not published with glczoo") from None
@@ -223,12 +223,6 @@ def _ways_to_a_model(repo: str) -> str:
 
 def _wanted(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as SHA256SUMS states it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from glczoo.data.region import Region, Strict, parse, read_yaml
 from glczoo.decoding import Decoding, Rule
-from glczoo.files import write_text
+from glczoo.files import whole
 from glczoo.losses import ACTIVATION, LINEAR, LOSSES, NEEDS
 
 __all__ = [
@@ -494,7 +494,8 @@ def write_run_recipe(folder: Path, recipe: Recipe, processes: int) -> None:
 
 def write_recipe(path: Path, told: dict[str, Any]) -> None:
     """Write a recipe that `read_recipe` reads."""
-    write_text(path, recipe_text(told))
+    with whole(path) as partial:
+        partial.write_text(recipe_text(told), "utf-8")
 
 
 def recipe_text(told: dict[str, Any]) -> str:

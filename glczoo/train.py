@@ -26,7 +26,8 @@ from torch import nn
 from tqdm import tqdm
 
 from glczoo.data.loader import load, load_by_processes
-from glczoo.data.patches import PatchBuilder, PatchSource, dihedral
+from glczoo.data.patch_source import PatchSource
+from glczoo.data.patches import PatchBuilder, dihedral
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding
 from glczoo.recipe import Recipe, describe, read_recipe

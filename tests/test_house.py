@@ -7,7 +7,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 ORDER = [
-    {"errors", "files", "losses", "metrics", "expected_f1", "calibration", "figures"},
+    {"errors", "files"},
+    {"losses", "metrics", "expected_f1", "calibration", "figures"},
     {"decoding", "hub_client"},
     {"models", "data"},
     {"recipe", "regions"},
@@ -117,3 +118,17 @@ def test_every_library_has_its_door():
 def test_no_room_without_a_name():
     nameless = {"utils", "common", "base", "helpers", "misc"}
     assert not nameless & {name.split(".")[-1] for name in modules()}
+
+
+def test_text_is_utf_8_whatever_the_machine_prefers():
+    implicit = [
+        (module, node.lineno)
+        for module, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("read_text", "write_text")
+        and len(node.args) < (1 if node.func.attr == "read_text" else 2)
+        and not any(keyword.arg == "encoding" for keyword in node.keywords)
+    ]
+    assert implicit == []

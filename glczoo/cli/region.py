@@ -69,7 +69,7 @@ def stats(region: Path, patch_size: int | None, table: Literal["pa", "po"], json
 
     REGION is a region.yaml or its folder.
     """
-    from glczoo.data.patches import PatchSource
+    from glczoo.data.patch_source import PatchSource
     from glczoo.data.region import Region
     from glczoo.data.splits import split_samples
     from glczoo.data.tables import read_samples, read_species

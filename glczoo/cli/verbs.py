@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from glczoo.files import write_text
+from glczoo.files import whole
 
 __all__ = [
     "CONTEXT",
@@ -113,7 +113,8 @@ def first_process() -> bool:
 def write_json(path: Path | None, result: Any) -> None:
     """Write a result where the user wants it."""
     if path:
-        write_text(path, json.dumps(result, indent=1) + "\n")
+        with whole(path) as partial:
+            partial.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
 def pairs(words: Iterable[str]) -> dict[str, str]:

@@ -8,14 +8,14 @@ half-written under that name. Any of it may be deleted at any time.
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from glczoo.files import whole
 
 __all__ = ["fingerprint", "kept", "kept_arrays", "mapped"]
 
@@ -42,15 +42,12 @@ def kept(kind: str, key: object, make: Callable[[Path], None], suffix: str = "")
     target = folder / name
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
         try:
-            make(beside / name)
-            os.replace(beside / name, target)
+            with whole(target) as partial:
+                make(partial)
         except OSError:
             if not target.is_dir():  # else another process has renamed its folder first
                 raise
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
     return target
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from glczoo.data.cache import fingerprint, kept, mapped
 from glczoo.data.region import Band
 
-__all__ = ["RasterStack", "open_stacks", "project"]
+__all__ = ["RasterStack", "few", "open_stacks", "project"]
 
 # A type without a value to spare for "no data" becomes the next one that has it.
 _WIDER = {
@@ -90,6 +90,15 @@ class RasterStack:
         """Which cells are not on the grid, bool[N]."""
         height, width = self.shape
         return (row < 0) | (row >= height) | (col < 0) | (col >= width)
+
+    def values_at(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """Values of the bands at points in degrees, float32[N, C]; NaN outside the grid and without data."""
+        row, col = self.locate(lon, lat)
+        inside = ~self.outside(row, col)
+        stored = self.values[row[inside] + self.pad, col[inside] + self.pad]
+        values = np.full((len(row), len(self.bands)), np.nan, np.float32)
+        values[inside] = np.where(self.missing(stored), np.nan, stored)
+        return values
 
     def coverage(self, row: np.ndarray, col: np.ndarray, size: int) -> np.ndarray:
         """How many of the patches around these cells hold each cell of `values`, int64[H + 2 pad, W + 2 pad].
@@ -224,3 +233,8 @@ def _missing(values: np.ndarray, nodata: Sequence[float | None]) -> np.ndarray:
         elif value == np.round(value):
             missing |= values == int(value)
     return missing
+
+
+def few(names: Sequence[str]) -> str:
+    """The first and the last of many names, for a message."""
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]}"

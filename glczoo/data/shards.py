@@ -9,7 +9,6 @@ it was.
 """
 
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from glczoo.data.jpeg import SIDE, Run, copy_centre, decode, directories, needs_colour
-from glczoo.files import write_text
+from glczoo.files import whole
 
 __all__ = ["Shards", "is_packed", "write_shards"]
 
@@ -160,13 +159,11 @@ def write_shards(
             raise ValueError(f"{problem}, and {tree / name} is not there to pack it anew")
         manifest["whole"] = False
         shards[name] = _write_shard(tree, folder, name, colour, decoded)
-        write_text(folder / "pack.json", json.dumps(manifest))
+        _write_manifest(folder, manifest)
     if not shards:
         raise ValueError(f"{tree} holds no JPEG patches: its top directories must be last digits of patchIDs")
     manifest["whole"] = True
-    write_text(folder / "pack.json", json.dumps(manifest))
-    for left_by_a_killed_process in folder.glob(".*"):
-        left_by_a_killed_process.unlink(missing_ok=True)
+    _write_manifest(folder, manifest)
     return manifest
 
 
@@ -189,9 +186,8 @@ def _grown(tree: Path, folder: Path, name: str) -> bool:
 
 def _write_shard(tree: Path, folder: Path, name: str, colour: bool, decoded: bool) -> dict[str, Any]:
     ids, ends, unreadable, size, crc = [], [], {}, 0, 0
-    partial = folder / f".{name}-{os.getpid()}.bin"
-    try:
-        with open(partial, "wb") as file:
+    with whole(folder / f"{name}.bin") as data_file, whole(folder / f"{name}.npy") as index_file:
+        with open(data_file, "wb") as file:
             for patch_id, path in _files(tree, name).items():
                 data = np.fromfile(path, np.uint8)
                 try:
@@ -204,15 +200,14 @@ def _write_shard(tree: Path, folder: Path, name: str, colour: bool, decoded: boo
                 size, crc = size + len(kept), zlib.crc32(kept, crc)
                 ids.append(patch_id)
                 ends.append(size)
-        index = partial.with_suffix(".npy")
-        np.save(index, np.array([ids, ends], np.int64))
-        crc = zlib.crc32(index.read_bytes(), crc)
-        os.replace(index, folder / f"{name}.npy")
-        os.replace(partial, folder / f"{name}.bin")
-    finally:
-        partial.unlink(missing_ok=True)
-        partial.with_suffix(".npy").unlink(missing_ok=True)
+        np.save(index_file, np.array([ids, ends], np.int64))
+        crc = zlib.crc32(index_file.read_bytes(), crc)
     return {"patches": len(ids), "bytes": size, "crc32": crc, "unreadable": unreadable}
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    with whole(folder / "pack.json") as partial:
+        partial.write_text(json.dumps(manifest), "utf-8")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -220,7 +215,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {"format": _FORMAT, "whole": False, "shards": {}}
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run `glczoo pack` again") from None
     if manifest.get("format") != _FORMAT:

@@ -6,7 +6,6 @@ Long because whatever reads a table of records checks it the same way, with the 
 import csv
 import hashlib
 import importlib.util
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ import pandas as pd
 from glczoo.data.cache import kept_arrays
 from glczoo.data.occurrences import Points, Samples, SpeciesIndex
 from glczoo.data.region import Region, Table
+from glczoo.files import whole
 
 __all__ = [
     "read_columns",
@@ -221,10 +221,9 @@ def read_test_samples(region: Region, truth: Path, vocabulary: SpeciesIndex) -> 
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence | np.ndarray]) -> None:
-    """Write a comma-separated table, beside first and then renamed: never half a file."""
-    beside = path.with_name(f".{path.name}")
-    pd.DataFrame(columns).to_csv(beside, index=False, float_format="%.6g")
-    os.replace(beside, path)
+    """Write a comma-separated table: all of it, or none."""
+    with whole(path) as partial:
+        pd.DataFrame(columns).to_csv(partial, index=False, float_format="%.6g")
 
 
 def table_writer(path: Path) -> Callable[[Mapping[str, Sequence | np.ndarray]], None]:
@@ -239,9 +238,8 @@ def table_writer(path: Path) -> Callable[[Mapping[str, Sequence | np.ndarray]], 
         raise ValueError(f"{path}: Parquet needs pyarrow (pip install 'glczoo[parquet]'); or name a .csv")
 
     def write(columns: Mapping[str, Sequence | np.ndarray]) -> None:
-        beside = path.with_name(f".{path.name}")
-        pd.DataFrame(columns).to_parquet(beside, engine="pyarrow", index=False)
-        os.replace(beside, path)
+        with whole(path) as partial:
+            pd.DataFrame(columns).to_parquet(partial, engine="pyarrow", index=False)
 
     return write
 

@@ -30,8 +30,7 @@ from glczoo.evaluation.evaluate import Part, described, evaluate, records, rows_
 from glczoo.evaluation.explain import errors_by_block, permutation_importance, response_curves
 from glczoo.figures import report as figures
 from glczoo.figures.style import svg_uri
-from glczoo.files import write_text
-from glczoo.hub_client import sha256
+from glczoo.files import sha256, whole
 from glczoo.metrics import SpeciesScores, bootstrap, reliability, species_scores
 from glczoo.models.published import read_config
 from glczoo.recipe import Recipe, read_run_recipe, recipe_text
@@ -143,7 +142,8 @@ def report(
     environment.filters |= {"digits": _digits, "interval": _interval}
     page = environment.get_template("report.html").render(facts)
     if accelerator.is_main_process:
-        write_text(out, page)
+        with whole(out) as partial:
+            partial.write_text(page, "utf-8")
     return facts
 
 
@@ -254,7 +254,9 @@ def _study_of(folder: Path) -> dict[str, Any] | None:
     if len(above) < 4 or not above[2].name.startswith("seed") or not (above[3] / "table.json").is_file():
         return None
     path = above[3] / "table.json"
-    return json.loads(path.read_text()) | {"path": os.path.relpath(path)}  # the page may be sent to others
+    return json.loads(path.read_text("utf-8")) | {
+        "path": os.path.relpath(path)
+    }  # the page may be sent to others
 
 
 def _training_curves(folders: Sequence[Path]) -> Any:
@@ -349,7 +351,7 @@ def _made(
 ) -> dict[str, Any]:
     """What the model is, and the commands that made it."""
     config, published = read_config(folder), folder / "metrics.json"
-    told = json.loads(published.read_text()) if published.is_file() else {}
+    told = json.loads(published.read_text("utf-8")) if published.is_file() else {}
     steps = []
     for number, step in enumerate(history, 1):
         file, processes = f"{number}-{step['recipe']['name']}.yaml", step["processes"]

@@ -34,13 +34,13 @@ import torch
 from pydantic import Field
 
 from glczoo.data.occurrences import Samples
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region, Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
 from glczoo.data.tables import read_species
 from glczoo.decoding import Rule, expected_f1, top_k
 from glczoo.evaluation.evaluate import evaluate, markdown, samples_of
-from glczoo.files import write_text
+from glczoo.files import whole
 from glczoo.metrics import bootstrap, sample_f1, summary
 from glczoo.recipe import Recipe, override, read_recipe
 from glczoo.train import train
@@ -174,7 +174,8 @@ def run_study(
     }  # fmt: skip
     folder = Path(next(iter(recipes.values())).runs).parent
     for file, text in (("table.json", json.dumps(table, indent=1)), ("table.md", table_text(table))):
-        write_text(folder / file, text + "\n")
+        with whole(folder / file) as partial:
+            partial.write_text(text + "\n", "utf-8")
     return table
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+
+from glczoo.files import whole
 
 __all__ = [
     "BLUE",
@@ -100,9 +101,8 @@ def save(figure: Figure, path: Path) -> None:
     """Draw a PNG, write it beside its place and rename it: never half a picture."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=160, format="png")
-    partial = path.with_name(f".{path.name}")
-    partial.write_bytes(drawn.getvalue())
-    os.replace(partial, path)
+    with whole(path) as partial:
+        partial.write_bytes(drawn.getvalue())
 
 
 def png(values: np.ndarray, low: float | None = None, high: float | None = None) -> bytes:

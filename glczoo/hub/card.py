@@ -63,7 +63,7 @@ def card_of(folder: Path, repo_id: str, licence: str) -> str:
         ValueError: something that the card says is missing or not a plain number.
     """
     config = read_config(folder)
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     repo_id, _ = split_id(repo_id)
     told = config["glczoo"]
     facts = {
@@ -349,4 +349,4 @@ def _zoo_members(model: Any) -> list[Any]:
 
 if __name__ == "__main__":
     for name, text in zoo_cards().items():
-        (_HOME / "model_cards" / f"{name}.md").write_text(text)
+        (_HOME / "model_cards" / f"{name}.md").write_text(text, "utf-8")

@@ -7,7 +7,6 @@ golden.safetensors (an input and its logits) · README.md (the card) · SHA256SU
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glczoo.evaluation.evaluate import results
-from glczoo.files import write_text
+from glczoo.files import whole
 from glczoo.hub.card import card_of
 from glczoo.hub_client import (
     PREFIX,
@@ -73,27 +72,23 @@ def save(
     config = read_config(run)
     training = read_lineage(run)
     region = region_of(run)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with whole(folder) as partial:
+        partial.mkdir()
         for name in ("model.safetensors", "config.json", "species.csv"):
             shutil.copyfile(run / name, partial / name)
-        (partial / "region.yaml").write_text(region.text(), encoding="utf-8")
+        (partial / "region.yaml").write_text(region.text(), "utf-8")
         write_recipes(partial, training)
         last = read_run_recipe(run)[0].model_dump(mode="json")
         write_recipe(partial / "recipe.yaml", portable(last, "region.yaml"))
         versions = f"glczoo {version('glczoo')}, torch {torch.__version__}, timm {timm.__version__}"
         told = {"training": training, "versions": versions, "results": results(run, batch_size=batch_size)}
-        write_text(partial / "metrics.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
+        text = json.dumps(told, indent=1, allow_nan=False) + "\n"
+        (partial / "metrics.json").write_text(text, "utf-8")
         write_golden(partial)
         name = repo_id or f"{organisation()}/{config['architecture']}"
-        (partial / "README.md").write_text(card_of(partial, name, licence), encoding="utf-8")
+        (partial / "README.md").write_text(card_of(partial, name, licence), "utf-8")
         write_sums(partial)
-    except BaseException:  # also an impatient Ctrl-C: nothing half-written stays
-        shutil.rmtree(partial)
-        raise
-    os.replace(partial, folder)
     return folder
 
 

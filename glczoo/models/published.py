@@ -57,7 +57,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             + ("; its training was started and not finished" if (folder / "recipe.yaml").exists() else "")
         )
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text("utf-8"))
     except ValueError as error:  # not JSON, or not text
         raise DamagedError(f"{path} is damaged: {error}") from None
     if not isinstance(config, dict) or "glczoo" not in config:

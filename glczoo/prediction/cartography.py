@@ -6,6 +6,7 @@ Shapes: values[L, h, w] of L layers in a block of h x w cells, rows from north t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from glczoo.figures.style import SEQUENTIAL, literal
+from glczoo.files import whole
 from glczoo.prediction.grids import Block, Grid
 
 __all__ = ["Layer", "draw", "write_cog"]
@@ -56,8 +58,8 @@ def write_cog(
         side: of the blocks, a multiple of 16.
         tags: of the whole file.
     """
-    plain, partial = path.with_name(f".plain-{path.name}"), path.with_name(f".{path.name}")
-    with rasterio.Env(**_GDAL):
+    with rasterio.Env(**_GDAL), whole(path) as partial, TemporaryDirectory(dir=path.parent) as beside:
+        plain = Path(beside, "plain.tif")
         with rasterio.open(
             plain, "w", driver="GTiff", height=grid.height, width=grid.width, count=len(layers),
             dtype="float32", crs=grid.crs, transform=grid.transform, nodata=np.nan, tiled=True,
@@ -74,8 +76,6 @@ def write_cog(
             plain, partial, driver="COG", compress="deflate", predictor="yes", bigtiff="if_safer",
             overview_resampling="average",
         )  # fmt: skip
-    plain.unlink()
-    partial.replace(path)
 
 
 def draw(path: Path, source: Path, layer: Layer, credit: str, colours: str = SEQUENTIAL) -> None:
@@ -135,10 +135,9 @@ def draw(path: Path, source: Path, layer: Layer, credit: str, colours: str = SEQ
     axis.set_xlabel("longitude, °" if geographic else f"x, {unit}", fontsize=9)
     axis.set_ylabel("latitude, °" if geographic else f"y, {unit}", fontsize=9)
     figure.text(0.01, 0.01, literal(credit), fontsize=7, color="#555555")
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, dpi=150, format="png")
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")
     figure.clear()  # a figure refers to itself: a hundred of them would wait for the garbage collector
-    partial.replace(path)
 
 
 def _scale_bar(axis: Any, west: float, south: float, east: float, north: float, kilometre: float) -> None:

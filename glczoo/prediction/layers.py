@@ -13,7 +13,8 @@ from torch import Tensor
 from glczoo.data.cache import fingerprint
 from glczoo.data.loader import load
 from glczoo.data.occurrences import Points
-from glczoo.data.patches import PatchBuilder, PatchSource
+from glczoo.data.patch_source import PatchSource
+from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.tables import read_folds
 from glczoo.decoding import Decoding, Rule

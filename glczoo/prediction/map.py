@@ -7,7 +7,6 @@ rasters costs as many passes as there are raster cells), reduced to layers batch
 of its own: [N, K] is held nowhere, an interrupted map goes on, and processes share the blocks.
 """
 
-import hashlib
 import json
 import shutil
 import time
@@ -24,7 +23,7 @@ from glczoo import __version__
 from glczoo.data.region import Region
 from glczoo.data.tables import read_points
 from glczoo.figures.style import SEQUENTIAL, UNCERTAIN
-from glczoo.files import write_text
+from glczoo.files import sha256, whole
 from glczoo.prediction.cartography import draw, write_cog
 from glczoo.prediction.grids import DEGREES, Block, Cells, Grid, bounds_of, read_polygon
 from glczoo.prediction.layers import Layers
@@ -144,22 +143,22 @@ def make_map(
 
 
 def _weights(run: str | Path) -> str:
-    with open(locate(run) / "model.safetensors", "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(locate(run) / "model.safetensors")
 
 
 def _agree(folder: Path, plan: dict[str, Any]) -> None:
     """Go on with an unfinished map of the same plan, or start one."""
     text, path = json.dumps(plan, indent=1) + "\n", folder / "plan.json"
-    if path.exists() and path.read_text() != text:
-        before = json.loads(path.read_text())
+    if path.exists() and path.read_text("utf-8") != text:
+        before = json.loads(path.read_text("utf-8"))
         differ = [key for key in plan if json.loads(text)[key] != before.get(key)]
         raise FileExistsError(
             f"{folder} holds an unfinished map of other {', '.join(differ)}: repeat that command, name "
             f"another folder, or delete {folder}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
+    with whole(path) as partial:
+        partial.write_text(text, "utf-8")
 
 
 def _kept(folder: Path, block: Block) -> Path:
@@ -167,10 +166,8 @@ def _kept(folder: Path, block: Block) -> Path:
 
 
 def _keep(path: Path, values: np.ndarray) -> None:
-    """Write beside and rename: a block that is there is whole."""
-    partial = path.with_name(f".{path.name}")
-    np.save(partial, values, allow_pickle=False)
-    partial.replace(path)
+    with whole(path) as partial:
+        np.save(partial, values, allow_pickle=False)
 
 
 def _assemble(out: Path, grid: Grid, asked: Layers, tags: dict[str, str], masked: bool) -> dict[str, Any]:

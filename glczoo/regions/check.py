@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from glczoo.data.jpeg import SIDE
 from glczoo.data.occurrences import Points, Samples, SpeciesIndex
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.rasters import RasterStack
 from glczoo.data.region import Region
 from glczoo.data.splits import leakage
@@ -261,10 +261,7 @@ def _land(source: PatchSource, extent: tuple[float, float, float, float]) -> np.
     lon, lat = np.meshgrid(west + steps * (east - west), north - steps * (north - south))
     land = np.full(lon.size, bool(source.stacks))
     for stack in source.stacks:
-        row, col = stack.locate(lon.ravel(), lat.ravel())
-        out = stack.outside(row, col)
-        values = stack.values[np.where(out, 0, row + stack.pad), np.where(out, 0, col + stack.pad)]
-        land &= ~out & ~stack.missing(values).all(axis=1)
+        land &= ~np.isnan(stack.values_at(lon.ravel(), lat.ravel())).all(axis=1)
     return land.reshape(lon.shape)
 
 

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from rasterio.crs import CRS
 
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Band, Modality, Region
 from glczoo.data.tables import read_samples, read_species
-from glczoo.files import write_text
+from glczoo.files import whole
 
 __all__ = ["write_densities"]
 
@@ -83,15 +83,13 @@ def write_densities(region: Region, out: Path, cells: Sequence[float] = (1.5, 5.
         near = _blur(counts, width_in_cells)
         share = (near + prior).clamp_min_(1e-6).log_() - (near.sum(0) + _PRIOR).log_()
         file = out / f"density_{width_in_cells:g}.tif"
-        partial = file.with_name(f".{file.name}")
-        with rasterio.open(
+        with whole(file) as partial, rasterio.open(
             partial, "w", driver="GTiff", height=height, width=width, count=len(species), dtype="float32",
             crs=CRS.from_string(stack.crs), transform=stack.transform, compress="deflate", predictor=3,
             bigtiff="if_safer",
         ) as target:  # fmt: skip
             target.write(share.numpy())
             target.descriptions = tuple(str(each) for each in species.ids.tolist())
-        os.replace(partial, file)
         bands += [
             Band(
                 name=f"density_{width_in_cells:g}_{each}", file=file.name, index=number, unit="log share",
@@ -105,7 +103,8 @@ def write_densities(region: Region, out: Path, cells: Sequence[float] = (1.5, 5.
         resolution=base.resolution, source=f"presence-only records of {region.name}",
     )  # fmt: skip
     told = region.model_copy(update={"modalities": [*region.modalities, densities]})
-    write_text(out / "region.yaml", f"root: {json.dumps(str(root))}\n{told.text()}")
+    with whole(out / "region.yaml") as partial:
+        partial.write_text(f"root: {json.dumps(str(root))}\n{told.text()}", "utf-8")
     return Region.load(out)
 
 

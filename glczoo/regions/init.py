@@ -5,10 +5,7 @@ on the screen. Nothing that is there is overwritten, and files are written all o
 """
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import numpy as np
 
 from glczoo.data.jpeg import JpegTree
 from glczoo.data.region import Region
+from glczoo.files import whole_files
 from glczoo.regions.bands import FoundModality, find_modalities
 from glczoo.regions.columns import KEYS, GuessedTable, guess_table, make_vocabulary
 from glczoo.regions.starter_recipes import ROWS, Sizes, first_recipes
@@ -289,15 +287,9 @@ def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
     there = [str(folder / file) for file in texts if (folder / file).exists()]
     if there:
         raise FileExistsError(f"{', '.join(there)}: there already, nothing was written; move them away")
-    beside = Path(tempfile.mkdtemp(prefix=".init-", dir=folder))
-    try:
+    with whole_files(folder, last="region.yaml") as partial:
         for file, text in texts.items():
-            (beside / file).parent.mkdir(exist_ok=True)
-            (beside / file).write_text(text, encoding="utf-8")
-        Region.load(beside / "region.yaml")
-        for file in reversed(texts):
-            (folder / file).parent.mkdir(exist_ok=True)
-            os.rename(beside / file, folder / file)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            (partial / file).parent.mkdir(exist_ok=True)
+            (partial / file).write_text(text, "utf-8")
+        Region.load(partial / "region.yaml")
     return [folder / file for file in texts]

@@ -9,7 +9,7 @@ from glczoo.data.region import Region
 from glczoo.data.satellite import pack_folder
 from glczoo.data.shards import Shards, write_shards
 from glczoo.data.tables import read_points
-from glczoo.files import write_text
+from glczoo.files import whole
 
 __all__ = ["pack_region", "pack_text"]
 
@@ -73,7 +73,8 @@ def pack_region(
             }
             lines += [f"{patch};{name};{why}" for patch, why in unreadable.items()]
             lines += [f"{patch};{name};no file" for patch in missing.tolist()]
-    write_text(out / "missing.csv", "\n".join(["patchID;tree;reason", *lines]) + "\n")
+    with whole(out / "missing.csv") as partial:
+        partial.write_text("\n".join(["patchID;tree;reason", *lines]) + "\n", "utf-8")
     return {"folder": str(out), "found": out.resolve() == default.resolve(), "trees": trees}
 
 

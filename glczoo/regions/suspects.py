@@ -7,7 +7,7 @@ doi:10.1111/2041-210X.13152), as far as the table and the rasters can tell witho
 import numpy as np
 
 from glczoo.data.occurrences import Points, Samples
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 
 __all__ = ["PILE", "num_duplicates", "suspects"]
 
@@ -50,12 +50,9 @@ def num_duplicates(records: Samples) -> int:
 def _at_rasters(points: Points, source: PatchSource) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points off any raster; on all, with some bands without data there; with all bands without, bool[N]."""
     off, some, every = np.zeros(len(points), bool), np.zeros(len(points), bool), np.ones(len(points), bool)
-    for stack, (row, col) in zip(source.stacks, source.locate(points), strict=True):
-        out = stack.outside(row, col)
-        missing = stack.missing(
-            stack.values[np.where(out, 0, row + stack.pad), np.where(out, 0, col + stack.pad)]
-        )
-        off |= out
+    for stack in source.stacks:
+        missing = np.isnan(stack.values_at(points.lon, points.lat))
+        off |= stack.outside(*stack.locate(points.lon, points.lat))
         some |= missing.any(axis=1)
         every &= missing.all(axis=1)
     every &= bool(source.stacks)

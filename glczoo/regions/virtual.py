@@ -10,8 +10,6 @@ Long, as a list of writers is: one for each kind of file, all of them called by 
 """
 
 import csv
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from torchvision.io import encode_jpeg
 from tqdm import tqdm
 
+from glczoo.files import whole
 from glczoo.regions.virtual_world import (
     AXES,
     NORTH,
@@ -173,15 +172,9 @@ def make_virtual(
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
-    partial = folder.with_name(f".{folder.name}-{os.getpid()}")  # renamed when whole
-    partial.mkdir(parents=True)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with whole(folder) as partial:
         made = _make(partial, given, progress)
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return VirtualRegion(folder, *made)
 
 
@@ -241,7 +234,7 @@ def _make(folder: Path, given: Mapping[str, int], progress: bool) -> tuple:
     arrays |= {f"{name}_axes": at for name, at in places.items()}
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     np.savez(truth / "probabilities.npz", allow_pickle=False, species_ids=flora.ids, **arrays)
-    (folder / "region.yaml").write_text(_region_yaml(given), encoding="utf-8")
+    (folder / "region.yaml").write_text(_region_yaml(given), "utf-8")
     counts = (given["po"], num_visited, num_pa, num_test, given["grid"] ** 2, len(lonlat))
     return given["species"], *counts, len(survey) / num_pa
 

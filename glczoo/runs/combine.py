@@ -9,8 +9,7 @@ from typing import Any
 import timm
 import torch
 
-from glczoo.files import write_text
-from glczoo.hub_client import sha256
+from glczoo.files import sha256, whole
 from glczoo.models.published import keywords_of, read_config
 from glczoo.runs.lineage import read_lineage, write_recipes
 from glczoo.runs.run import TrainedModel, export_model, is_finished, load_members, mean_decoding
@@ -72,7 +71,8 @@ def combine(runs: Sequence[str | Path], out: Path, average: str = "probabilities
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folders[0] / "recipe.yaml", out / "recipe.yaml")
     export_model(out, model, widest.species, widest.mean, widest.std, told)
-    write_text(out / "metrics.json", json.dumps({"training": training}, indent=1) + "\n")
+    with whole(out / "metrics.json") as partial:
+        partial.write_text(json.dumps({"training": training}, indent=1) + "\n", "utf-8")
     write_recipes(out, training)
     return out
 

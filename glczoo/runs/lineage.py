@@ -19,7 +19,7 @@ def read_lineage(run: Path) -> list[dict[str, Any]]:
         FileNotFoundError: a run that another started from is not there any more.
     """
     if (run / "recipes").is_dir():  # an ensemble, or published: it brings its history along
-        steps = json.loads((run / "metrics.json").read_text())["training"]
+        steps = json.loads((run / "metrics.json").read_text("utf-8"))["training"]
         return [step | {"recipe": renamed(step["recipe"])} for step in steps]
     recipe, processes = read_run_recipe(run)
     epochs = [line for line in read_metrics(run) if line["kind"] == "epoch"]

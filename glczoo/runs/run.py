@@ -7,8 +7,6 @@ under `glczoo`: bands in order, patch size, activation, decoding (from probabili
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +20,11 @@ from tqdm import tqdm
 
 from glczoo.data.loader import load, shares
 from glczoo.data.occurrences import Points, Samples, SpeciesIndex
-from glczoo.data.patches import PatchBuilder, PatchSource, Statistics
+from glczoo.data.patch_source import PatchSource, Statistics
+from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding, Rule, f1_by_k
+from glczoo.files import whole_files
 from glczoo.hub_client import PREFIX, DamagedError, pull, split_id
 from glczoo.metrics import sample_f1
 from glczoo.models.published import build, read_config
@@ -211,14 +211,12 @@ def export_model(
     size = told["patch_size"]
     config = {"label_names": [str(i) for i in species.ids.tolist()], "glczoo": told}
     data_config = {"input_size": (len(mean), size, size), "mean": tuple(mean), "std": tuple(std)}
-    partial = folder / ".export"
-    shutil.rmtree(partial, ignore_errors=True)
     plain = model.to(memory_format=torch.contiguous_format)
-    save_for_hf(plain, str(partial), safe_serialization=True, model_config=config, data_config=data_config)
-    species.save(partial / "species.csv")
-    for name in ("species.csv", "config.json", "model.safetensors"):
-        os.replace(partial / name, folder / name)
-    partial.rmdir()
+    with whole_files(folder, last="model.safetensors") as partial:
+        save_for_hf(
+            plain, str(partial), safe_serialization=True, model_config=config, data_config=data_config
+        )
+        species.save(partial / "species.csv")
 
 
 def is_finished(folder: Path) -> bool:
@@ -290,7 +288,7 @@ def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
     """The lines of a run's metrics.jsonl."""
     path = folder / "metrics.jsonl"
     if path.exists():
-        yield from (json.loads(line) for line in path.read_text().splitlines())
+        yield from (json.loads(line) for line in path.read_text("utf-8").splitlines())
 
 
 def ask(accelerator: Any, trained: TrainedModel, region: Region, points: Points, batch_size: int) -> Tensor:

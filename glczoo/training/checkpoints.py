@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from glczoo.files import write_text
+from glczoo.files import whole
 from glczoo.recipe import Recipe, read_run_recipe, write_run_recipe
 from glczoo.runs.run import is_finished, read_metrics
 
@@ -156,14 +156,15 @@ class Record:
                 if line["epoch"] < progress.epoch
                 or (line["kind"] == "step" and line["step"] <= progress.step)
             ]
-            write_text(self._run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+            with whole(self._run / "metrics.jsonl") as partial:
+                partial.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
 
     def log(self, progress: Progress, **values: Any) -> None:
         """One line of metrics.jsonl, and TensorBoard where asked for."""
         if not self._accelerator.is_main_process:
             return
         line = {"kind": values.pop("kind"), "epoch": progress.epoch, "step": progress.step, **values}
-        with open(self._run / "metrics.jsonl", "a") as file:
+        with open(self._run / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self._events:
             for key, value in values.items():
@@ -194,6 +195,6 @@ class Record:
         """Write RUN/NAME.safetensors: the best epoch's weights so far, or the last."""
         if self._accelerator.is_main_process:
             weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-            save_file(weights, self._run / f".{name}.safetensors")
-            os.replace(self._run / f".{name}.safetensors", self._run / f"{name}.safetensors")
+            with whole(self._run / f"{name}.safetensors") as partial:
+                save_file(weights, partial)
         self._accelerator.wait_for_everyone()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glczoo.data.patches import Statistics
+from glczoo.data.patch_source import Statistics
 from glczoo.data.region import Region
 from glczoo.models.published import create
 

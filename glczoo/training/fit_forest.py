@@ -11,7 +11,8 @@ import numpy as np
 import timm
 import torch
 
-from glczoo.data.patches import PatchBuilder, PatchSource
+from glczoo.data.patch_source import PatchSource
+from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.decoding import tune
 from glczoo.models.forest import Forest

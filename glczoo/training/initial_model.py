@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from glczoo.data.occurrences import Samples, SpeciesIndex
-from glczoo.data.patches import PatchBuilder, PatchSource, Statistics
+from glczoo.data.patch_source import PatchSource, Statistics
+from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.splits import Split, split_samples
 from glczoo.data.tables import read_samples, read_species

@@ -38,7 +38,8 @@ from glczoo.data import jpeg
 from glczoo.data.jpeg import JpegTree
 from glczoo.data.loader import load
 from glczoo.data.occurrences import Points
-from glczoo.data.patches import PatchBuilder, PatchSource
+from glczoo.data.patch_source import PatchSource
+from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.regions.pack import pack_region
 
@@ -72,7 +73,7 @@ import json, os, resource, sys, time
 import torch
 torch.set_num_threads(1)
 from glczoo.data.tables import read_species, read_samples
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region
 import pandas
 def memory(key):

@@ -23,7 +23,7 @@ def one(part: str, given: argparse.Namespace) -> None:
     import numpy as np
     import torch
 
-    from glczoo.data.patches import PatchSource
+    from glczoo.data.patch_source import PatchSource
     from glczoo.prediction.map import make_map
 
     def peak() -> float:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from glczoo.data.loader import load, load_by_processes, shares
 from glczoo.data.occurrences import Samples
-from glczoo.data.patches import PatchBuilder, PatchSource, dihedral
+from glczoo.data.patch_source import PatchSource
+from glczoo.data.patches import PatchBuilder, dihedral
 from glczoo.data.region import Region
 from glczoo.data.tables import read_samples, read_species
 from glczoo.losses import bce, ce

@@ -19,7 +19,8 @@ from PIL import Image
 from glczoo.data import patches
 from glczoo.data.jpeg import JpegTree
 from glczoo.data.occurrences import Points, Samples, SpeciesIndex
-from glczoo.data.patches import PatchBuilder, PatchSource, dihedral
+from glczoo.data.patch_source import PatchSource
+from glczoo.data.patches import PatchBuilder, dihedral
 from glczoo.data.region import Band, Region
 from glczoo.data.satellite import SatellitePatches
 from glczoo.data.tables import read_samples, read_species

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rasterio.windows import Window
 
 import glczoo
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.rasters import RasterStack, open_stacks
 from glczoo.data.region import Band, Region
 

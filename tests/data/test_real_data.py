@@ -15,7 +15,8 @@ import torch
 from conftest import gathered
 
 from glczoo.data.occurrences import Points
-from glczoo.data.patches import PatchBuilder, PatchSource
+from glczoo.data.patch_source import PatchSource
+from glczoo.data.patches import PatchBuilder
 from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Band, Modality, Region
 from glczoo.data.splits import split_samples

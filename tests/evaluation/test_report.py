@@ -14,7 +14,8 @@ from torch import nn
 
 from glczoo.cli import main
 from glczoo.data.occurrences import Samples, SpeciesIndex
-from glczoo.data.patches import PatchBuilder, PatchSource
+from glczoo.data.patch_source import PatchSource
+from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.splits import block_bounds, spatial_blocks
 from glczoo.data.tables import read_species

@@ -12,7 +12,7 @@ import rasterio.warp
 
 from glczoo.cli import main
 from glczoo.data.occurrences import Points
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region
 from glczoo.data.tables import read_points, table_writer
 from glczoo.decoding import Decoding

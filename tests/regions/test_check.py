@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from glczoo.cli import main
 from glczoo.data.occurrences import Samples
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region
 from glczoo.regions.check import check_region
 from glczoo.regions.suspects import PILE, suspects

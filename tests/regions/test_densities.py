@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from glczoo.data.patches import PatchSource
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region
 from glczoo.data.tables import read_samples, read_species
 from glczoo.regions.densities import write_densities

@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from glczoo.data.patches import Statistics
+from glczoo.data.patch_source import Statistics
 from glczoo.data.region import Region
 from glczoo.hub.publish import push, save, verify
 from glczoo.models.published import read_config
