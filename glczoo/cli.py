@@ -267,14 +267,14 @@ def _init(given: argparse.Namespace) -> None:
 
 def _check(given: argparse.Namespace) -> None:
     from glczoo.data.region import Region
-    from glczoo.regions.check import check_region, check_text
+    from glczoo.regions.check import check_region
 
     beside = given.region if given.region.is_dir() else given.region.parent
     picture = given.out or beside / "check.png"
     region = Region.load(given.region)
-    found = check_region(region, given.patch_size, picture=picture, buffer_km=given.buffer)
-    print(check_text(found) + (f"\n\npicture: {picture}" if "picture" in found else ""))
-    _json(given.json, found)
+    check = check_region(region, given.patch_size, picture=picture, buffer_km=given.buffer)
+    print(check.text() + (f"\n\npicture: {check.picture}" if check.picture else ""))
+    _json(given.json, check.to_json())
 
 
 def _stats(given: argparse.Namespace) -> None:
@@ -369,7 +369,7 @@ def _predict(given: argparse.Namespace) -> None:
     found = probabilities_at(given.runs, region, points, batch_size=given.batch_size)
     probabilities, species, decoding = found
     decoding = Decoding("top_k", given.k) if given.k else decoding
-    mask = decoding(probabilities, points.sources)
+    mask = decoding(probabilities, points.datasets)
     if _first_process():
         write_submission(given.out, points, mask, species)
         each = float(mask.sum(1).double().mean())
