@@ -134,7 +134,7 @@ def demo(out: Path, seed: int = 0) -> Path:
     described = region.table("test")
     points = read_points(region, region.find(*described.file), described)
     probabilities, species, decoding = probabilities_at(members, region, points)
-    answered = decoding(probabilities, points.sources)
+    answered = decoding(probabilities, points.datasets)
     write_submission(out / "submission.csv", points, answered, species)
     grid = read_points(region, world / "truth" / "grid.csv")
     mapped, _, _ = probabilities_at(members, region, grid)

@@ -108,9 +108,9 @@ def test_train_is_the_module(world, tmp_path, monkeypatch):
 def test_region_check_and_stats(world, tmp_path, capsys):
     main(["region", "check", str(world), "--json", str(tmp_path / "check.json")])
     printed, found = capsys.readouterr().out, json.loads((tmp_path / "check.json").read_text())
-    assert "no problems" in printed and found["tables"]["pa"]["surveys"] == 120
-    assert found["tables"]["po"]["surveys"] == 400 and found["species"] == 24
-    assert found["tables"]["test"]["without a JPEG patch (red … nir)"] == 0
+    assert "no problems" in printed and found["tables"]["pa"]["rows"] == 120
+    assert found["tables"]["po"]["rows"] == 400 and found["species"] == 24
+    assert found["tables"]["test"]["incomplete"]["without a JPEG patch (red … nir)"] == 0
     main(["region", "stats", str(world), "--json", str(tmp_path / "stats.json")])
     printed, found = capsys.readouterr().out, json.loads((tmp_path / "stats.json").read_text())
     assert len(found["mean"]) == 33 and printed.count("\n") == 35 and found["surveys"] == 96

@@ -116,7 +116,7 @@ def predict(
     table = read_points(place, place.find(*described.file), described)
     probabilities, species, decoding = probabilities_at(list(runs), place, table, batch_size=batch_size)
     decoding = Decoding(Rule.TOP_K, k) if k else decoding
-    mask = decoding(probabilities, table.sources)
+    mask = decoding(probabilities, table.datasets)
     if first_process():
         write_submission(out, table, mask, species)
         each = float(mask.sum(1).double().mean())

@@ -48,13 +48,13 @@ def check(
     REGION is a region.yaml or its folder.
     """
     from glczoo.data.region import Region
-    from glczoo.regions.check import check_region, check_text
+    from glczoo.regions.check import check_region
 
     beside = region if region.is_dir() else region.parent
     picture = out or beside / "check.png"
     checked = check_region(Region.load(region), patch_size, picture=picture, buffer_km=buffer)
-    print(check_text(checked) + (f"\n\npicture: {picture}" if "picture" in checked else ""))
-    write_json(json_file, checked)
+    print(checked.text() + (f"\n\npicture: {checked.picture}" if checked.picture else ""))
+    write_json(json_file, checked.to_json())
 
 
 @click.command("stats", cls=Verb)

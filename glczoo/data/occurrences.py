@@ -2,21 +2,21 @@
 
 Shapes: lon[N], lat[N], patch_id[N] · labels as CSR: offsets[N + 1], species[nnz] · targets[B, K].
 
-A *survey* is one (patchID, dayOfYear): grouping by patchID alone would merge repeat visits. A presence-only
-record is a survey with one known species. `tables.py` reads them.
+A *record* is a row of a presence-only table: one species. A *survey* is one visit of a presence-absence
+table, in GeoLifeCLEF one (patchID, dayOfYear): grouping by patchID alone would merge repeat visits. Either is
+a *sample*. `tables.py` reads them.
 """
 
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-__all__ = ["Points", "SpeciesIndex", "Samples"]
+__all__ = ["Points", "Samples", "SpeciesIndex"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class SpeciesIndex:
             )
         return position[codes]
 
-    def find(self, asked: Sequence[str]) -> np.ndarray:
+    def find(self, wanted: Sequence[str]) -> np.ndarray:
         """Classes of speciesIds or names (letter case ignored), each once, int64[n].
 
         Raises:
@@ -79,17 +79,16 @@ class SpeciesIndex:
         """
         by_name = {name.lower(): k for k, name in enumerate(self.names)}
         known = by_name | {str(i): k for k, i in enumerate(self.ids.tolist())}
-        unknown = [name for name in asked if name.lower() not in known]
+        unknown = [name for name in wanted if name.lower() not in known]
         if unknown:
             near = difflib.get_close_matches(unknown[0].lower(), known, n=5)
-            told = [self.label(known[name]) for name in near] or [
-                self.label(k) for k in range(3)[: len(self)]
-            ]
+            labels = [self.label(known[name]) for name in near]
+            labels = labels or [self.label(k) for k in range(min(3, len(self)))]
             raise ValueError(
-                f"--species {' '.join(unknown)}: the model answers with no such speciesId or name; it knows "
-                f"{len(self)}, {'near' if near else 'the first'}: {', '.join(dict.fromkeys(told))}"
+                f"--species {' '.join(unknown)}: the model predicts no such speciesId or name; of its "
+                f"{len(self)} species, {'near' if near else 'the first'}: {', '.join(dict.fromkeys(labels))}"
             )
-        return np.array(list(dict.fromkeys(known[name.lower()] for name in asked)), np.int64)
+        return np.array(list(dict.fromkeys(known[name.lower()] for name in wanted)), np.int64)
 
     def label(self, k: int) -> str:
         """A class for people: its speciesId and, where it has one, its name."""
@@ -125,8 +124,9 @@ class Points:
     lon: np.ndarray  # float64[N]
     lat: np.ndarray  # float64[N]
     patch_id: np.ndarray  # int64[N]
-    ids: np.ndarray  # int64[N]: row ids of a table, surveys: their number
-    dataset: np.ndarray | None = field(default=None, kw_only=True)  # str[N]: where a table names them
+    ids: np.ndarray  # int64[N]: row ids of a table; of samples their number
+    dataset: np.ndarray | None = field(default=None, kw_only=True)  # int64[N]: position in dataset_names
+    dataset_names: tuple[str, ...] = field(default=(), kw_only=True)  # "" where a row names no data set
 
     def __len__(self) -> int:
         return len(self.lon)
@@ -136,44 +136,42 @@ class Points:
         return f"patchID {self.patch_id[i]} at lon {self.lon[i]:.5f}, lat {self.lat[i]:.5f}"
 
     def at(self, index: np.ndarray) -> "Points":
-        """The points at `index` (positions or a mask)."""
-        dataset = None if self.sources is None else self.sources[index]
-        place = self.lon[index], self.lat[index], self.patch_id[index], self.ids[index]
-        return Points(*place, dataset=dataset)
+        """The points at `index` (positions or a mask), without species."""
+        return Points(
+            self.lon[index],
+            self.lat[index],
+            self.patch_id[index],
+            self.ids[index],
+            dataset=None if self.dataset is None else self.dataset[index],
+            dataset_names=self.dataset_names,
+        )
 
     @property
-    def sources(self) -> np.ndarray | None:
-        """The data set that each point comes from, str[N]; None where that is not told."""
-        return self.dataset
+    def datasets(self) -> np.ndarray | None:
+        """Name of the data set that each point comes from, str[N]; None where the table names none."""
+        return None if self.dataset is None else np.array(self.dataset_names, str)[self.dataset]
 
 
 @dataclass(frozen=True)
 class Samples(Points):
-    """Surveys and their species in CSR form: survey i holds classes `species[offsets[i]:offsets[i + 1]]`."""
+    """Records or surveys, their species in CSR form: i holds classes `species[offsets[i]:offsets[i + 1]]`."""
 
     offsets: np.ndarray  # int64[N + 1]
     species: np.ndarray  # int64[nnz], classes
-    source: np.ndarray  # int64[N]: position in source_names
-    source_names: tuple[str, ...] = ()
     presence_only: bool = False
-    weight: np.ndarray | None = None  # float32[N]: of each survey in the loss; None: all one
+    weight: np.ndarray | None = None  # float32[N]: of each sample in the loss; None: all one
     records: np.ndarray | None = None  # bool[N]: which are presence-only, in a mixture; None: all or none
 
-    @property
-    def sources(self) -> np.ndarray | None:
-        """The data set that each survey comes from, str[N]; None where that is not told."""
-        return np.array(self.source_names, str)[self.source] if self.source_names else None
-
     def presence_only_rows(self) -> np.ndarray:
-        """Which surveys are presence-only records, bool[N]."""
+        """Which samples are presence-only records, bool[N]."""
         return np.full(len(self), self.presence_only) if self.records is None else self.records
 
     def sizes(self) -> np.ndarray:
-        """Species of each survey, int64[N]."""
+        """Species of each sample, int64[N]."""
         return np.diff(self.offsets)
 
     def subset(self, index: np.ndarray) -> "Samples":
-        """The surveys at `index` (positions or a mask), in that order."""
+        """The samples at `index` (positions or a mask), in that order."""
         index = np.flatnonzero(index) if index.dtype == bool else index
         sizes = self.sizes()[index]
         offsets = np.concatenate([[0], np.cumsum(sizes)])
@@ -184,15 +182,15 @@ class Samples(Points):
             lat=self.lat[index],
             patch_id=self.patch_id[index],
             ids=self.ids[index],
+            dataset=None if self.dataset is None else self.dataset[index],
             offsets=offsets,
             species=self.species[flat],
-            source=self.source[index],
             weight=None if self.weight is None else self.weight[index],
             records=None if self.records is None else self.records[index],
         )
 
     def merged(self, group: np.ndarray) -> "Samples":
-        """One survey for each group[N], at its first survey's place, with every record of its species."""
+        """One sample for each group[N], at its first member's place, with every record of its species."""
         order = np.argsort(group, kind="stable")
         starts = np.flatnonzero(np.diff(group[order], prepend=group.min(initial=0) - 1))
         records = self.subset(order)
@@ -202,7 +200,7 @@ class Samples(Points):
     def targets(
         self, index: torch.Tensor, num_classes: int, device: torch.device | str | None = None
     ) -> torch.Tensor:
-        """Dense labels of a batch: how many records of each species a survey holds (0 or 1 unless merged).
+        """Dense labels of a batch: how many records of each species a sample holds (0 or 1 unless merged).
 
         Args:
             index: int64[B].
@@ -224,22 +222,34 @@ class Samples(Points):
 
     @classmethod
     def concatenate(cls, parts: Sequence["Samples"]) -> "Samples":
-        """All surveys of several tables, in order."""
+        """All samples of several tables, in order."""
         starts = np.cumsum([0] + [len(part.species) for part in parts])
         offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
-        names = tuple(dict.fromkeys(name for part in parts for name in part.source_names))
-        sources = [np.array([names.index(n) for n in part.source_names], int)[part.source] for part in parts]
-        weights: list[Any] = [part.weight for part in parts]
+        dataset, dataset_names = _joined_datasets(parts)
+        weights = [part.weight for part in parts if part.weight is not None]
         return cls(
             lon=np.concatenate([part.lon for part in parts]),
             lat=np.concatenate([part.lat for part in parts]),
             patch_id=np.concatenate([part.patch_id for part in parts]),
             ids=np.concatenate([part.ids for part in parts]),
+            dataset=dataset,
+            dataset_names=dataset_names,
             offsets=np.concatenate([*offsets, starts[-1:]]),
             species=np.concatenate([part.species for part in parts]),
-            source=np.concatenate(sources),
-            source_names=names,
             presence_only=all(part.presence_only for part in parts),
             records=np.concatenate([part.presence_only_rows() for part in parts]),
-            weight=None if any(weight is None for weight in weights) else np.concatenate(weights),
+            weight=np.concatenate(weights) if len(weights) == len(parts) else None,
         )
+
+
+def _joined_datasets(parts: Sequence[Points]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Positions, int64[N], and names of the data sets of several tables; a table without any has ""."""
+    if all(part.dataset is None for part in parts):
+        return None, ()
+    each = [part.dataset_names if part.dataset is not None else ("",) for part in parts]
+    names = tuple(dict.fromkeys(name for part in each for name in part))
+    codes = []
+    for part, own in zip(parts, each, strict=True):
+        place = np.zeros(len(part), int) if part.dataset is None else part.dataset
+        codes.append(np.array([names.index(name) for name in own], int)[place])
+    return np.concatenate(codes), names

@@ -1,7 +1,8 @@
-"""Which surveys train, which choose, and which only judge.
+"""Which samples train, which validate, and which only test.
 
-Neighbours resemble each other: a random split flatters (Roberts et al. 2017). Blocks and buffers keep the
-sides apart, in kilometres on the sphere whatever the CRS of the rasters; `leakage` measures how far.
+Neighbours resemble each other: the score on a random split is optimistic (Roberts et al. 2017). Blocks and
+buffers keep the parts apart, in kilometres on the sphere whatever the CRS of the rasters; `leakage` measures
+how far.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ EARTH_KM = 6371.0088  # mean radius (IUGG)
 
 @dataclass(frozen=True)
 class Split:
-    """Surveys that train, that choose (checkpoint, set size), and that nothing may be chosen by."""
+    """Samples to train on, to tune on (checkpoint, set size), and to test on, which tune nothing."""
 
     train: Samples
     validation: Samples
@@ -39,7 +40,7 @@ class Split:
 
 def split_samples(
     region: Region,
-    surveys: Samples,
+    samples: Samples,
     *,
     kind: Literal["random", "file", "blocks"],
     validation: float,
@@ -50,41 +51,41 @@ def split_samples(
     fold: int = 0,
     buffer_km: float = 0.0,
 ) -> Split:
-    """Split surveys (paper, Table 1: PA 80 / 20, PO 98 / 2).
+    """Split samples (paper, Table 1: PA 80 / 20, PO 98 / 2).
 
     Args:
-        region: gives the table of a split from file.
-        surveys: what to split.
-        kind: `random`, seeded, without test surveys (the competition's are elsewhere), or `file`: the folds
-            that the region holds out are the test surveys and the others are split at random. `blocks`: the
-            test surveys are one fold of spatial blocks, and whole blocks of the others validate.
-        validation: share of the used surveys that validate.
-        fraction: share of the surveys outside the test folds to use. Nested: less is a subset of more (train
+        region: has the table of a split from file.
+        samples: what to split.
+        kind: `random`, seeded, without test samples (the competition's are elsewhere), or `file`: the folds
+            that the region holds out are the test samples and the others are split at random. `blocks`: the
+            test samples are one fold of spatial blocks, and whole blocks of the others validate.
+        validation: share of the used samples that validate.
+        fraction: share of the samples outside the test folds to use. Nested: less is a subset of more (train
             and validation together).
         seed: of the random split, of the deal of blocks, and of `fraction` where the file has no rank.
         size_km: side of a block.
         folds: into how many folds the blocks are dealt.
         fold: the one that is held out.
-        buffer_km: surveys nearer than this to one that judges or validates do not train (`blocks`).
+        buffer_km: samples nearer than this to one that tests or validates do not train (`blocks`).
 
     Raises:
-        ValueError: the region describes no split, a survey is not in the split's table, or there are too few
+        ValueError: the region describes no split, a sample is not in the split's table, or there are too few
             blocks.
     """
-    number = len(surveys)
+    number = len(samples)
     order, rank = np.random.default_rng(seed).random((2, number))
     test = np.zeros(number, bool)
     if kind == "file":
-        fixed, fixed_rank = read_folds(region, surveys)
+        fixed, fixed_rank = read_folds(region, samples)
         assert region.split is not None
         test = np.isin(fixed, region.split.test)
         rank = rank if fixed_rank is None else fixed_rank
     block, apart = np.arange(number), np.ones(number, bool)
     if kind == "blocks":
-        test = block_folds(surveys, size_km, folds, seed) == fold
-        apart = outside_buffer(surveys, test, buffer_km)
-        block = spatial_blocks(surveys, size_km)
-        order = order[block]  # a block's surveys stay together
+        test = block_folds(samples, size_km, folds, seed) == fold
+        apart = outside_buffer(samples, test, buffer_km)
+        block = spatial_blocks(samples, size_km)
+        order = order[block]  # a block's samples stay together
     used = np.flatnonzero(~test & apart & (rank < fraction))
     used = used[np.argsort(order[used], kind="stable")]
     cut = round(validation * len(used))
@@ -93,12 +94,12 @@ def split_samples(
         if not len(edges):
             raise ValueError(f"one block of {size_km} km cannot train and validate: take smaller blocks")
         cut = edges[np.abs(edges - cut).argmin()]
-        near = ~outside_buffer(surveys, np.isin(np.arange(number), used[:cut]), buffer_km)
+        near = ~outside_buffer(samples, np.isin(np.arange(number), used[:cut]), buffer_km)
         used = np.concatenate([used[:cut], used[cut:][~near[used[cut:]]]])
     return Split(
-        train=surveys.subset(np.sort(used[cut:])),
-        validation=surveys.subset(np.sort(used[:cut])),
-        test=surveys.subset(test),
+        train=samples.subset(np.sort(used[cut:])),
+        validation=samples.subset(np.sort(used[:cut])),
+        test=samples.subset(test),
     )
 
 
@@ -160,14 +161,14 @@ def block_folds(points: Points, size_km: float, folds: int, seed: int = 0) -> np
             "block for each; take smaller blocks or fewer folds"
         )
     held, fold_of = np.zeros(folds, np.int64), np.empty(len(sizes), np.int64)
-    for one in np.random.default_rng(seed).permutation(len(sizes)):
-        fold_of[one] = held.argmin()
-        held[fold_of[one]] += sizes[one]
+    for number in np.random.default_rng(seed).permutation(len(sizes)):
+        fold_of[number] = held.argmin()
+        held[fold_of[number]] += sizes[number]
     return fold_of[block]
 
 
 def outside_buffer(points: Points, held_out: np.ndarray, buffer_km: float) -> np.ndarray:
-    """Buffered leave-out: which points may train while `held_out[N]` judge, bool[N].
+    """Buffered leave-out: which points may train while `held_out[N]` test, bool[N].
 
     Those that are not held out and lie at least `buffer_km` from every point that is.
     """
@@ -178,15 +179,15 @@ def outside_buffer(points: Points, held_out: np.ndarray, buffer_km: float) -> np
 
 @dataclass(frozen=True)
 class Leakage:
-    """How near two sides of a split come: no point within the buffer means no leakage."""
+    """How near two parts of a split come: no point within the buffer means no leakage."""
 
-    nearest_km: float  # smallest distance between the sides; inf where one has no points
-    within: int  # points of the judging side nearer than the buffer to one that trains
+    nearest_km: float  # smallest distance between the parts; inf where one has no points
+    within: int  # test points nearer than the buffer to one that trains
     buffer_km: float
 
 
 def leakage(train: Points, test: Points, buffer_km: float) -> Leakage:
-    """Measure how near the points that judge lie to those that train."""
+    """Measure how near the test points lie to those that train."""
     distance = nearest_km(test, train)
     return Leakage(float(distance.min(initial=np.inf)), int((distance < buffer_km).sum()), buffer_km)
 
@@ -234,18 +235,18 @@ class _Tree:
 
     def nearest(self, here: np.ndarray) -> np.ndarray:
         """Straight distance of each of here[B, 3] to the nearest point, float64[B]."""
-        everyone = np.arange(len(here))
+        all_points = np.arange(len(here))
         node = np.zeros(len(here), np.int64)
         for level in range(1, len(self.boxes)):  # down to one near leaf, which bounds the distance
             left, right = (self._to_box(here, level, 2 * node + side) for side in (0, 1))
             node = 2 * node + (right < left)
         best = self._to_leaf(here, node)
-        who, node = everyone, np.zeros(len(here), np.int64)
+        point, node = all_points, np.zeros(len(here), np.int64)
         for level in range(1, len(self.boxes)):  # then to every leaf whose box is nearer than that
-            who, node = np.repeat(who, 2), np.stack([2 * node, 2 * node + 1], axis=1).reshape(-1)
-            near = self._to_box(here[who], level, node) < best[who]
-            who, node = who[near], node[near]
-        np.minimum.at(best, who, self._to_leaf(here[who], node))
+            point, node = np.repeat(point, 2), np.stack([2 * node, 2 * node + 1], axis=1).reshape(-1)
+            near = self._to_box(here[point], level, node) < best[point]
+            point, node = point[near], node[near]
+        np.minimum.at(best, point, self._to_leaf(here[point], node))
         return np.sqrt(best)
 
     def _to_box(self, here: np.ndarray, level: int, node: np.ndarray) -> np.ndarray:

@@ -1,7 +1,4 @@
-"""Tables of occurrences, read and written. Shapes as in `occurrences.py`.
-
-Long because whatever reads a table of records checks it the same way, with the same words.
-"""
+"""Tables of occurrences, read and written. Shapes as in `occurrences.py`."""
 
 import csv
 import hashlib
@@ -10,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -35,9 +32,7 @@ __all__ = [
 def read_samples(region: Region, kind: Literal["po", "pa"], vocabulary: SpeciesIndex) -> Samples:
     """Read the PO or PA table.
 
-    A row that stands there twice (same survey, same species) counts once in PA; every PO row is its own
-    survey, since each is a record.
-
+    A row that stands there twice (same survey, same species) counts once in PA; every PO row is a record.
     A large table is parsed once and then memory-mapped from the cache: its arrays are read-only.
 
     Raises:
@@ -45,104 +40,122 @@ def read_samples(region: Region, kind: Literal["po", "pa"], vocabulary: SpeciesI
         ValueError: a column is missing, coordinates are out of range or swapped, one survey has two places,
             or a species is unknown to the vocabulary. The message names the file and the first rows.
     """
-    described = region.table(kind)
-    path, empty_path = region.find(*described.file), None
-    if kind == "pa" and described.without_species:
-        empty_path = region.find(
-            str(Path(described.file[0]).parent / described.without_species), described.without_species
-        )
+    table = region.table(kind)
+    path, empty_path = region.find(*table.file), None
+    if kind == "pa" and table.without_species:
+        beside = str(Path(table.file[0]).parent / table.without_species)
+        empty_path = region.find(beside, table.without_species)
 
-    def read() -> dict[str, Any]:
-        parsed = vars(_parse_samples(region, kind, vocabulary, path, empty_path))
-        surveys = {name: value for name, value in parsed.items() if value is not None}
-        return surveys | {"source_names": np.array(surveys["source_names"], str)}
+    def read() -> dict[str, np.ndarray]:
+        samples = (
+            _parse_records(region, vocabulary, path)
+            if kind == "po"
+            else _parse_surveys(region, vocabulary, path, empty_path)
+        )
+        arrays = {name: value for name, value in vars(samples).items() if isinstance(value, np.ndarray)}
+        return arrays | {"dataset_names": np.array(samples.dataset_names, str)}
 
     species = hashlib.sha256(vocabulary.ids.tobytes() + "\n".join(vocabulary.names).encode()).hexdigest()
-    asked = [kind, described.model_dump(), region.bounds, species]
-    arrays = kept_arrays([path, empty_path] if empty_path else [path], asked, read)
-    names = tuple(arrays["source_names"].tolist())
-    return Samples(**(arrays | {"source_names": names, "presence_only": kind == "po"}))
+    key = [kind, table.model_dump(), region.bounds, species]
+    arrays = kept_arrays([path, empty_path] if empty_path else [path], key, read)
+    names = tuple(arrays["dataset_names"].tolist())
+    return Samples(**(arrays | {"dataset_names": names, "presence_only": kind == "po"}))
 
 
-def _parse_samples(
-    region: Region,
-    kind: Literal["po", "pa"],
-    vocabulary: SpeciesIndex,
-    path: Path,
-    empty_path: Path | None,
-) -> Samples:
-    described, drop = region.table(kind), region.table(kind).incomplete == "drop"
-    keys = (described.survey or []) if kind == "pa" else []
-    needed = [described.species, *described.presence, *keys]
-    wanted = [described.day, described.patch, "datasetName"]
-    table = _read(path, described, region, needed, wanted, drop)
-    absent = _absent(table, described.presence)
-    if kind == "pa":
-        table[described.species] = table[described.species].mask(absent)
-    else:
-        table = table[~(absent | (drop & table[described.species].isna().to_numpy()))]
-    if empty_path is not None:
-        empty = _read(empty_path, described, region, keys, wanted, drop)
-        table = pd.concat([table, empty], ignore_index=True)
-    known = table[described.species].notna().to_numpy()
-    classes = np.full(len(table), -1)
-    named = table[described.species][known]
-    if described.species_by == "name":
-        classes[known] = vocabulary.classes_of_names(named, str(path))
-    else:
-        classes[known] = vocabulary.classes(_integers(named, path), str(path))
-    patch = _patch_ids(table, described, path)
-    names, source = np.unique(_column(table, "datasetName", "").fillna("").astype(str), return_inverse=True)
-    lon, lat = table[described.lon].to_numpy(), table[described.lat].to_numpy()
-    if kind == "po":
-        if not known.all():
-            raise ValueError(
-                f"{path}: {(~known).sum()} presence-only rows name no species, the first: "
-                f"{_rows(table.index[~known])}; `incomplete: drop` in region.yaml leaves them out"
-            )
-        number = np.arange(len(table))
-        return Samples(
-            lon,
-            lat,
-            patch,
-            number,
-            np.arange(len(table) + 1),
-            classes,
-            source,
-            tuple(names),
-            presence_only=True,
-        )
-
-    if described.survey:
-        key = [pd.factorize(table[column], use_na_sentinel=False)[0] for column in keys]
-    elif len(table) and (patch < 0).all():
+def _parse_records(region: Region, vocabulary: SpeciesIndex, path: Path) -> Samples:
+    """Every row of a presence-only table that does not say that its species was absent."""
+    table = region.table("po")
+    drop = table.incomplete == "drop"
+    rows = _read(path, table, region, [table.species, *table.presence], [table.patch, "datasetName"], drop)
+    rows = rows[~(_absent(rows, table.presence) | (drop & rows[table.species].isna().to_numpy()))]
+    nameless = rows[table.species].isna().to_numpy()
+    if nameless.any():
         raise ValueError(
-            f"{path}: no row has a {described.patch}, which tells surveys apart; name the column that does: "
-            "tables.pa.patch in region.yaml, or the columns: tables.pa.survey"
+            f"{path}: {nameless.sum()} presence-only rows name no species, the first: "
+            f"{_lines(rows.index[nameless])}; `incomplete: drop` in region.yaml leaves them out"
         )
-    else:
-        key = [patch, _integers(_column(table, described.day, -1), path, missing=-1)]
-    number, first = pd.factorize(pd.MultiIndex.from_arrays(key))
-    first_row = pd.Series(np.arange(len(table))).groupby(number).first().to_numpy()
+    dataset, dataset_names = _datasets(rows)
+    return Samples(
+        rows[table.lon].to_numpy(),
+        rows[table.lat].to_numpy(),
+        _patch_ids(rows, table, path),
+        np.arange(len(rows)),
+        np.arange(len(rows) + 1),
+        _classes(rows[table.species], table, vocabulary, path),
+        presence_only=True,
+        dataset=dataset,
+        dataset_names=dataset_names,
+    )
+
+
+def _parse_surveys(region: Region, vocabulary: SpeciesIndex, path: Path, empty_path: Path | None) -> Samples:
+    """The visits of a presence-absence table; a row of an absence stands for its survey alone."""
+    table = region.table("pa")
+    drop, keys = table.incomplete == "drop", table.survey or []
+    optional = [table.day, table.patch, "datasetName"]
+    rows = _read(path, table, region, [table.species, *table.presence, *keys], optional, drop)
+    rows[table.species] = rows[table.species].mask(_absent(rows, table.presence))
+    if empty_path is not None:
+        empty = _read(empty_path, table, region, keys, optional, drop)
+        rows = pd.concat([rows, empty], ignore_index=True)
+    known = rows[table.species].notna().to_numpy()
+    classes = np.full(len(rows), -1)
+    classes[known] = _classes(rows[table.species][known], table, vocabulary, path)
+    patch = _patch_ids(rows, table, path)
+    lon, lat = rows[table.lon].to_numpy(), rows[table.lat].to_numpy()
+    number, first_row = _number_surveys(rows, table, patch, path)
     moved = (np.abs(lon - lon[first_row][number]) > 1e-6) | (np.abs(lat - lat[first_row][number]) > 1e-6)
     if moved.any():
-        columns = ", ".join(described.survey or [described.patch, described.day])
+        columns = ", ".join(table.survey or [table.patch, table.day])
         raise ValueError(
             f"{path}: {len(np.unique(number[moved]))} surveys ({columns}) have more than one place, the "
-            f"first at {_rows(table.index[moved])}"
+            f"first at {_lines(rows.index[moved])}"
         )
     pairs = np.unique(np.stack([number, classes], axis=1)[classes >= 0], axis=0)
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(first)))])
+    dataset, dataset_names = _datasets(rows)
     return Samples(
         lon[first_row],
         lat[first_row],
         patch[first_row],
-        np.arange(len(first)),
-        offsets,
+        np.arange(len(first_row)),
+        np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(first_row)))]),
         pairs[:, 1],
-        source[first_row],
-        tuple(names),
+        dataset=dataset[first_row],
+        dataset_names=dataset_names,
     )
+
+
+def _number_surveys(
+    rows: pd.DataFrame, table: Table, patch: np.ndarray, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Number of the survey of every row, int64[rows], and the first row of every survey, int64[N]."""
+    if table.survey:
+        key = [pd.factorize(rows[column], use_na_sentinel=False)[0] for column in table.survey]
+    elif len(rows) and (patch < 0).all():
+        raise ValueError(
+            f"{path}: no row has a {table.patch}, which tells surveys apart; name the column that does: "
+            "tables.pa.patch in region.yaml, or the columns: tables.pa.survey"
+        )
+    else:
+        key = [patch, _integers(_column(rows, table.day, -1), path, missing=-1)]
+    number, surveys = pd.factorize(pd.MultiIndex.from_arrays(key))
+    first_row = np.full(len(surveys), len(rows))
+    np.minimum.at(first_row, number, np.arange(len(rows)))
+    return number, first_row
+
+
+def _classes(species: pd.Series, table: Table, vocabulary: SpeciesIndex, path: Path) -> np.ndarray:
+    """Class of every value of the species column, int64[n]."""
+    if table.species_by == "name":
+        return vocabulary.classes_of_names(species, str(path))
+    return vocabulary.classes(_integers(species, path), str(path))
+
+
+def _datasets(rows: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Position, int64[n], and names of the data sets of the rows; "" where a row names none."""
+    text = _column(rows, "datasetName", "").astype(object).fillna("").astype(str)
+    names, position = np.unique(text, return_inverse=True)
+    return position, tuple(names.tolist())
 
 
 def read_points(region: Region | None, path: Path, described: Table | None = None) -> Points:
@@ -158,10 +171,15 @@ def read_points(region: Region | None, path: Path, described: Table | None = Non
     table = _read(path, described, region, [], [described.id, described.patch, "datasetName"])
     ids = _column(table, described.id, np.nan)
     numbers = np.arange(len(table)) if ids.isna().any() else _integers(ids, path)
-    lon, lat = table[described.lon].to_numpy(), table[described.lat].to_numpy()
-    dataset = _column(table, "datasetName", "").astype(object).fillna("").to_numpy(str)
-    patch = _patch_ids(table, described, path)
-    return Points(lon, lat, patch, numbers, dataset=dataset if "datasetName" in table else None)
+    dataset, dataset_names = _datasets(table) if "datasetName" in table else (None, ())
+    return Points(
+        table[described.lon].to_numpy(),
+        table[described.lat].to_numpy(),
+        _patch_ids(table, described, path),
+        numbers,
+        dataset=dataset,
+        dataset_names=dataset_names,
+    )
 
 
 def read_species(region: Region) -> SpeciesIndex:
@@ -180,14 +198,14 @@ def read_species(region: Region) -> SpeciesIndex:
         if (np.diff(ids) == 0).any():
             raise ValueError(f"{path}: species {ids[1:][np.diff(ids) == 0][:5].tolist()} stand there twice")
         return SpeciesIndex(ids, tuple(table[region.species.name].astype(str)) if region.species.name else ())
-    found = []
+    each = []
     for kind in ("po", "pa"):
         if kind in region.tables:
             described = region.tables[kind]
             path = region.find(*described.file)
-            asked = ["species", described.model_dump()]
-            found.append(kept_arrays([path], asked, partial(_species_ids, path, described))["ids"])
-    return SpeciesIndex(np.unique(np.concatenate(found)))
+            key = ["species", described.model_dump()]
+            each.append(kept_arrays([path], key, partial(_species_ids, path, described))["ids"])
+    return SpeciesIndex(np.unique(np.concatenate(each)))
 
 
 def _species_ids(path: Path, described: Table) -> dict[str, np.ndarray]:
@@ -213,10 +231,16 @@ def read_test_samples(region: Region, truth: Path, vocabulary: SpeciesIndex) -> 
     classes = vocabulary.classes(_integers(table[described.species], truth), str(truth))
     pairs = np.unique(np.stack([row, classes], axis=1), axis=0)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(points)))])
-    dataset = np.full(len(points), "test") if points.dataset is None else points.dataset
-    names, source = np.unique(dataset, return_inverse=True)
+    named = points.dataset is not None
     return Samples(
-        points.lon, points.lat, points.patch_id, points.ids, offsets, pairs[:, 1], source, tuple(names)
+        points.lon,
+        points.lat,
+        points.patch_id,
+        points.ids,
+        offsets,
+        pairs[:, 1],
+        dataset=points.dataset if named else np.zeros(len(points), int),
+        dataset_names=points.dataset_names if named else ("test",),
     )
 
 
@@ -244,21 +268,21 @@ def table_writer(path: Path) -> Callable[[Mapping[str, Sequence | np.ndarray]], 
     return write
 
 
-def read_folds(region: Region, surveys: Samples) -> tuple[np.ndarray, np.ndarray | None]:
-    """Fold of every survey, int64[N], and its fixed rank in [0, 1), float64[N], where the table has one.
+def read_folds(region: Region, samples: Samples) -> tuple[np.ndarray, np.ndarray | None]:
+    """Fold of every sample, int64[N], and its fixed rank in [0, 1), float64[N], where the table has one.
 
     Raises:
         ValueError: the region describes no split, or a survey is not in the split's table.
     """
     if region.split is None:
-        raise ValueError(f"region {region.name} describes no split from file; say data.split=random")
+        raise ValueError(f"region {region.name} describes no split from file; set data.split=random")
     path = region.find(region.split.file)
     table = pd.read_csv(path, sep=region.split.separator)
     _require(table, path, [region.split.patch, region.split.fold, *filter(None, [region.split.rank])])
     table = table.drop_duplicates(region.split.patch).set_index(region.split.patch)
-    row = table.index.get_indexer(pd.Index(surveys.patch_id))
+    row = table.index.get_indexer(pd.Index(samples.patch_id))
     if (row < 0).any():
-        missing = surveys.patch_id[row < 0]
+        missing = samples.patch_id[row < 0]
         raise ValueError(
             f"{path}: {len(missing)} surveys are not in the split, the first: {missing[:5].tolist()}"
         )
@@ -298,7 +322,7 @@ def _read(
     if bad.any():
         raise ValueError(
             f"{path}: {bad.sum()} of {len(table)} rows have no {described.lon} in [-180, 180] or no "
-            f"{described.lat} in [-90, 90] (degrees), the first at {_rows(table.index[bad])}"
+            f"{described.lat} in [-90, 90] (degrees), the first at {_lines(table.index[bad])}"
         )
     table[described.lon], table[described.lat] = lon, lat
     return table
@@ -370,7 +394,7 @@ def _integers(column: pd.Series, path: Path, missing: int | None = None) -> np.n
     if bad.any():
         raise ValueError(
             f"{path}: {bad.sum()} values of {column.name} are not whole numbers, the first at "
-            f"{_rows(column.index[bad])}"
+            f"{_lines(column.index[bad])}"
         )
     return numbers.astype(np.int64)
 
@@ -379,6 +403,6 @@ def _patch_ids(table: pd.DataFrame, described: Table, path: Path) -> np.ndarray:
     return _integers(_column(table, described.patch, -1), path, missing=-1)
 
 
-def _rows(index: pd.Index) -> str:
+def _lines(index: pd.Index) -> str:
     """Line numbers in the file of the first of these rows, which are counted from 0."""
     return f"line(s) {(index[:3] + 2).tolist()}"

@@ -83,7 +83,7 @@ def evaluate(
     if recipe.data.incomplete == "drop":
         readable = np.all([m.open(region).complete(surveys, "surveys", drop=True) for m in members], axis=0)
         surveys = surveys.subset(readable)
-    target, sources = surveys.targets(torch.arange(len(surveys)), len(members[0].species)), surveys.sources
+    target, sources = surveys.targets(torch.arange(len(surveys)), len(members[0].species)), surveys.datasets
 
     rows = []
     own = Decoding(Rule.TOP_K, k) if k else None
@@ -169,7 +169,7 @@ def described(
     `trained_on`: int64[K], how often the training surveys name every species.
     """
     target = surveys.targets(torch.arange(len(surveys)), probabilities.shape[1])
-    masks = {str(rule): rule(probabilities, surveys.sources) for rule in rules}
+    masks = {str(rule): rule(probabilities, surveys.datasets) for rule in rules}
     f1 = {rule: sample_f1(mask, target) for rule, mask in masks.items()}
     auc, auc_species = macro_auc(probabilities, target)
     low, high = bootstrap(
@@ -197,8 +197,8 @@ def described(
             "sources": [
                 {"name": name or "not named", "surveys": int(mine.sum()), "f1": float(f1[first][mine].mean()),
                  **_interval(f1[first][mine])}
-                for number, name in enumerate(surveys.source_names)
-                if (mine := torch.from_numpy(surveys.source == number)).any()
+                for number, name in enumerate(surveys.dataset_names)
+                if (mine := torch.from_numpy(surveys.dataset == number)).any()
             ],
         }
     )  # fmt: skip

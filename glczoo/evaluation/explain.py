@@ -148,7 +148,7 @@ def permutation_importance(
         raise ValueError(f"permutation importance exchanges bands between surveys; there is {number}")
     if groups is None:
         groups = [[channel] for channel in range(len(trained.bands))]
-    build, sources = _builder(trained, region, surveys, device), surveys.sources
+    build, sources = _builder(trained, region, surveys, device), surveys.datasets
     order = torch.from_numpy(np.random.default_rng(seed).permutation(number))
     partner = torch.empty_like(order)
     partner[order] = order.roll(1)  # nobody is their own

@@ -96,7 +96,7 @@ def report(
     found = evaluate([run], part=part, **asked)
     surveys, probabilities, f1 = found["points"], found["probabilities"], found["rows"][0]["f1_each"]
     target = surveys.targets(torch.arange(len(surveys)), len(trained.species))
-    mask = trained.decoding(probabilities, surveys.sources)
+    mask = trained.decoding(probabilities, surveys.datasets)
     each = species_scores(mask, probabilities, target)
     counts = records(recipe, region, trained.species)
     total = np.sum([np.zeros(len(trained.species), np.int64), *counts.values()], axis=0)
@@ -211,7 +211,7 @@ def _steps(
                 asked["accelerator"], before, asked["region"], found["points"], asked["batch_size"]
             )
             mine = rows_of(
-                before.name, probabilities, target, before.decoding, before.tuned, found["points"].sources
+                before.name, probabilities, target, before.decoding, before.tuned, found["points"].datasets
             )
         own = mine[0]
         expected = next(row for row in mine if row["decoding"] == Rule.EXPECTED_F1)

@@ -21,7 +21,8 @@ from glczoo.figures.click_map import ClickMap
 from glczoo.figures.style import png
 from glczoo.prediction.layers import applicability_of
 from glczoo.prediction.points import Answers, answer, predict_points
-from glczoo.regions.check import extent_of, read_table
+from glczoo.regions.check import read_table
+from glczoo.regions.check_page import extent_of
 from glczoo.runs.run import load_members, locate, region_of
 
 __all__ = ["Guide", "Patch", "Told", "read_place"]
@@ -141,7 +142,7 @@ class Guide:
         west, south, east, north = self._reach()
         extent = west, east, south, north
         if len(self.places):
-            west, east, south, north = extent = extent_of(self.source, {"": self.places})
+            west, east, south, north = extent = extent_of(self.source, [self.places])
         steps = (np.arange(_BACKGROUND) + 0.5) / _BACKGROUND
         lon, lat = np.meshgrid(west + steps * (east - west), north - steps * (north - south))
         nowhere = np.full(lon.size, -1)

@@ -75,7 +75,7 @@ def answer(
     for start in range(0, len(answered), _POINTS):
         some = answered.at(np.arange(start, min(start + _POINTS, len(answered))))
         probabilities = _mean(accelerator, members, region, some, batch_size)
-        mask = decoding(probabilities, some.sources)
+        mask = decoding(probabilities, some.datasets)
         parts.append(_rows(some, probabilities, mask, top, members[0].species))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
     return Answers(columns, decoding, points.at(reason != ""), reason[reason != ""])

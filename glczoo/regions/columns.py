@@ -1,8 +1,7 @@
 """What the columns of a stranger's table mean: GBIF's Darwin Core names, GeoLifeCLEF's, and what people type.
 
-A guess is made by a column's name and checked on its values; what it rests on is said. Columns are compared
-by their letters and digits alone, in small letters: `Site ID`, `site_id` and `SITEID` are one. Long, since
-each kind of column has its own traps.
+A guess is made by a column's name and checked on its values, and its reason is kept. Columns are compared
+by their letters and digits alone, in small letters: `Site ID`, `site_id` and `SITEID` are one.
 
 Sources: Darwin Core (https://dwc.tdwg.org/terms), the columns of GBIF's downloads
 (https://techdocs.gbif.org/en/data-use/download-formats).
@@ -22,7 +21,14 @@ from glczoo.data.tables import read_columns
 
 __all__ = ["KEYS", "GuessedTable", "guess_table", "make_vocabulary"]
 
-KEYS = ("lon", "lat", "species", "survey", "patch", "day")  # what a person may say, see `guess_table`
+KEYS = (
+    "lon",
+    "lat",
+    "species",
+    "survey",
+    "patch",
+    "day",
+)  # columns that a person may name, see `guess_table`
 
 # In order of preference: the first that a table has is taken.
 _LON = ["decimallongitude", "lon", "longitude", "long", "lng", "lonwgs84", "xwgs84", "x"]
@@ -65,17 +71,17 @@ class GuessedTable:
     ids: pd.Series | None = None  # int64[n]
     names: pd.Series | None = None  # str[n]
     num_surveys: int = 0
-    said: list[str] = field(default_factory=list)  # keys that were not guessed
+    named: list[str] = field(default_factory=list)  # keys whose column a person named
     patch_ids: np.ndarray | None = None  # int64[n], -1 where none: names of JPEG patches
 
 
-def guess_table(path: Path, kind: str, said: dict[str, str]) -> GuessedTable:
+def guess_table(path: Path, kind: str, named: dict[str, str]) -> GuessedTable:
     """Read a table of records and guess what its columns mean.
 
     Args:
         path: CSV with a header, separated by tabs, semicolons, commas or bars.
         kind: `po` or `pa`.
-        said: one of KEYS → column, not guessed where the table has the column; `survey`: comma-separated.
+        named: one of KEYS → column, not guessed where the table has the column; `survey`: comma-separated.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -84,12 +90,12 @@ def guess_table(path: Path, kind: str, said: dict[str, str]) -> GuessedTable:
     if not path.is_file():
         raise FileNotFoundError(f"there is no table {path}")
     separator, header = _header(path)
-    found = GuessedTable(path, kind, {"separator": separator})
-    said = {key: value for key, value in said.items() if set(value.split(",")) <= set(header)}
-    found.said = list(said)
-    found.reasons["separator"] = f"{len(header)} columns"
-    columns = {key: said.get(key) or _first(header, names) for key, names in (("lon", _LON), ("lat", _LAT))}
-    ids, names = (_candidates(header, known, said.get("species")) for known in (_ID, _NAME))
+    guess = GuessedTable(path, kind, {"separator": separator})
+    named = {key: value for key, value in named.items() if set(value.split(",")) <= set(header)}
+    guess.named = list(named)
+    guess.reasons["separator"] = f"{len(header)} columns"
+    columns = {key: named.get(key) or _first(header, names) for key, names in (("lon", _LON), ("lat", _LAT))}
+    ids, names = (_candidates(header, known, named.get("species")) for known in (_ID, _NAME))
     missing = [key for key, column in columns.items() if column is None]
     missing += [] if ids or names else ["species"]
     if missing:
@@ -102,36 +108,36 @@ def guess_table(path: Path, kind: str, said: dict[str, str]) -> GuessedTable:
     others = [_first(header, names) for names in (_STATUS, _COUNT, _EVENT, _SITE)]
     error, basis = _first(header, _ERROR), _first(header, ["basisofrecord"])
     dates = [c for c in header if _plain(c) in ("dayofyear", "year", "month", "day", "eventdate", "date")]
-    keys = [name for value in said.values() for name in value.split(",")]
-    patch = _first(header, [_plain(said.get("patch", "patchID"))])
+    keys = [name for value in named.values() for name in value.split(",")]
+    patch = _first(header, [_plain(named.get("patch", "patchID"))])
     wanted = {lon, lat, *ids, *names, *dates, *keys, *filter(None, [*others, error, basis, patch])}
     table = read_columns(path, separator, sorted(wanted))
     if not len(table):
         raise ValueError(f"{path} has a header and no rows")
-    found.keys |= {"lon": lon, "lat": lat}
-    table = _located(found, table, lon, lat)
-    present = _present(found, table, _first(header, _STATUS), _first(header, _COUNT))
-    table = _with_species(found, table, present, ids, names)
-    found.lon, found.lat = table[lon].to_numpy(float), table[lat].to_numpy(float)
+    guess.keys |= {"lon": lon, "lat": lat}
+    table = _located(guess, table, lon, lat)
+    present = _present(guess, table, _first(header, _STATUS), _first(header, _COUNT))
+    table = _with_species(guess, table, present, ids, names)
+    guess.lon, guess.lat = table[lon].to_numpy(float), table[lat].to_numpy(float)
     if kind == "pa":
-        _surveys(found, table, said, dates)
+        _surveys(guess, table, named, dates)
     elif basis and (number := table[basis].isin(_CULTIVATED).sum()):
-        found.doubts.append(f"{number} records are fossils or living collections ({basis}): take them out?")
+        guess.doubts.append(f"{number} records are fossils or living collections ({basis}): take them out?")
     if error and (number := (pd.to_numeric(table[error], errors="coerce") > 1000).sum()):
-        found.doubts.append(f"{number} of {len(table)} rows are less exact than 1 km ({error})")
+        guess.doubts.append(f"{number} of {len(table)} rows are less exact than 1 km ({error})")
     for key, default in (("patch", "patchID"), ("day", "dayOfYear")):
-        if key in said and said[key] != default:
-            found.keys[key] = said[key]
+        if key in named and named[key] != default:
+            guess.keys[key] = named[key]
     if patch:
         numbers = pd.to_numeric(table[patch], errors="coerce").fillna(-1)
-        found.patch_ids = numbers.to_numpy(np.int64)
-    return found
+        guess.patch_ids = numbers.to_numpy(np.int64)
+    return guess
 
 
 def make_vocabulary(tables: Sequence[GuessedTable]) -> tuple[str | None, int, list[str]]:
     """The species of one or two tables.
 
-    Tables that hold names alone are told to look them up; species that only a name tells get ids after all
+    Tables that hold names alone look them up there; species without an id get ids after all
     others, in the order of their names.
 
     Returns:
@@ -194,10 +200,10 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _candidates(header: Sequence[str], names: Sequence[str], said: str | None = None) -> list[str]:
-    """The columns that bear one of these names, the preferred first; only the one that was said."""
-    if said:
-        return [said]
+def _candidates(header: Sequence[str], names: Sequence[str], named: str | None = None) -> list[str]:
+    """The columns that bear one of these names, the preferred first; only the one that was named."""
+    if named:
+        return [named]
     return [column for name in names for column in header if _plain(column) == name]
 
 
@@ -205,7 +211,7 @@ def _first(header: Sequence[str], names: Sequence[str]) -> str | None:
     return next(iter(_candidates(header, names)), None)
 
 
-def _located(found: GuessedTable, table: pd.DataFrame, lon: str, lat: str) -> pd.DataFrame:
+def _located(guess: GuessedTable, table: pd.DataFrame, lon: str, lat: str) -> pd.DataFrame:
     """The rows with coordinates, as numbers."""
     empty = table[lon].isna() | table[lat].isna()
     numbers = table[[lon, lat]].apply(pd.to_numeric, errors="coerce")
@@ -213,21 +219,21 @@ def _located(found: GuessedTable, table: pd.DataFrame, lon: str, lat: str) -> pd
     if wrong.mean() > 0.5:
         row = table.loc[wrong.idxmax(), [lon, lat]].tolist()
         raise ValueError(
-            f"{found.path}: {lon}, {lat} hold no degrees, but for example {row}. Longitude and latitude "
+            f"{guess.path}: {lon}, {lat} hold no degrees, but for example {row}. Longitude and latitude "
             "(WGS84, decimal points) are needed: convert them, or name their columns: --columns lon=… lat=…"
         )
     if wrong.any():
-        found.doubts.append(
+        guess.doubts.append(
             f"{wrong.sum()} rows have no coordinates in degrees, the first in line {wrong.idxmax() + 2}: "
             "mend or delete them, reading will stop there"
         )
     if empty.any():
-        found.keys["incomplete"] = "drop"
-        found.reasons["incomplete"] = f"{empty.sum()} of {len(table)} rows without coordinates"
+        guess.keys["incomplete"] = "drop"
+        guess.reasons["incomplete"] = f"{empty.sum()} of {len(table)} rows without coordinates"
     return table.assign(**{lon: numbers[lon], lat: numbers[lat]})[~(empty | wrong)]
 
 
-def _present(found: GuessedTable, table: pd.DataFrame, status: str | None, count: str | None) -> pd.Series:
+def _present(guess: GuessedTable, table: pd.DataFrame, status: str | None, count: str | None) -> pd.Series:
     """Which rows are presences, bool[n]."""
     present = pd.Series(True, table.index)
     if status:
@@ -236,20 +242,20 @@ def _present(found: GuessedTable, table: pd.DataFrame, status: str | None, count
         yes, no = ([v for v in values if v.lower() in words] for words in (_YES, _NO))
         if yes and no:
             present = words.isin(yes)
-            found.keys["presence"] = {status: [int(v) if v.isdigit() else v for v in yes]}
-            found.reasons["presence"] = f"{(~present).sum()} row(s) say {' or '.join(no)}"
+            guess.keys["presence"] = {status: [int(v) if v.isdigit() else v for v in yes]}
+            guess.reasons["presence"] = f"{(~present).sum()} row(s) say {' or '.join(no)}"
         elif not yes:
-            found.doubts.append(f"{status} holds {list(values)[:5]}: are all of these rows presences?")
+            guess.doubts.append(f"{status} holds {list(values)[:5]}: are all of these rows presences?")
     if count and (zero := present & (pd.to_numeric(table[count], errors="coerce") == 0)).any():
-        found.doubts.append(f"{zero.sum()} rows have {count} 0 and count as presences: delete them?")
+        guess.doubts.append(f"{zero.sum()} rows have {count} 0 and count as presences: delete them?")
     return present
 
 
 def _with_species(
-    found: GuessedTable, table: pd.DataFrame, present: pd.Series, ids: list[str], names: list[str]
+    guess: GuessedTable, table: pd.DataFrame, present: pd.Series, ids: list[str], names: list[str]
 ) -> pd.DataFrame:
     """The rows to read, of a PO table the presences of a species, and their ids and names."""
-    table = table[present] if found.kind == "po" else table
+    table = table[present] if guess.kind == "po" else table
     numbers = {c: pd.to_numeric(table[c], errors="coerce") for c in ids}
     whole = [
         c for c, n in numbers.items() if n.notna().any() and (n.isna() == table[c].isna()).all()
@@ -257,48 +263,48 @@ def _with_species(
     ]  # fmt: skip
     texts = [c for c in names if c not in whole and table[c].notna().any()]
     if not whole and not texts:
-        raise ValueError(f"{found.path}: the columns {ids or names} name no species in any row")
+        raise ValueError(f"{guess.path}: the columns {ids or names} name no species in any row")
     column = whole[0] if whole else texts[0]
     known = table[column].notna()
-    if found.kind == "po":
+    if guess.kind == "po":
         if not known.all():
-            found.keys["incomplete"] = "drop"
-            told = f"{(~known).sum()} of {len(table)} rows without {column}"
-            before = found.reasons.get("incomplete")
-            found.reasons["incomplete"] = f"{before}, {told}" if before else told
+            guess.keys["incomplete"] = "drop"
+            reason = f"{(~known).sum()} of {len(table)} rows without {column}"
+            before = guess.reasons.get("incomplete")
+            guess.reasons["incomplete"] = f"{before}, {reason}" if before else reason
         table = table[known]
-    found.keys["species"] = column
-    rows = table.index[known & present] if found.kind == "pa" else table.index
+    guess.keys["species"] = column
+    rows = table.index[known & present] if guess.kind == "pa" else table.index
     if whole:
-        found.ids = numbers[column].loc[rows].astype(np.int64)
-        found.reasons["species"] = f"{found.ids.nunique()} species"
+        guess.ids = numbers[column].loc[rows].astype(np.int64)
+        guess.reasons["species"] = f"{guess.ids.nunique()} species"
         if _plain(column) in ("taxonkey", "acceptedtaxonkey"):  # of subspecies too, which `species` is not
             texts = [text for text in texts if _plain(text) != "species"]
         if texts:
-            found.names = table.loc[rows, texts[0]].fillna("").astype(str).str.strip()
-            found.reasons["species"] += f", their names in {texts[0]}"
+            guess.names = table.loc[rows, texts[0]].fillna("").astype(str).str.strip()
+            guess.reasons["species"] += f", their names in {texts[0]}"
     else:
-        found.names = table.loc[rows, column].astype(str).str.strip()
-        found.reasons["species"] = f"{found.names.nunique()} names"
+        guess.names = table.loc[rows, column].astype(str).str.strip()
+        guess.reasons["species"] = f"{guess.names.nunique()} names"
         if _plain(column).endswith("scientificname"):
-            found.doubts.append(
+            guess.doubts.append(
                 f"{column} is taken as it stands: names with authors, synonyms and subspecies are species of "
                 "their own"
             )
     return table
 
 
-def _surveys(found: GuessedTable, table: pd.DataFrame, said: dict[str, str], dates: list[str]) -> None:
+def _surveys(guess: GuessedTable, table: pd.DataFrame, named: dict[str, str], dates: list[str]) -> None:
     """Which columns tell surveys apart: a survey is one visit of one place."""
     header = list(table.columns)
-    default = {key: said.get(key) or getattr(Table(file=["x"]), key) for key in ("patch", "day")}
+    default = {key: named.get(key) or getattr(Table(file=["x"]), key) for key in ("patch", "day")}
     place, day = (_first(header, [_plain(name)]) for name in default.values())
-    lon, lat = str(found.keys["lon"]), str(found.keys["lat"])
+    lon, lat = str(guess.keys["lon"]), str(guess.keys["lat"])
     when = _date(table, dates)
     event, site = _first(header, _EVENT), _first(header, _SITE)
     ways = []
-    if said.get("survey"):
-        ways.append(said["survey"].split(","))
+    if named.get("survey"):
+        ways.append(named["survey"].split(","))
     elif place and _is_whole(table[place]) and (day or not when):
         ways.append([column for column in (place, day) if column])
     else:
@@ -312,15 +318,15 @@ def _surveys(found: GuessedTable, table: pd.DataFrame, said: dict[str, str], dat
         moved = int((places.max() - places.min() > 1e-6).any(axis=1).sum())
         if not moved:
             break
-        found.doubts.append(f"{moved} surveys by {', '.join(way)} have more than one place")
-    found.num_surveys = int(codes.max()) + 1
+        guess.doubts.append(f"{moved} surveys by {', '.join(way)} have more than one place")
+    guess.num_surveys = int(codes.max()) + 1
     if way != [column for column in (place, day) if column]:
-        found.keys["survey"] = way
-        found.reasons["survey"] = f"{found.num_surveys} surveys"
+        guess.keys["survey"] = way
+        guess.reasons["survey"] = f"{guess.num_surveys} surveys"
     else:
-        found.reasons["file"] = f"{found.num_surveys} surveys by {', '.join(way)}"
+        guess.reasons["file"] = f"{guess.num_surveys} surveys by {', '.join(way)}"
     if not when and not day and way != [event]:
-        found.doubts.append("no column of dates: visits of one place on several days become one survey")
+        guess.doubts.append("no column of dates: visits of one place on several days become one survey")
 
 
 def _date(table: pd.DataFrame, dates: list[str]) -> list[str]:

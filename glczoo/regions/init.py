@@ -1,7 +1,7 @@
 """`glczoo region init`: from a folder of rasters and tables to a `region.yaml` and recipes to start from.
 
-What the files say is written down; what they do not say is guessed and told, in the comments of the files and
-on the screen. Nothing that is there is overwritten, and files are written all or none.
+What the files say is written down; what they do not say is guessed, and the comments of the files and the
+screen name every guess. Nothing that is there is overwritten, and files are written all or none.
 """
 
 import json
@@ -16,9 +16,9 @@ from glczoo.data.region import Region
 from glczoo.files import whole_files
 from glczoo.regions.bands import FoundModality, find_modalities
 from glczoo.regions.columns import KEYS, GuessedTable, guess_table, make_vocabulary
-from glczoo.regions.starter_recipes import ROWS, Sizes, first_recipes
+from glczoo.regions.starter_recipes import ROWS, Sizes, starter_recipes
 
-__all__ = ["Discovery", "init_region"]
+__all__ = ["InitResult", "init_region"]
 
 _PATCH_KM = 128  # width of the paper's climate patches
 
@@ -44,8 +44,8 @@ species:                          # written by init as well: the ids of species 
 
 
 @dataclass
-class Discovery:
-    """What was written, guessed and left open."""
+class InitResult:
+    """What `glczoo region init` wrote, guessed and left open."""
 
     files: list[Path]
     guesses: list[str] = field(default_factory=list)
@@ -61,14 +61,18 @@ class Discovery:
         lines += [f"now\n  glczoo region check {folder}\n  python -m glczoo.train {first}"]
         return "\n".join(lines)
 
+    def to_json(self) -> dict[str, list[str]]:
+        """JSON values."""
+        return {"files": [str(path) for path in self.files], "guesses": self.guesses, "doubts": self.doubts}
+
 
 def init_region(
     folder: Path,
     po: Path | None = None,
     pa: Path | None = None,
     name: str | None = None,
-    said: dict[str, str] | None = None,
-) -> Discovery:
+    columns: dict[str, str] | None = None,
+) -> InitResult:
     """Describe a folder of rasters and tables of records.
 
     Args:
@@ -76,7 +80,7 @@ def init_region(
         po: presence-only records, a row each.
         pa: presence-absence surveys, a row for each species of a survey.
         name: of the region; the folder's if None.
-        said: key → column where the guess would be wrong or impossible (see `guess_table`).
+        columns: key → column where the guess would be wrong or impossible (see `guess_table`).
 
     Raises:
         FileNotFoundError: the folder or a table is not there.
@@ -89,17 +93,19 @@ def init_region(
         raise FileExistsError(f"{folder / 'region.yaml'} is there already: move it away to start anew")
     if po is None and pa is None:
         raise ValueError("name a table of records: --po records.csv, --pa surveys.csv, or both")
-    said = said or {}
-    if unknown := set(said) - set(KEYS):
-        raise ValueError(f"there are no columns for {', '.join(sorted(unknown))}, but for {', '.join(KEYS)}")
-    tables = [guess_table(path, kind, said) for kind, path in (("po", po), ("pa", pa)) if path]
-    if unused := set(said) - set().union(*(table.said for table in tables)):
-        raise ValueError(f"no table has the column {', '.join(said[key] for key in sorted(unused))}")
+    columns = columns or {}
+    if unknown := set(columns) - set(KEYS):
+        raise ValueError(
+            f"--columns {', '.join(sorted(unknown))}=… is not known; there are {', '.join(KEYS)}"
+        )
+    tables = [guess_table(path, kind, columns) for kind, path in (("po", po), ("pa", pa)) if path]
+    if unused := set(columns) - set().union(*(table.named for table in tables)):
+        raise ValueError(f"no table has the column {', '.join(columns[key] for key in sorted(unused))}")
     modalities, unusable = find_modalities(folder)
     doubts = [f"not used: {line}" for line in unusable]
     modalities = _covering(folder, modalities, tables, doubts)
     species, number, unsure = make_vocabulary(tables)
-    guesses = [_told(table) for table in tables]
+    guesses = [_guess_text(table) for table in tables]
     guesses += [f"modality {m.name}: {len(m.bands)} band(s), {m.resolution}" for m in modalities]
     patch_size, reason = _patch_size(modalities)
     guesses += [f"patch_size {patch_size}: {reason}", f"{number} species"]
@@ -114,12 +120,12 @@ def init_region(
         patch_size=patch_size,
         outside=outside,
     )
-    recipes = first_recipes(folder / "recipes", sizes)
+    recipes = starter_recipes(folder / "recipes", sizes)
     texts = {"region.yaml": _region_text(folder, name, modalities, tables, species, sizes, reason)}
     texts |= {"species.csv": species} if species else {}
     texts |= {f"recipes/{recipe}.yaml": text for recipe, text in recipes.items()}
     doubts += [f"{table.path.name}: {doubt}" for table in tables for doubt in table.doubts]
-    return Discovery(_write(folder, texts), guesses, [*doubts, *unsure, *_unsaid(modalities)])
+    return InitResult(_write(folder, texts), guesses, [*doubts, *unsure, *_unknown(modalities)])
 
 
 def _covering(
@@ -130,13 +136,13 @@ def _covering(
     Raises:
         ValueError: there is none.
     """
-    kept, turned = [], False
+    kept, exchanged_fits = [], False
     for modality in modalities:
         if modality.kind == "jpeg":
-            lacking = [table.path.name for table in tables if not _has_patches(folder, modality, table)]
-            if lacking:
+            without = [table.path.name for table in tables if not _has_patches(folder, modality, table)]
+            if without:
                 where = modality.folder or "."
-                doubts.append(f"not used: {where}: no JPEG patches for most rows of {' and '.join(lacking)}")
+                doubts.append(f"not used: {where}: no JPEG patches for most rows of {' and '.join(without)}")
             else:
                 kept.append(modality)
             continue
@@ -145,7 +151,7 @@ def _covering(
             kept.append(modality)
             continue
         exchanged = np.concatenate([_inside([modality], table, exchanged=True) for table in tables]).mean()
-        turned |= exchanged >= 0.5
+        exchanged_fits |= exchanged >= 0.5
         west, south, east, north = modality.bounds
         doubts.append(
             f"not used: {modality.folder or '.'} ({_few([band.name for band in modality.bands])}): it holds "
@@ -156,7 +162,7 @@ def _covering(
         raise ValueError(
             f"no raster can be used for {len(lon)} rows from {lon.min():.2f} to {lon.max():.2f} E, "
             f"{lat.min():.2f} to {lat.max():.2f} N"
-            + ("; are lon and lat exchanged? Say --columns lon=… lat=…" if turned else "")
+            + ("; are lon and lat exchanged? Name them: --columns lon=… lat=…" if exchanged_fits else "")
             + "".join(f"\n  {doubt}" for doubt in doubts)
         )
     return kept
@@ -205,11 +211,11 @@ def _region_text(
 ) -> str:
     bounds = np.array([modality.bounds for modality in modalities])
     common = [*np.floor(bounds[:, :2].max(axis=0) * 1e4), *np.ceil(bounds[:, 2:].min(axis=0) * 1e4)]
-    told = ", ".join(f"{number} {ROWS[kind]}" for kind, number in sizes.rows.items())
+    rows = ", ".join(f"{number} {ROWS[kind]}" for kind, number in sizes.rows.items())
     text = _REGION.format(
         folder=folder,
         name=_quoted(name or folder.resolve().name),
-        description=_quoted(f"{sizes.species} species, {told}"),
+        description=_quoted(f"{sizes.species} species, {rows}"),
         bounds=[float(value / 1e4) for value in common],
         patch_size=sizes.patch_size,
         patch_reason=reason,
@@ -229,9 +235,9 @@ def _modality_text(modality: FoundModality) -> str:
         keys |= {"index": band.index} if band.index > 1 else {}
         keys |= {"unit": band.unit}
         keys |= {"nodata": band.nodata} if band.nodata is not None else {}
-        given = ", ".join(f"{key}: {_quoted(value)}" for key, value in keys.items())
+        pairs = ", ".join(f"{key}: {_quoted(value)}" for key, value in keys.items())
         comment = f"  # {' '.join(band.comment.split())}" if band.comment else ""
-        lines.append(f"      - {{{given}}}{comment}")
+        lines.append(f"      - {{{pairs}}}{comment}")
     return "\n".join(lines)
 
 
@@ -256,15 +262,15 @@ def _quoted(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _told(table: GuessedTable) -> str:
+def _guess_text(table: GuessedTable) -> str:
     shown = {"\t": "tab"}.get(str(table.keys["separator"]), table.keys["separator"])
     keys = [f"{key} = {value}" for key, value in table.keys.items() if key != "separator"]
     rows = f"{len(table.lon)} rows" + (f", {table.num_surveys} surveys" if table.kind == "pa" else "")
     return f"{table.kind} {table.path.name}: {rows}; separator {shown}, {', '.join(keys)}"
 
 
-def _unsaid(modalities: list[FoundModality]) -> list[str]:
-    """What only a person can say."""
+def _unknown(modalities: list[FoundModality]) -> list[str]:
+    """What only a person can know."""
     unknown = [band.name for m in modalities for band in m.bands if not band.unit]
     filled = [band.name for m in modalities for band in m.bands if band.nodata is not None]
     coded = [band.name for m in modalities for band in m.bands if band.coded]
@@ -284,9 +290,9 @@ def _few(names: list[str]) -> str:
 
 def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
     """Write all files or none; the region's is the last to get its name."""
-    there = [str(folder / file) for file in texts if (folder / file).exists()]
-    if there:
-        raise FileExistsError(f"{', '.join(there)}: there already, nothing was written; move them away")
+    existing = [str(folder / file) for file in texts if (folder / file).exists()]
+    if existing:
+        raise FileExistsError(f"{', '.join(existing)}: there already, nothing was written; move them away")
     with whole_files(folder, last="region.yaml") as partial:
         for file, text in texts.items():
             (partial / file).parent.mkdir(exist_ok=True)

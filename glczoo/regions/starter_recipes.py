@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import log2
 from pathlib import Path
 
-__all__ = ["ROWS", "Sizes", "first_recipes"]
+__all__ = ["ROWS", "Sizes", "starter_recipes"]
 
 _LARGE = 200_000  # rows
 _BRANCHES = 4  # modalities that get a branch each; more share one
@@ -38,7 +38,7 @@ batch_size: {batch_size}
 keep: {keep}
 decoding: {decoding}
 """
-_TUNED = """\
+_FINETUNED_MODEL = """\
 model: fusresnet50_glc23         # the architecture of what init names
 finetune:
   layer_decay: 0.75              # layers far from the head learn slower; or frozen: true, the head alone"""
@@ -64,7 +64,7 @@ class Sizes:
     outside: int  # rows that lie outside of the rasters
 
 
-def first_recipes(folder: Path, sizes: Sizes) -> dict[str, str]:
+def starter_recipes(folder: Path, sizes: Sizes) -> dict[str, str]:
     """Texts of recipes by their names: the three steps or what the tables allow of them, and fine-tuning.
 
     Args:
@@ -72,23 +72,28 @@ def first_recipes(folder: Path, sizes: Sizes) -> dict[str, str]:
         sizes: of the region.
     """
     large = sum(sizes.rows.values()) >= _LARGE and sizes.patch_size >= 64
-    afresh = "imagenet" if large else "random"
+    init = "imagenet" if large else "random"
     if len(sizes.rows) == 2:
-        starts = {"step1": afresh, "step2": "step1", "step3": "step2"}
+        inits = {"step1": init, "step2": "step1", "step3": "step2"}
     else:
-        starts = {"step1" if "pa" in sizes.rows else "step2": afresh}
+        inits = {"step1" if "pa" in sizes.rows else "step2": init}
     model = _model(sizes, large)
     settings = "the paper's (Ung et al. 2023, Table 2)" if large else "those of Swiss trees: a small network"
     texts = {
-        name: _text(folder, name, _TABLE[name], sizes, large, model=model, init=start, settings=settings)
-        for name, start in starts.items()
+        name: _text(folder, name, _TABLE[name], sizes, large, model=model, init=init, settings=settings)
+        for name, init in inits.items()
     }
     if known := _KNOWN.intersection(sizes.bands):
         texts["finetune"] = _text(
-            folder, "finetune", "pa" if "pa" in sizes.rows else "po", sizes, large, model=_TUNED,
+            folder,
+            "finetune",
+            "pa" if "pa" in sizes.rows else "po",
+            sizes,
+            large,
+            model=_FINETUNED_MODEL,
             init="hf-hub:fusresnet50_glc23   # ORG/NAME of a published model, or the folder of a run",
             settings=f"those of recipes/finetune.yaml; the zoo's models know {len(known)} bands by name",
-        )  # fmt: skip
+        )
     return texts
 
 
@@ -109,8 +114,8 @@ def _text(
     folder: Path, name: str, table: str, sizes: Sizes, large: bool, *, model: str, init: str, settings: str
 ) -> str:
     rows = sizes.rows[table]
-    share = 0.2 if table == "pa" or rows < 10_000 else 0.02  # the paper's 2 % of few records judge nothing
-    judged = share * rows >= 10
+    share = 0.2 if table == "pa" or rows < 10_000 else 0.02  # the paper's 2 % of few records measure nothing
+    validated = share * rows >= 10
     if name == "finetune":
         epochs, milestones, batch = 30, [20, 25], 32
     elif table == "pa":
@@ -129,20 +134,20 @@ def _text(
         model=model,
         init=init,
         table=table,
-        validation=share if judged else 0,
+        validation=share if validated else 0,
         incomplete=outside if sizes.outside else "",
         loss="bce" if table == "pa" else "ce",
         optimizer=f"{{name: {optimizer}}}",
         milestones=milestones,
         epochs=epochs,
         batch_size=min(batch, max(2, 2 ** int(log2(max(2, rows / 8))))),  # eight steps an epoch or more
-        keep="best" if judged else "last",
-        decoding=_decoding(sizes, table == "pa" and judged),
+        keep="best" if validated else "last",
+        decoding=_decoding(sizes, table == "pa" and validated),
     )
 
 
-def _decoding(sizes: Sizes, judged: bool) -> str:
+def _decoding(sizes: Sizes, validated: bool) -> str:
     """The set size is tuned on presence-absence surveys: those that validate, else those that train."""
     if "pa" not in sizes.rows:
         return f"{{rule: top_k, value: {min(20, sizes.species)}}}"
-    return "top_k" if judged else "{rule: top_k, tune_on: train}"
+    return "top_k" if validated else "{rule: top_k, tune_on: train}"

@@ -61,7 +61,7 @@ def starting_samples(recipe: Recipe, region: Region) -> tuple[SpeciesIndex, Samp
         choosing = (
             parts["pa"].train if decoding.tuned and decoding.tune_on == "train" else parts["pa"].validation
         )
-    if decoding.by_source and not any(choosing.source_names):
+    if decoding.by_source and not any(choosing.dataset_names):
         raise ValueError(
             f"decoding.by_source needs surveys that name their source, those of region {region.name}'s PA "
             "table have no datasetName; set decoding.by_source=false"

@@ -52,7 +52,7 @@ def settle(
             told["calibration"] = {"how": recipe.calibration, "mean_temperature": float(1 / scale.mean())}
         probabilities = activate(logits, recipe.activation)
         tuned = tune(probabilities, target)
-        if recipe.decoding.by_source and (sources := surveys.sources) is not None:
+        if recipe.decoding.by_source and (sources := surveys.datasets) is not None:
             by_source = tune_by_source(probabilities, target, sources)
     decoding = replace(recipe.decoding.fixed(tuned), by_source=by_source)
     return told | {"decoding": decoding.to_json(), "tuned": tuned}

@@ -52,7 +52,7 @@ def test_tables_are_parsed_once(tmp_path: Path, folder: Path, parses: list[str])
     for kind in ("po", "pa"):
         first, again = (read_samples(described, kind, VOCABULARY) for _ in range(2))
         assert_equal(first, again)
-        assert again.source_names == {"po": ("gbif", "other"), "pa": ("north", "south")}[kind]
+        assert again.dataset_names == {"po": ("gbif", "other"), "pa": ("north", "south")}[kind]
         with pytest.raises(ValueError, match="read-only"):
             again.lon[0] = 1
     assert parses == ["po.csv", "pa.csv"]

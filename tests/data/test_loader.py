@@ -205,9 +205,9 @@ def records(number: int, places: int, classes: int) -> tuple[Samples, np.ndarray
         np.arange(number),
         np.arange(number + 1),
         generator.integers(0, classes, number),
-        np.zeros(number, int),
-        ("a",),
         presence_only=True,
+        dataset=np.zeros(number, int),
+        dataset_names=("a",),
     ), place
 
 

@@ -1,6 +1,5 @@
-"""Tables: what a survey is, what real files look like, bad input, splits."""
+"""Tables: what a survey is, what real files look like, bad input."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,7 @@ from hypothesis import strategies as st
 
 from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.region import Region
-from glczoo.data.splits import Split, split_samples
 from glczoo.data.tables import (
-    read_folds,
     read_points,
     read_samples,
     read_species,
@@ -79,14 +76,14 @@ def test_a_survey_is_a_patch_on_a_day_and_duplicates_collapse(tmp_path: Path) ->
     assert as_sets(surveys) == [(900, {1, 2}), (900, {1}), (17, {0})]
     assert surveys.sizes().tolist() == [2, 1, 1] and len(surveys.species) == 4
     assert surveys.lon.tolist() == [5.1, 5.1, 6.0] and surveys.lat.tolist() == [45.2, 45.2, 44.0]
-    assert [surveys.source_names[i] for i in surveys.source] == ["north", "north", "south"]
+    assert surveys.datasets.tolist() == ["north", "north", "south"]
     assert not surveys.presence_only
 
 
 def test_every_presence_only_row_is_a_survey(tmp_path: Path) -> None:
     surveys = read_samples(region(tmp_path, po=PO), "po", VOCABULARY)
     assert as_sets(surveys) == [(900, {1}), (900, {1}), (901, {3})]
-    assert surveys.presence_only and surveys.source_names == ("gbif", "other")
+    assert surveys.presence_only and surveys.dataset_names == ("gbif", "other")
 
 
 def test_real_files_quirks(tmp_path: Path) -> None:
@@ -134,7 +131,7 @@ def made(sets: list[set[int]], name: str = "made") -> Samples:
     number = np.arange(len(sets))
     return Samples(
         number + 0.5, number + 40.0, number * 10, number, np.concatenate([[0], np.cumsum(sizes)]).astype(int),
-        np.array([k for s in sets for k in sorted(s)], int), np.zeros(len(sets), int), (name,),
+        np.array([k for s in sets for k in sorted(s)], int), dataset=number * 0, dataset_names=(name,),
     )  # fmt: skip
 
 
@@ -161,9 +158,9 @@ def test_subset_and_targets_equal_the_obvious_twin(sets: list[set[int]], data: s
 def test_concatenate_keeps_order_labels_and_sources(first: list[set[int]], second: list[set[int]]) -> None:
     joined = Samples.concatenate([made(first, "a"), made(second, "b"), made(first, "a")])
     assert [s for _, s in as_sets(joined)] == first + second + first
-    names = [joined.source_names[i] for i in joined.source]
-    assert names == ["a"] * len(first) + ["b"] * len(second) + ["a"] * len(first)
-    assert joined.source_names == ("a", "b") and not joined.presence_only
+    names = ["a"] * len(first) + ["b"] * len(second) + ["a"] * len(first)
+    assert joined.datasets.tolist() == names
+    assert joined.dataset_names == ("a", "b") and not joined.presence_only
 
 
 # --- the vocabulary -------------------------------------------------------------------------------------
@@ -282,71 +279,6 @@ def test_tables_are_written_whole(tmp_path: Path) -> None:
     write_csv(tmp_path / "out.csv", {"Id": [1, 2], "Predicted": ["4 5", "6"]})
     assert (tmp_path / "out.csv").read_text() == "Id,Predicted\n1,4 5\n2,6\n"
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
-
-
-# --- splits ---------------------------------------------------------------------------------------------
-
-MANY = made([{i % 5} for i in range(200)])
-
-
-def ids(split: Split) -> list[set[int]]:
-    return [set(part.ids.tolist()) for part in (split.train, split.validation, split.test)]
-
-
-def test_a_random_split_is_80_20_seeded_and_disjoint(tmp_path: Path) -> None:
-    described = region(tmp_path, pa=PA)
-    split = split_samples(described, MANY, kind="random", validation=0.2, seed=3)
-    train, validation, test = ids(split)
-    assert (len(train), len(validation), len(test)) == (160, 40, 0)
-    assert train | validation == set(range(200))
-    assert as_sets(split.validation) == [(10 * i, {i % 5}) for i in sorted(validation)]
-    assert ids(split_samples(described, MANY, kind="random", validation=0.2, seed=3)) == ids(split)
-    assert ids(split_samples(described, MANY, kind="random", validation=0.2, seed=4)) != ids(split)
-
-
-def with_folds(folder: Path, rank: str | None = "u", **keys: object) -> Region:
-    lines = [f"{10 * i};{i % 5};{(i * 37 % 200) / 200}" for i in reversed(range(200))]
-    (folder / "split.csv").write_text("\n".join(["siteId;fold;u", *lines]) + "\n")
-    described = {"file": "split.csv", "patch": "siteId", "fold": "fold", "rank": rank, "test": [0, 3]} | keys
-    return region(folder, pa=PA, split=described)
-
-
-@pytest.mark.parametrize("rank", ["u", None])
-def test_a_split_from_file_holds_its_folds_out(tmp_path: Path, rank: str | None) -> None:
-    described = with_folds(tmp_path, rank)
-    wholes = []
-    for fraction in (0.1, 0.3, 1.0):
-        train, validation, test = ids(
-            split_samples(described, MANY, kind="file", validation=0.2, fraction=fraction, seed=1)
-        )
-        assert test == {i for i in range(200) if i % 5 in (0, 3)}
-        assert not train & validation and not (train | validation) & test
-        assert len(validation) == round(0.2 * len(train | validation))
-        wholes.append(train | validation)
-        if rank:
-            assert train | validation == {i for i in set(range(200)) - test if i * 37 % 200 < 200 * fraction}
-    assert wholes[0] < wholes[1] < wholes[2] and len(wholes[2]) == 120
-
-
-def test_a_random_fraction_is_nested(tmp_path: Path) -> None:
-    described = region(tmp_path, pa=PA)
-    wholes = []
-    for fraction in (0.2, 0.5):
-        train, validation, _ = ids(
-            split_samples(described, MANY, kind="random", validation=0.2, fraction=fraction, seed=0)
-        )
-        wholes.append(train | validation)
-        assert abs(len(wholes[-1]) - 200 * fraction) < 25
-    assert wholes[0] < wholes[1]
-
-
-def test_folds_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="describes no split from file; say data.split=random"):
-        read_folds(region(tmp_path, pa=PA), MANY)
-    with pytest.raises(ValueError, match=r"split\.csv: 2 surveys are not in the split, .* \[5, 9990\]"):
-        read_folds(with_folds(tmp_path), replace(made([{1}] * 3), patch_id=np.array([10, 5, 9990])))
-    with pytest.raises(ValueError, match=r"split\.csv: column \['block'\] is missing"):
-        read_folds(with_folds(tmp_path, fold="block"), MANY)
 
 
 def test_surveys_without_a_place_id_are_refused(address_region):

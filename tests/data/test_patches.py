@@ -4,7 +4,6 @@ x[B, C, S, S] · values[S, S]: one band around one point, nan where there is no 
 """
 
 import itertools
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +17,12 @@ from PIL import Image
 
 from glczoo.data import patches
 from glczoo.data.jpeg import JpegTree
-from glczoo.data.occurrences import Points, Samples, SpeciesIndex
+from glczoo.data.occurrences import Points, Samples
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.patches import PatchBuilder, dihedral
 from glczoo.data.region import Band, Region
 from glczoo.data.satellite import SatellitePatches
 from glczoo.data.tables import read_samples, read_species
-from glczoo.regions.check import check_region, check_text
 
 BANDS = ["first", "plain", "second", "shifted", "holes", "red", "green", "blue", "nir", "metres", "real"]
 DIRECTORIES = {patch_id: directories for patch_id, _, _, _, directories, _ in SURVEYS}
@@ -281,44 +279,3 @@ def test_a_missing_raster_is_named(address_region: Region) -> None:
     (address_region.root_path / "rasters/holes.tif").unlink()
     with pytest.raises(FileNotFoundError, match=r"rasters/holes\.tif not found under"):
         PatchSource(address_region)
-
-
-# --- region check ---------------------------------------------------------------------------------------
-
-
-def test_check_of_a_sound_region(address_region: Region) -> None:
-    found = check_region(address_region, progress=False)
-    assert json.loads(json.dumps(found)) == found
-    assert found["problems"] == [] and found["bands"] == BANDS and found["species"] == 4
-    pa, po, test = (found["tables"][name] for name in ("pa", "po", "test"))
-    assert (pa["surveys"], pa["occurrences"], pa["species"], pa["places"]) == (5, 8, 4, 4)
-    assert (po["surveys"], po["occurrences"], po["sources"]) == (5, 5, ["record"])
-    assert (test["points"], test["places"]) == (5, 4)
-    assert pa["species_per_survey"] == 1.6 and pa["surveys_without_species"] == 0
-    species = SpeciesIndex(np.array([11, 12, 15, 20]))
-    expected = PatchSource(address_region).filled(read_samples(address_region, "pa", species))
-    assert pa["filled"] == expected
-    told = check_text(found)
-    assert "region address at" in told and "11 bands, 4 species" in told and told.endswith("no problems")
-
-
-def test_check_lists_what_is_wrong(address_region: Region) -> None:
-    root = address_region.root_path
-    with open(root / "po.csv", "a") as table:
-        table.write(";;;record;;160;2020;5.055;44.995;;;;11;123;\n")  # on row 0: not on the shifted grid
-        table.write(";;;record;;160;2020;5.055;44.935;;;;11;999;\n")  # no JPEG
-    path = root / "jpeg/nir/23/1/123.jpeg"
-    path.write_bytes(path.read_bytes()[:400])
-    (root / "test.csv").unlink()
-    found = check_region(address_region, progress=False)
-    po = found["tables"]["po"]
-    assert po["surveys"] == 7 and po["outside the grid of shifted"] == 1 and po["unreadable patches"] == 1
-    assert po["without a JPEG patch (red … nir)"] == 1
-    problems = "\n".join(found["problems"])
-    assert len(found["problems"]) == 5  # three of PO, the JPEG again in PA, the test table
-    assert "po: 1 of 7 outside the grid of shifted, the first: patchID 123 at lon 5.05500" in problems
-    assert "po: 1 of 7 without a JPEG patch (red … nir), the first: patchID 999" in problems
-    assert "pa: 1 patches cannot be decoded, the first:" in problems and "123.jpeg is not a whole" in problems
-    assert "test.csv not found under" in problems and "test" not in found["tables"]
-    assert json.loads(json.dumps(found)) == found
-    assert "problems\n  po: 1 of 7" in check_text(found)

@@ -1,22 +1,25 @@
 """Blocks, folds and buffers on the sphere, distances against the haversine formula for every pair."""
 
-import json
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from test_occurrences import PA, as_sets, made, region
 
-from glczoo.cli import main
 from glczoo.data.occurrences import Points
 from glczoo.data.region import Region
-from glczoo.data.splits import block_folds, leakage, nearest_km, outside_buffer, spatial_blocks
-from glczoo.data.tables import read_samples, read_species
-from glczoo.evaluation.evaluate import evaluate
-from glczoo.recipe import read_recipe, read_run_recipe
-from glczoo.regions.check import check_region, check_text
-from glczoo.runs.run import load_model
+from glczoo.data.splits import (
+    Split,
+    block_folds,
+    leakage,
+    nearest_km,
+    outside_buffer,
+    spatial_blocks,
+    split_samples,
+)
+from glczoo.data.tables import read_folds, read_samples, read_species
+from glczoo.recipe import read_recipe
 from glczoo.training.initial_model import split_table
 
 
@@ -115,7 +118,6 @@ def test_what_makes_no_folds_is_refused() -> None:
 
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "step1.yaml"
-TINY = ["model=test_fusresnet_glc23", "init=random", "patch_size=8", "batch_size=16", "epochs=1"]
 BLOCKS = ["data.split=blocks", "data.blocks={size_km: 12, folds: 3, fold: 1, buffer_km: 6}"]
 
 
@@ -145,49 +147,66 @@ def test_a_recipe_holds_out_blocks_and_keeps_the_sides_apart(world):
         )
 
 
-def test_crossval_judges_every_survey_once_and_makes_one_model(world, tmp_path, capsys):
-    given = [str(RECIPE), f"region={world}", f"runs={tmp_path}", *TINY, "data.blocks={size_km: 12, folds: 2}"]
-    main(["crossval", *given, "--json", str(tmp_path / "c.json")])
-    found = json.loads((tmp_path / "c.json").read_text())
-    assert "their ensemble" in capsys.readouterr().out
-    assert found["surveys"] == 120 == sum(row["surveys"] for row in found["rows"])
-    mean, low, high = found["f1"]
-    assert (
-        mean == pytest.approx(sum(row["f1"] * row["surveys"] for row in found["rows"]) / 120)
-        and low < mean < high
-    )
-    members = [load_model(tmp_path / f"virtual/test_fusresnet_glc23/step1-fold{i}") for i in (0, 1)]
-    ensemble = load_model(found["ensemble"])
-    x = torch.randn(2, 33, 8, 8)
-    with torch.no_grad():
-        each = [member.model(x).sigmoid() for member in members]
-        torch.testing.assert_close(ensemble.model(x).sigmoid(), (each[0] + each[1]) / 2)
-    assert not torch.equal(each[0], each[1])
-    with pytest.raises(ValueError, match="there are no validation surveys"):  # all of them trained a member
-        evaluate([found["ensemble"]])
-    step3 = [str(RECIPE.with_name("step3.yaml")), *given[1:], "init=step1"]
-    main(["crossval", *step3])
-    for i in (0, 1):
-        told = read_run_recipe(tmp_path / f"virtual/test_fusresnet_glc23/step3-fold{i}")[0]
-        assert (told.init, told.data.blocks.fold) == (f"step1-fold{i}", i)
+# --- splits ---------------------------------------------------------------------------------------------
+
+MANY = made([{i % 5} for i in range(200)])
 
 
-def test_region_check_tells_how_near_a_fixed_split_comes(world, tmp_path):
-    folder = tmp_path / "region"
-    shutil.copytree(world, folder)
-    surveys = read_samples(Region.load(world), "pa", read_species(Region.load(world)))
-    fold = block_folds(surveys, 12, 3)
-    rows = {p: f for p, f in zip(surveys.patch_id.tolist(), fold.tolist(), strict=True)}
-    (folder / "split.csv").write_text("patchID;fold\n" + "".join(f"{p};{f}\n" for p, f in rows.items()))
-    with open(folder / "region.yaml", "a") as file:
-        file.write("\nsplit: {file: split.csv, patch: patchID, fold: fold, test: [0]}\n")
-    held = fold == 0
-    nearest = nearest_km(surveys.at(held), surveys.at(~held))
-    found = check_region(Region.load(folder), progress=False, buffer_km=3.0)
-    assert found["split"]["nearest_km"] == pytest.approx(nearest.min())
-    assert found["split"]["within"] == (nearest < 3.0).sum() > 0 and found["split"]["held_out"] == held.sum()
-    told = f"split: {(nearest < 3.0).sum()} of {held.sum()} held-out surveys lie within 3 km"
-    assert told in check_text(found) and any(line.startswith(told) for line in found["problems"])
-    assert not any(
-        "held-out" in line for line in check_region(Region.load(folder), progress=False)["problems"]
-    )
+def ids(split: Split) -> list[set[int]]:
+    return [set(part.ids.tolist()) for part in (split.train, split.validation, split.test)]
+
+
+def test_a_random_split_is_80_20_seeded_and_disjoint(tmp_path: Path) -> None:
+    described = region(tmp_path, pa=PA)
+    split = split_samples(described, MANY, kind="random", validation=0.2, seed=3)
+    train, validation, test = ids(split)
+    assert (len(train), len(validation), len(test)) == (160, 40, 0)
+    assert train | validation == set(range(200))
+    assert as_sets(split.validation) == [(10 * i, {i % 5}) for i in sorted(validation)]
+    assert ids(split_samples(described, MANY, kind="random", validation=0.2, seed=3)) == ids(split)
+    assert ids(split_samples(described, MANY, kind="random", validation=0.2, seed=4)) != ids(split)
+
+
+def with_folds(folder: Path, rank: str | None = "u", **keys: object) -> Region:
+    lines = [f"{10 * i};{i % 5};{(i * 37 % 200) / 200}" for i in reversed(range(200))]
+    (folder / "split.csv").write_text("\n".join(["siteId;fold;u", *lines]) + "\n")
+    described = {"file": "split.csv", "patch": "siteId", "fold": "fold", "rank": rank, "test": [0, 3]} | keys
+    return region(folder, pa=PA, split=described)
+
+
+@pytest.mark.parametrize("rank", ["u", None])
+def test_a_split_from_file_holds_its_folds_out(tmp_path: Path, rank: str | None) -> None:
+    described = with_folds(tmp_path, rank)
+    wholes = []
+    for fraction in (0.1, 0.3, 1.0):
+        train, validation, test = ids(
+            split_samples(described, MANY, kind="file", validation=0.2, fraction=fraction, seed=1)
+        )
+        assert test == {i for i in range(200) if i % 5 in (0, 3)}
+        assert not train & validation and not (train | validation) & test
+        assert len(validation) == round(0.2 * len(train | validation))
+        wholes.append(train | validation)
+        if rank:
+            assert train | validation == {i for i in set(range(200)) - test if i * 37 % 200 < 200 * fraction}
+    assert wholes[0] < wholes[1] < wholes[2] and len(wholes[2]) == 120
+
+
+def test_a_random_fraction_is_nested(tmp_path: Path) -> None:
+    described = region(tmp_path, pa=PA)
+    wholes = []
+    for fraction in (0.2, 0.5):
+        train, validation, _ = ids(
+            split_samples(described, MANY, kind="random", validation=0.2, fraction=fraction, seed=0)
+        )
+        wholes.append(train | validation)
+        assert abs(len(wholes[-1]) - 200 * fraction) < 25
+    assert wholes[0] < wholes[1]
+
+
+def test_folds_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="describes no split from file; set data.split=random"):
+        read_folds(region(tmp_path, pa=PA), MANY)
+    with pytest.raises(ValueError, match=r"split\.csv: 2 surveys are not in the split, .* \[5, 9990\]"):
+        read_folds(with_folds(tmp_path), replace(made([{1}] * 3), patch_id=np.array([10, 5, 9990])))
+    with pytest.raises(ValueError, match=r"split\.csv: column \['block'\] is missing"):
+        read_folds(with_folds(tmp_path, fold="block"), MANY)

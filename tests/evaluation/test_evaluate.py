@@ -86,15 +86,15 @@ def test_a_run_keeps_its_decoding_and_everything_answers_by_it(runs, world, tmp_
     points = read_points(region, region.find(*region.table("test").file), region.table("test"))
     probabilities, species, same = probabilities_at([run], region, points)
     assert same == decoding
-    sets = [set(species.ids[row.numpy()].tolist()) for row in decoding(probabilities, points.sources)]
+    sets = [set(species.ids[row.numpy()].tolist()) for row in decoding(probabilities, points.datasets)]
     assert len({len(each) for each in sets}) > 1 or decoding.rule not in ("threshold", "top_k")
     if "by_source" in told:
         surveys = samples_of(read_run_recipe(run)[0], region, species, "validation")
         p = probabilities_at([run], region, surveys)[0]
         target = surveys.targets(torch.arange(len(surveys)), len(species))
-        assert decoding.by_source == tune_by_source(p, target, surveys.sources)
-        assert points.sources is not None and set(points.sources) <= set(decoding.by_source)
-        sizes = [decoding.by_source[name] for name in points.sources]
+        assert decoding.by_source == tune_by_source(p, target, surveys.datasets)
+        assert points.datasets is not None and set(points.datasets) <= set(decoding.by_source)
+        sizes = [decoding.by_source[name] for name in points.datasets]
         assert [len(each) for each in sets] == sizes
     main(["predict", str(run), "--submission", "--out", str(tmp_path / "s.csv")])
     assert f"species each ({decoding})" in capsys.readouterr().out

@@ -245,7 +245,7 @@ def known(runs, world):
     z = x[:, channel].mean((1, 2))
     surveys = Samples(
         points.lon, points.lat, points.patch_id, points.ids, np.arange(len(points) + 1),
-        (z <= 0).long().numpy(), np.zeros(len(points), int), ("made",),
+        (z <= 0).long().numpy(),
     )  # fmt: skip
     return trained, region, surveys, x, z, channel, weight
 
@@ -289,7 +289,7 @@ def test_importance_of_a_model_of_one_band(known):
 def test_errors_by_block_are_the_means_inside_its_bounds():
     rng = np.random.default_rng(0)
     lon, lat = rng.uniform(-180, 180, 300), rng.uniform(-85, 85, 300)
-    points = Samples(lon, lat, np.full(300, -1), np.arange(300), np.zeros(301, int), np.zeros(0, int), lon)
+    points = Samples(lon, lat, np.full(300, -1), np.arange(300), np.zeros(301, int), np.zeros(0, int))
     f1 = torch.from_numpy(rng.random(300))
     found = errors_by_block(points, f1, 900.0)
     assert found.number.sum() == 300 and 30 < len(found.f1) < 300

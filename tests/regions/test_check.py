@@ -1,6 +1,7 @@
 """`glczoo region check`: odd points, exact ranges, and the page that shows them."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from conftest import addresses, place, write_raster
 from matplotlib.image import imread
 
 from glczoo.cli import main
-from glczoo.data.occurrences import Samples
+from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region
+from glczoo.data.splits import block_folds, nearest_km
+from glczoo.data.tables import read_samples, read_species
 from glczoo.regions.check import check_region
+from glczoo.regions.check_result import BandRange
 from glczoo.regions.suspects import PILE, suspects
 
 
@@ -46,8 +50,8 @@ def region(tmp_path: Path) -> Region:
 
 
 def test_every_kind_of_odd_point_is_counted_once(region: Region) -> None:
-    found = check_region(region, progress=False)
-    assert found["tables"]["po"]["suspicious"] == {
+    check = check_region(region, progress=False)
+    assert check.tables["po"].suspicious == {
         "at 0° E, 0° N": 1,
         "lon and lat exchanged?": 1,
         "outside of the rasters": 1,
@@ -57,10 +61,10 @@ def test_every_kind_of_odd_point_is_counted_once(region: Region) -> None:
         "gaps at the point": 1,
     }
     # Of the pile all but the first and the one of another species; of the pair one.
-    assert found["tables"]["po"]["duplicates"] == PILE - 2 + 1
+    assert check.tables["po"].duplicates == PILE - 2 + 1
     low, high = int(addresses(20, 30, 1, "int16")[0, 2]), 19000 + 28 + 100
-    assert found["rasters"]["one"] == {"min": low, "max": high, "missing": (20 + 4) / 600}
-    assert found["rasters"]["two"]["min"] == 200
+    assert check.rasters["one"] == BandRange(low, high, (20 + 4) / 600)
+    assert check.rasters["two"].min == 200
 
 
 def test_surveys_of_one_place_are_no_pile(region: Region) -> None:
@@ -68,7 +72,7 @@ def test_surveys_of_one_place_are_no_pile(region: Region) -> None:
     lon, lat = (np.repeat(value, number) for value in place(8, 8))
     lon[:200] += np.linspace(0.001, 0.05, 200)
     ids, offsets = np.arange(number), np.arange(number + 1)
-    surveys = Samples(lon, lat, ids, ids, offsets, ids * 0, ids * 0)
+    surveys = Samples(lon, lat, ids, ids, offsets, ids * 0)
     assert not any(mask.any() for mask in suspects(surveys, PatchSource(region), None).values())
     records = replace(surveys, presence_only=True)
     odd = suspects(records, PatchSource(region), None)["piles of one place (centroids?)"]
@@ -85,3 +89,60 @@ def test_the_page_shows_all_of_it(region: Region, tmp_path: Path, capsys) -> Non
     main(["region", "check", str(tmp_path), "--out", str(tmp_path / "nowhere/at/all.png")])
     assert "no picture: " in capsys.readouterr().out and not (tmp_path / "nowhere").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_check_of_a_sound_region(address_region: Region) -> None:
+    check = check_region(address_region, progress=False)
+    assert json.loads(json.dumps(check.to_json())) == check.to_json()
+    assert check.problems == [] and check.bands == address_region.band_names and check.species == 4
+    pa, po, test = (check.tables[name] for name in ("pa", "po", "test"))
+    assert (pa.rows, pa.occurrences, pa.species, pa.places) == (5, 8, 4, 4)
+    assert (po.rows, po.occurrences, po.datasets) == (5, 5, ["record"])
+    assert (test.rows, test.places) == (5, 4)
+    assert pa.species_per_survey == 1.6 and pa.without_species == 0
+    species = SpeciesIndex(np.array([11, 12, 15, 20]))
+    expected = PatchSource(address_region).filled(read_samples(address_region, "pa", species))
+    assert pa.filled == expected
+    text = check.text()
+    assert "region address at" in text and "11 bands, 4 species" in text and text.endswith("no problems")
+
+
+def test_check_lists_what_is_wrong(address_region: Region) -> None:
+    root = address_region.root_path
+    with open(root / "po.csv", "a") as table:
+        table.write(";;;record;;160;2020;5.055;44.995;;;;11;123;\n")  # on row 0: not on the shifted grid
+        table.write(";;;record;;160;2020;5.055;44.935;;;;11;999;\n")  # no JPEG
+    path = root / "jpeg/nir/23/1/123.jpeg"
+    path.write_bytes(path.read_bytes()[:400])
+    (root / "test.csv").unlink()
+    check = check_region(address_region, progress=False)
+    po = check.tables["po"]
+    assert po.rows == 7 and po.incomplete["outside the grid of shifted"] == 1 and po.unreadable_patches == 1
+    assert po.incomplete["without a JPEG patch (red … nir)"] == 1
+    problems = "\n".join(check.problems)
+    assert len(check.problems) == 5  # three of PO, the JPEG again in PA, the test table
+    assert "po: 1 of 7 outside the grid of shifted, the first: patchID 123 at lon 5.05500" in problems
+    assert "po: 1 of 7 without a JPEG patch (red … nir), the first: patchID 999" in problems
+    assert "pa: 1 patches cannot be decoded, the first:" in problems and "123.jpeg is not a whole" in problems
+    assert "test.csv not found under" in problems and "test" not in check.tables
+    assert json.loads(json.dumps(check.to_json())) == check.to_json()
+    assert "problems\n  po: 1 of 7" in check.text()
+
+
+def test_check_measures_how_near_a_fixed_split_comes(world, tmp_path):
+    folder = tmp_path / "region"
+    shutil.copytree(world, folder)
+    surveys = read_samples(Region.load(world), "pa", read_species(Region.load(world)))
+    fold = block_folds(surveys, 12, 3)
+    rows = {p: f for p, f in zip(surveys.patch_id.tolist(), fold.tolist(), strict=True)}
+    (folder / "split.csv").write_text("patchID;fold\n" + "".join(f"{p};{f}\n" for p, f in rows.items()))
+    with open(folder / "region.yaml", "a") as file:
+        file.write("\nsplit: {file: split.csv, patch: patchID, fold: fold, test: [0]}\n")
+    held = fold == 0
+    nearest = nearest_km(surveys.at(held), surveys.at(~held))
+    check = check_region(Region.load(folder), progress=False, buffer_km=3.0)
+    assert check.split.nearest_km == pytest.approx(nearest.min())
+    assert check.split.within == (nearest < 3.0).sum() > 0 and check.split.held_out == held.sum()
+    problem = f"split: {(nearest < 3.0).sum()} of {held.sum()} held-out surveys lie within 3 km"
+    assert problem in check.text() and any(line.startswith(problem) for line in check.problems)
+    assert not any("held-out" in line for line in check_region(Region.load(folder), progress=False).problems)

@@ -16,7 +16,7 @@ from glczoo.recipe import read_recipe
 from glczoo.regions.bands import find_modalities
 from glczoo.regions.columns import guess_table
 from glczoo.regions.init import init_region
-from glczoo.regions.starter_recipes import Sizes, first_recipes
+from glczoo.regions.starter_recipes import Sizes, starter_recipes
 from glczoo.train import train
 
 GBIF = (  # the columns of a "simple" download, in its order
@@ -199,7 +199,7 @@ def test_recipes_are_sized_to_the_data(tmp_path: Path, rows: int, size: int) -> 
     bands = [f"b{i}" for i in range(sum(modalities.values()))]
     sizes = Sizes({"po": rows, "pa": max(rows // 100, 2)}, modalities, bands, 50, size, outside=0)
     (tmp_path / "region.yaml").touch()
-    for name, text in first_recipes(tmp_path, sizes).items():
+    for name, text in starter_recipes(tmp_path, sizes).items():
         (tmp_path / f"{name}.yaml").write_text(text)
         recipe = read_recipe(tmp_path / f"{name}.yaml", ["region=region.yaml"])
         branches = recipe.model_args["branches"]
@@ -270,11 +270,11 @@ def test_tables_that_cannot_be_guessed_say_why(tmp_path, text, said, message):
 
 def test_what_a_person_says_is_not_guessed(folder: Path) -> None:
     (folder / "own.csv").write_text("x,y,Art\n5.5,44.5,Tanne\n5.6,44.6,Buche\n")
-    with pytest.raises(ValueError, match=r"no columns for taxon, but for lon, lat, species"):
-        init_region(folder, folder / "own.csv", said={"taxon": "Art"})
+    with pytest.raises(ValueError, match=r"--columns taxon=… is not known; there are lon, lat, species"):
+        init_region(folder, folder / "own.csv", columns={"taxon": "Art"})
     with pytest.raises(ValueError, match=r"no table has the column Zahl"):
-        init_region(folder, folder / "own.csv", said={"species": "Art", "day": "Zahl"})
-    init_region(folder, folder / "own.csv", said={"species": "Art"})
+        init_region(folder, folder / "own.csv", columns={"species": "Art", "day": "Zahl"})
+    init_region(folder, folder / "own.csv", columns={"species": "Art"})
     region = Region.load(folder)
     assert read_species(region).names == ("Buche", "Tanne")
     (folder / "own.csv").write_text("x,y,Art\n5.5,44.5,Tanne\n5.6,44.6,Eiche\n")
@@ -342,7 +342,7 @@ def test_rasters_of_another_place_are_left_out_and_swapped_columns_are_suspected
     (folder / "region.yaml").unlink()
     swapped = {"lon": "decimalLatitude", "lat": "decimalLongitude"}
     with pytest.raises(ValueError, match=r"no raster can be used for 62 rows .* are lon and lat exchanged\?"):
-        init_region(folder, folder / "0012345-gbif.csv", said=swapped)
+        init_region(folder, folder / "0012345-gbif.csv", columns=swapped)
 
 
 @pytest.mark.parametrize(("cell", "side", "size"), [(0.0083, 2000, 128), (0.1667, 300, 8), (0.0083, 200, 32)])

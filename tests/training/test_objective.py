@@ -124,7 +124,7 @@ def test_po_and_pa_are_weighed(world, tmp_path):
     mixture = ["data.tables=[po, pa]", "data.weights={po: 0.25, pa: 2}"]
     found, training = objective(recipe(world, tmp_path, *mixture))
     index = torch.tensor([0, 1, len(training) - 1, len(training) - 2, len(training) - 3])
-    assert training.source_names[training.source[0]] != training.source_names[training.source[-1]]
+    assert training.datasets[0] != training.datasets[-1]
     logits = torch.randn(5, 24)
     target = training.targets(index, 24)
     rows = torch.stack([bce(logits[i : i + 1], target[i : i + 1]) for i in range(5)])
@@ -273,7 +273,9 @@ def taught(world, runs, teacher, *overrides: str) -> Recipe:
 def test_a_k_by_source_needs_sources(world, tmp_path, monkeypatch):
     def nameless(*given):
         split = split_table(*given)
-        return replace(split, train=replace(split.train, source_names=("",), source=split.train.source * 0))
+        return replace(
+            split, train=replace(split.train, dataset_names=("",), dataset=split.train.dataset * 0)
+        )
 
     monkeypatch.setattr(start, "split_table", nameless)
     asked = "decoding={rule: top_k, by_source: true, tune_on: train}"
