@@ -189,7 +189,7 @@ def test_names_are_text_and_not_html(runs, tmp_path, no_pictures):
     ("told", "message"),
     [
         (dict(run="nowhere"), "nowhere is no finished run: it holds no model.safetensors"),
-        (dict(species=["33"]), "--species 33: the model answers with no such speciesId or name; it knows 24"),
+        (dict(species=["33"]), "--species 33: the model predicts no such speciesId or name; of its 24 species"),
         (dict(species=["Rosa"]), "--species Rosa: .* the first: 1, 2, 3"),
         (dict(out="report.pdf"), "ends in .html, given .*report.pdf"),
         (dict(out="no/such/folder/report.html"), "the folder .*no/such/folder does not exist"),

@@ -240,7 +240,7 @@ def test_a_softmax_has_no_richness(runs, tmp_path, no_pictures):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (dict(species=["Rosa", "3", "99"]), "--species Rosa 99: the model answers with no such speciesId"),
+        (dict(species=["Rosa", "3", "99"]), "--species Rosa 99: the model predicts no such speciesId"),
         (dict(bbox=(20, 40, 21, 41)), r"no cell of the map has data: bio1 reaches from lon 5\.000 to 5\.533"),
         (dict(bbox=None), "which area"),
         (dict(crs="nonsense"), "there is no CRS 'nonsense'"),
