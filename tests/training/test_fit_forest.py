@@ -59,5 +59,5 @@ def test_what_a_forest_cannot_do(world, data, tmp_path):
     with pytest.raises(ValueError, match="needs absences"):
         fit_forest(read_recipe(RECIPES / "step2.yaml", [f"region={world}", f"runs={tmp_path}"]))
     model, _ = grow(*data, trees=40)
-    with pytest.raises(ValueError, match="the 3 species it was fitted on, not for 5"):
+    with pytest.raises(ValueError, match="the 3 species that it was fitted on, not 5"):
         model.reset_classifier(5)
