@@ -65,11 +65,11 @@ DOORS = {
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    found = {}
+    trees = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
-        found[name] = ast.parse(path.read_text())
-    return found
+        trees[name] = ast.parse(path.read_text())
+    return trees
 
 
 def imports(tree: ast.Module) -> list[str]:

@@ -11,7 +11,6 @@ from loopback_hub import HubServer
 from test_init import gbif_row, write_gbif
 
 from glczoo.cli import main
-from glczoo.train import main as train
 
 PAGE = Path(__file__).parents[1] / "TUTORIAL.md"
 EPITHETS = ("alba", "arvensis", "montana", "palustris", "vulgaris", "perennis")
@@ -59,11 +58,8 @@ def folder(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def run(command: str) -> None:
     """A line of the page, in this process: an import for each would take most of the time."""
     program, *words = shlex.split(command, comments=True)
-    if program == "glczoo":
-        main(words)
-    else:
-        assert [program, *words[:2]] == ["python", "-m", "glczoo.train"]
-        train(words[2:])
+    assert program == "glczoo"
+    main(words)
 
 
 def smaller(recipe: Path) -> None:

@@ -158,7 +158,7 @@ def bench(
 
     paths = [word for word in words if "=" not in word]
     if len(paths) > 1:
-        raise GlczooError(f"one recipe is measured at a time, given {paths}")
+        raise GlczooError(f"one recipe is measured at a time, got {paths}")
     measured = measure(
         Path(paths[0]) if paths else None,
         [word for word in words if "=" in word],
