@@ -57,12 +57,14 @@ class Pack:
             return cls()
         try:
             content = json.loads(path.read_text("utf-8"))
-            if content.pop("format") != _FORMAT:
-                raise ValueError(f"this glczoo reads format {_FORMAT}")
+            version = content.pop("format")
             shards = {name: Shard(**shard) for name, shard in content.pop("shards").items()}
-            return cls(**content, shards=shards)
+            pack = cls(**content, shards=shards)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is damaged ({error}); delete it and run `glczoo pack` again") from None
+        if version != _FORMAT:
+            raise ValueError(f"{path} has format {version}, this glczoo reads {_FORMAT}")
+        return pack
 
     def write(self, folder: Path) -> None:
         """Write `pack.json`."""
