@@ -29,7 +29,7 @@ DOORS = {
         "regions.bands",
         "regions.densities",
         "data.rasters",
-        "regions.virtual",
+        "regions.virtual_files",
         "regions.virtual_world",
         "prediction.cartography",
         "prediction.grids",

@@ -170,6 +170,6 @@ def pack(region: Path, out: Path | None, decoded: bool, verify: bool) -> None:
     REGION is a region.yaml or its folder.
     """
     from glczoo.data.region import Region
-    from glczoo.regions.pack import pack_region, pack_text
+    from glczoo.regions.pack import pack_region
 
-    print(pack_text(pack_region(Region.load(region), out, decoded=decoded, verify=verify)))
+    print(pack_region(Region.load(region), out, decoded=decoded, verify=verify).text())

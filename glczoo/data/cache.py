@@ -51,12 +51,12 @@ def kept(kind: str, key: object, make: Callable[[Path], None], suffix: str = "")
     return target
 
 
-def kept_arrays(files: list[Path], asked: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def kept_arrays(files: list[Path], question: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Arrays read from tables; those of large tables are memory-mapped from the cache, read-only.
 
     Args:
         files: the tables.
-        asked: JSON values that say what is read from them, and how.
+        question: JSON values that say what is read from them, and how.
         make: reads the tables.
     """
     if sum(path.stat().st_size for path in files) < _WORTH_KEEPING:
@@ -67,7 +67,7 @@ def kept_arrays(files: list[Path], asked: object, make: Callable[[], dict[str, A
         for name, array in make().items():
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
-    folder = kept("tables", [[fingerprint(path) for path in files], asked], write)
+    folder = kept("tables", [[fingerprint(path) for path in files], question], write)
     return {path.stem: np.asarray(mapped(path, folder)) for path in folder.iterdir()}
 
 

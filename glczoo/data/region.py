@@ -35,18 +35,29 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
-class Band(Strict):
+class _Provenance(Strict):
+    """What says where values come from; `source` is how region files of version 0.1 call it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, data: object) -> object:
+        if isinstance(data, dict) and "source" in data and "provenance" not in data:
+            return {"provenance" if key == "source" else key: value for key, value in data.items()}
+        return data
+
+
+class Band(_Provenance):
     """One covariate: what it measures and where it is read."""
 
     name: str = Field(description="short name, unique within the region")
     file: str = Field(description="GeoTIFF, or folder of the JPEG tree, relative to the modality's folder")
     index: int = Field(default=1, ge=1, description="which band of the file, counted from 1")
     unit: str = Field(default="", description="unit of the stored values")
-    source: str = Field(default="", description="where the values come from; the modality's source if empty")
+    provenance: str = Field(default="", description="where the values come from; the modality's if empty")
     nodata: float | None = Field(default=None, description="value that means no data, beside the file's own")
 
 
-class Modality(Strict):
+class Modality(_Provenance):
     """Bands of one ground resolution, in the order of their channels."""
 
     name: str
@@ -55,7 +66,7 @@ class Modality(Strict):
     )
     folder: str = Field(default="", description="folder of the files, relative to the region's root")
     resolution: str = Field(default="", description="size of a cell on the ground, for people")
-    source: str = Field(default="", description="provider and version of the data")
+    provenance: str = Field(default="", description="provider and version of the data")
     bands: list[Band] = Field(min_length=1)
 
 
@@ -223,8 +234,8 @@ class Region(Strict):
 
     def text(self) -> str:
         """The region as YAML without its root: for others, who have the data elsewhere."""
-        told = self.model_dump(mode="json", exclude_defaults=True, exclude={"root"})
-        return yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude={"root"})
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
     def find_file(self, modality: Modality, file: str) -> Path:
         """Where a modality's raster or tree of JPEGs lies; see `find`."""
@@ -243,9 +254,9 @@ class Region(Strict):
                 "the folder that holds it: `root` in region.yaml, or GLCZOO_DATA where there is no root"
             )
         for spelling in spellings:
-            found = _find_ignoring_case(root, Path(spelling).parts)
-            if found is not None:
-                return found
+            path = _find_ignoring_case(root, Path(spelling).parts)
+            if path is not None:
+                return path
         tried = " or ".join(spellings)
         hint = "; GLCZOO_DATA names the folder of the data" if self.root is None else ""
         raise FileNotFoundError(

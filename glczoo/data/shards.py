@@ -11,8 +11,8 @@ it was.
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -20,15 +20,61 @@ from tqdm import tqdm
 from glczoo.data.jpeg import SIDE, Run, copy_centre, decode, directories, needs_colour
 from glczoo.files import whole
 
-__all__ = ["Shards", "is_packed", "write_shards"]
+__all__ = ["Pack", "Shard", "Shards", "is_packed", "write_shards"]
 
 _FORMAT = 1
 _MEND = "`glczoo pack REGION --verify` packs such shards anew"
 
 
+@dataclass(frozen=True)
+class Shard:
+    """What was packed of one top directory of a tree."""
+
+    patches: int
+    bytes: int
+    crc32: int
+    unreadable: dict[str, str]  # patch and why its JPEG cannot be decoded
+
+
+@dataclass
+class Pack:
+    """`pack.json`: what a folder of shards holds."""
+
+    decoded: bool = False
+    colour: bool = False
+    whole: bool = False
+    shards: dict[str, Shard] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Pack":
+        """Read the folder's `pack.json`; an empty pack where there is none.
+
+        Raises:
+            ValueError: the file is damaged, or of another format.
+        """
+        path = folder / "pack.json"
+        if not path.exists():
+            return cls()
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            version = content.pop("format")
+            shards = {name: Shard(**shard) for name, shard in content.pop("shards").items()}
+            pack = cls(**content, shards=shards)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it and run `glczoo pack` again") from None
+        if version != _FORMAT:
+            raise ValueError(f"{path} has format {version}, this glczoo reads {_FORMAT}")
+        return pack
+
+    def write(self, folder: Path) -> None:
+        """Write `pack.json`."""
+        with whole(folder / "pack.json") as partial:
+            partial.write_text(json.dumps({"format": _FORMAT, **asdict(self)}), "utf-8")
+
+
 def is_packed(folder: Path) -> bool:
     """Whether a folder holds a whole pack."""
-    return _manifest(folder)["whole"]
+    return Pack.read(folder).whole
 
 
 class Shards:
@@ -40,15 +86,15 @@ class Shards:
         Raises:
             ValueError: the folder holds no whole pack, a shard is missing or has another size than packed.
         """
-        self.folder, manifest = folder, _manifest(folder)
-        if not manifest["whole"]:
+        self.folder, pack = folder, Pack.read(folder)
+        if not pack.whole:
             raise ValueError(f"{folder} holds no whole pack; `glczoo pack REGION` makes it whole")
-        for name, shard in manifest["shards"].items():
+        for name, shard in pack.shards.items():
             problem = _problem(folder, name, shard, checksum=False)
             if problem:
                 raise ValueError(f"{problem}; {_MEND}")
-        self.decoded, self._colour = manifest["decoded"], manifest["colour"]
-        self._shards = {name: shard["patches"] for name, shard in manifest["shards"].items()}
+        self.decoded = pack.decoded
+        self._shards = {name: shard.patches for name, shard in pack.shards.items()}
         self._opened: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -56,13 +102,13 @@ class Shards:
 
     def has(self, patch_ids: np.ndarray) -> np.ndarray:
         """Which patches are packed, bool[N]."""
-        found, ending = np.zeros(len(patch_ids), bool), patch_ids % 100
+        packed, ending = np.zeros(len(patch_ids), bool), patch_ids % 100
         for name in self._shards:
             ids, _, _ = self._open(name)
             rows = np.flatnonzero(ending == int(name))
             place = np.searchsorted(ids, patch_ids[rows])
-            found[rows] |= np.append(ids, -1)[place] == patch_ids[rows]
-        return found & (patch_ids >= 0)
+            packed[rows] |= np.append(ids, -1)[place] == patch_ids[rows]
+        return packed & (patch_ids >= 0)
 
     def read(self, patch_id: int, runs: Sequence[Run], out: np.ndarray) -> bool:
         """Copy or decode the centre of a patch's planes into `out[J, size, size]`; False if not packed.
@@ -119,7 +165,7 @@ def write_shards(
     decoded: bool = False,
     verify: bool = False,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Pack:
     """Pack a tree into `folder`, or go on with it: shards that are there and sound are left as they are.
 
     Every file is decoded once; those that cannot be are left out and named. Each shard is written beside and
@@ -133,21 +179,17 @@ def write_shards(
         verify: compare every shard's CRC-32, and whether the tree has files that the shard lacks.
         progress: show a bar.
 
-    Returns:
-        `pack.json`: format, decoded, colour, whole, shards (by name: patches, bytes, crc32, unreadable).
-
     Raises:
         ValueError: the folder holds a pack of another kind, or a shard must be packed and there is no tree.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = _manifest(folder)
-    if manifest["shards"] and (manifest["decoded"], manifest["colour"]) != (decoded, colour):
+    pack = Pack.read(folder)
+    if pack.shards and (pack.decoded, pack.colour) != (decoded, colour):
         raise ValueError(
-            f"{folder} holds a pack with decoded={manifest['decoded']}, colour={manifest['colour']}; this "
-            f"one has decoded={decoded}, colour={colour}: name another folder, or delete that one first"
+            f"{folder} holds a pack with decoded={pack.decoded}, colour={pack.colour}; this one has "
+            f"decoded={decoded}, colour={colour}: name another folder, or delete that one first"
         )
-    manifest |= {"decoded": decoded, "colour": colour}
-    shards = manifest["shards"]
+    pack.decoded, pack.colour, shards = decoded, colour, pack.shards
     tops = [p.name for p in tree.iterdir() if p.is_dir() and p.name.isdecimal()] if tree.is_dir() else []
     bar = tqdm(sorted({*tops, *shards}), desc=f"packing {tree.name}", unit="shard", disable=not progress)
     for name in bar:
@@ -157,26 +199,26 @@ def write_shards(
             continue
         if name not in tops:
             raise ValueError(f"{problem}, and {tree / name} is not there to pack it anew")
-        manifest["whole"] = False
+        pack.whole = False
         shards[name] = _write_shard(tree, folder, name, colour, decoded)
-        _write_manifest(folder, manifest)
+        pack.write(folder)
     if not shards:
         raise ValueError(f"{tree} holds no JPEG patches: its top directories must be last digits of patchIDs")
-    manifest["whole"] = True
-    _write_manifest(folder, manifest)
-    return manifest
+    pack.whole = True
+    pack.write(folder)
+    return pack
 
 
 def _files(tree: Path, name: str) -> dict[int, Path]:
     """The patches of one top directory, in ascending order, where the path rule looks for them."""
     numbers = {int(path.stem) for path in (tree / name).rglob("*.jpeg") if path.stem.isdecimal()}
-    found = {}
+    files = {}
     for patch_id in sorted(numbers):
         paths = [tree.joinpath(*parts, f"{patch_id}.jpeg") for parts in directories(patch_id)]
         path = next((path for path in paths if path.parts[len(tree.parts)] == name and path.exists()), None)
         if path is not None:
-            found[patch_id] = path
-    return found
+            files[patch_id] = path
+    return files
 
 
 def _grown(tree: Path, folder: Path, name: str) -> bool:
@@ -184,7 +226,7 @@ def _grown(tree: Path, folder: Path, name: str) -> bool:
     return not _files(tree, name).keys() <= set(np.load(folder / f"{name}.npy")[0].tolist())
 
 
-def _write_shard(tree: Path, folder: Path, name: str, colour: bool, decoded: bool) -> dict[str, Any]:
+def _write_shard(tree: Path, folder: Path, name: str, colour: bool, decoded: bool) -> Shard:
     ids, ends, unreadable, size, crc = [], [], {}, 0, 0
     with whole(folder / f"{name}.bin") as data_file, whole(folder / f"{name}.npy") as index_file:
         with open(data_file, "wb") as file:
@@ -193,7 +235,7 @@ def _write_shard(tree: Path, folder: Path, name: str, colour: bool, decoded: boo
                 try:
                     image = decode(data, colour, path)
                 except ValueError as error:
-                    unreadable[patch_id] = str(error)
+                    unreadable[str(patch_id)] = str(error)
                     continue
                 kept = (np.ascontiguousarray(image) if decoded else data).tobytes()
                 file.write(kept)
@@ -202,28 +244,10 @@ def _write_shard(tree: Path, folder: Path, name: str, colour: bool, decoded: boo
                 ends.append(size)
         np.save(index_file, np.array([ids, ends], np.int64))
         crc = zlib.crc32(index_file.read_bytes(), crc)
-    return {"patches": len(ids), "bytes": size, "crc32": crc, "unreadable": unreadable}
+    return Shard(len(ids), size, crc, unreadable)
 
 
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    with whole(folder / "pack.json") as partial:
-        partial.write_text(json.dumps(manifest), "utf-8")
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "pack.json"
-    if not path.exists():
-        return {"format": _FORMAT, "whole": False, "shards": {}}
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and run `glczoo pack` again") from None
-    if manifest.get("format") != _FORMAT:
-        raise ValueError(f"{path} has format {manifest.get('format')}, this glczoo reads {_FORMAT}")
-    return manifest
-
-
-def _problem(folder: Path, name: str, shard: dict[str, Any] | None, checksum: bool) -> str | None:
+def _problem(folder: Path, name: str, shard: Shard | None, checksum: bool) -> str | None:
     """What is wrong with a shard; None if it is as it was packed."""
     if shard is None:
         return f"{folder / name}.bin is not packed"
@@ -232,14 +256,14 @@ def _problem(folder: Path, name: str, shard: dict[str, Any] | None, checksum: bo
         if not path.exists():
             return f"{path} is missing"
     size = data.stat().st_size
-    if size != shard["bytes"]:
-        return f"{data} is damaged: it has {size} bytes, packed were {shard['bytes']}"
+    if size != shard.bytes:
+        return f"{data} is damaged: it has {size} bytes, packed were {shard.bytes}"
     if checksum:
         crc = 0
         for path in (data, index):
             with open(path, "rb") as file:
                 while block := file.read(1 << 24):
                     crc = zlib.crc32(block, crc)
-        if crc != shard["crc32"]:
+        if crc != shard.crc32:
             return f"{data} or {index.name} is damaged: their CRC-32 is not that of what was packed"
     return None

@@ -89,7 +89,7 @@ def zoo_cards() -> dict[str, str]:
         with torch.device("meta"):
             model: Any = timm.create_model(name)
         bands = [
-            {"name": b.name, "modality": m.name, "unit": b.unit, "source": b.source or m.source,
+            {"name": b.name, "modality": m.name, "unit": b.unit, "source": b.provenance or m.provenance,
              "resolution": m.resolution, "crs": None, "cell": None}
             for b, m in region.bands()
         ][: model.pretrained_cfg["input_size"][0]]  # fmt: skip

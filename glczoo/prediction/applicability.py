@@ -1,10 +1,10 @@
-"""Where may a model be asked? The area of applicability (Meyer & Pebesma 2021), of values at points.
+"""Where a model may be trusted: the area of applicability (Meyer & Pebesma 2021), of values at points.
 
 Shapes: values[N, R] of R bands at N places, NaN where a band has no data.
 
 Meyer & Pebesma, "Predicting into unknown space? Estimating the area of applicability of spatial prediction
 models", Methods in Ecology and Evolution 12, 2021, doi:10.1111/2041-210X.13650. What they weigh by importance
-counts alike here: a network's branches have no importance known before it is asked.
+counts alike here: a network's branches have no importance that is known beforehand.
 """
 
 import numpy as np
@@ -74,13 +74,13 @@ class Applicability:
 
     def dissimilarity(self, values: np.ndarray) -> np.ndarray:
         """Index of every place, float32[N]; NaN where a band has no value: nothing is known about it."""
-        found = np.full(len(values), np.nan, np.float32)
+        index = np.full(len(values), np.nan, np.float32)
         complete = np.flatnonzero(~np.isnan(values).any(axis=1))
         for start in range(0, len(complete), _ROWS):
             rows = complete[start : start + _ROWS]
             nearest = self._distances(self._standard(values[rows])).amin(1)
-            found[rows] = nearest.cpu().numpy() / self._scale
-        return found
+            index[rows] = nearest.cpu().numpy() / self._scale
+        return index
 
     def _standard(self, values: np.ndarray) -> Tensor:
         standard = (values.astype(np.float64) - self._mean) / self._std

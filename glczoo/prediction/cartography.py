@@ -34,7 +34,7 @@ class Layer:
     name: str
     title: str
     unit: str
-    told: tuple[tuple[str, str], ...] = ()  # further tags
+    tags: tuple[tuple[str, str], ...] = ()  # beside the title
     limit: float | None = None  # where a picture's colours end; None: at the largest value
 
 
@@ -69,7 +69,7 @@ def write_cog(
             for number, layer in enumerate(layers, 1):
                 target.set_band_description(number, layer.name)
                 target.set_band_unit(number, layer.unit)
-                target.update_tags(number, title=layer.title, **dict(layer.told))
+                target.update_tags(number, title=layer.title, **dict(layer.tags))
             for block in grid.blocks(side):
                 target.write(read(block), window=Window(block.left, block.top, block.width, block.height))
         rasterio.shutil.copy(

@@ -1,4 +1,4 @@
-"""Grids of square cells to ask models at: which cells, in which blocks, and where they lie.
+"""Grids of square cells to predict at: which cells, in which blocks, and where they lie.
 
 Shapes: row[N], col[N] · lon[N], lat[N] in degrees · cells of a block are numbered row by row from the north.
 """
@@ -65,13 +65,13 @@ class Grid:
             ValueError: there is no such CRS, no area, or the box lies on no globe.
         """
         west, south, east, north = bbox
-        known, told = _known(crs), f"the bounding box W {west:g} S {south:g} E {east:g} N {north:g}"
+        known, box = _known(crs), f"the bounding box W {west:g} S {south:g} E {east:g} N {north:g}"
         if not (west < east and south < north and np.isfinite([*bbox]).all()):
-            raise ValueError(f"{told} has no area: give west south east north (a map cannot cross 180°)")
+            raise ValueError(f"{box} has no area: give west south east north (a map cannot cross 180°)")
         if known.is_geographic and not (-180 <= west and east <= 180 and -90 <= south and north <= 90):
-            raise ValueError(f"{told} is not in degrees, the units of {crs}; give --crs, or lon and lat")
+            raise ValueError(f"{box} is not in degrees, the units of {crs}; give --crs, or lon and lat")
         if not 0 < resolution <= max(east - west, north - south):
-            raise ValueError(f"resolution {resolution:g} must be above 0 and no longer than {told}")
+            raise ValueError(f"resolution {resolution:g} must be above 0 and no longer than {box}")
         height, width = (
             max(1, math.ceil((high - low) / resolution - 1e-6))
             for low, high in ((south, north), (west, east))
@@ -112,12 +112,12 @@ class Grid:
 
 
 class Cells:
-    """Which cells of a grid are asked, and where: at their centres, or at given points."""
+    """At which cells of a grid to predict, and where in them: at their centres, or at points."""
 
     def __init__(self, grid: Grid, polygons: Polygons | None = None, points: Points | None = None) -> None:
         """Choose all cells, those with their centre in polygons, those that hold a point, or both.
 
-        Of several points in a cell the one nearest to its centre is asked.
+        Of several points in a cell the one nearest to its centre is taken.
         """
         self.grid, self._polygons, self._points = grid, polygons, points
         if points is not None:
@@ -134,11 +134,11 @@ class Cells:
         """Tells one choice of cells from another."""
         points = self._points
         arrays = [] if points is None else [points.lon, points.lat, points.patch_id]
-        told = json.dumps(self._polygons).encode() + b"".join(array.tobytes() for array in arrays)
-        return hashlib.sha256(told).hexdigest()
+        content = json.dumps(self._polygons).encode() + b"".join(array.tobytes() for array in arrays)
+        return hashlib.sha256(content).hexdigest()
 
     def of(self, block: Block) -> tuple[np.ndarray, Points]:
-        """Positions in a block, int64[n], and where to ask for them."""
+        """Positions in a block, int64[n], and the places to predict at."""
         if self._points is None:
             lon, lat = self.grid.centres(block)
             here, points = np.arange(len(lon)), Points(lon, lat, np.full(len(lon), -1), np.arange(len(lon)))
@@ -198,14 +198,18 @@ def read_polygon(path: Path) -> Polygons:
     return polygons
 
 
-def _geometries(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if told["type"] == "Feature":
-        yield told["geometry"]
-    elif told["type"] in ("FeatureCollection", "GeometryCollection"):
-        for inner in told["features" if told["type"] == "FeatureCollection" else "geometries"]:
-            yield from _geometries(inner)
-    else:
-        yield told
+def _geometries(geojson: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    match geojson["type"]:
+        case "Feature":
+            yield geojson["geometry"]
+        case "FeatureCollection":
+            for inner in geojson["features"]:
+                yield from _geometries(inner)
+        case "GeometryCollection":
+            for inner in geojson["geometries"]:
+                yield from _geometries(inner)
+        case _:
+            yield geojson
 
 
 def _vertices(nested: Any) -> Iterator[list[float]]:

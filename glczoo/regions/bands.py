@@ -79,20 +79,20 @@ def find_modalities(root: Path) -> tuple[list[FoundModality], list[str]]:
             rasters.append(_look(path))
         except (RasterioError, ValueError) as error:
             unusable.append(f"{path.relative_to(root)}: {error}")
-    found = []
+    modalities = []
 
     def kin(raster: _Raster) -> tuple[str, str, str]:
         return str(raster.path.parent), raster.crs, f"{raster.cell:.3g}"
 
     for _, members in groupby(sorted(rasters, key=lambda r: (kin(r), _natural(r.path.name))), key=kin):
-        found.append(_modality(root, list(members)))
+        modalities.append(_modality(root, list(members)))
     for parent, group in groupby(trees, key=lambda tree: tree.parent):
         folder = "" if parent == root else parent.relative_to(root).as_posix()
         bands = [band for tree in group for band in _jpeg_bands(tree)]
         name = _title(parent.name) if folder else "images"
-        found.append(FoundModality(name, folder, "jpeg", resolution="unknown", bands=bands))
-    _distinct(found)
-    return found, unusable
+        modalities.append(FoundModality(name, folder, "jpeg", resolution="unknown", bands=bands))
+    _distinct(modalities)
+    return modalities, unusable
 
 
 def _walk(root: Path) -> tuple[list[Path], list[Path]]:
@@ -161,23 +161,23 @@ def _band(source: rasterio.DatasetReader, index: int) -> FoundBand:
         )
     distinct = np.unique(values[known])
     described = (source.descriptions[index - 1] or "").strip()
-    told = [described] if described else []
+    notes = [described] if described else []
     if len(distinct) == 1:
-        told.append(f"{dtype}, {distinct[0]:g} everywhere: leave it out?")
+        notes.append(f"{dtype}, {distinct[0]:g} everywhere: leave it out?")
     else:
-        told.append(f"{dtype}, about {distinct[0]:g} to {distinct[-1]:g}")
+        notes.append(f"{dtype}, about {distinct[0]:g} to {distinct[-1]:g}")
     if nodata is not None:
-        told.append("nodata is a guess, the file says none")
+        notes.append("nodata is a guess, the file says none")
     elif own is None:
-        told.append("the file says no nodata")
-    told += [f"{(~known).mean():.0%} no data"] if not known.all() else []
+        notes.append("the file says no nodata")
+    notes += [f"{(~known).mean():.0%} no data"] if not known.all() else []
     return FoundBand(
         name=_band_name(source, index),
         file=Path(source.name).name,
         index=index,
         unit=_unit(source, index),
         nodata=nodata,
-        comment="; ".join(told),
+        comment="; ".join(notes),
         coded=len(distinct) <= 3 and bool((distinct == np.round(distinct)).all()),
     )
 
@@ -246,8 +246,8 @@ def _resolution(raster: _Raster) -> str:
     if not raster.geographic:
         return f"{raster.cell:g} m"
     seconds, degrees = raster.cell * 3600, f"{raster.cell:.5g} degrees"
-    told = f"{seconds:.0f} arc seconds" if abs(seconds - round(seconds)) < 0.01 else degrees
-    return f"{told} (about {raster.cell * _KM:.2g} km)"
+    size = f"{seconds:.0f} arc seconds" if abs(seconds - round(seconds)) < 0.01 else degrees
+    return f"{size} (about {raster.cell * _KM:.2g} km)"
 
 
 def _shortened(stems: Sequence[str]) -> list[str]:
@@ -267,20 +267,20 @@ def _shortened(stems: Sequence[str]) -> list[str]:
     return ["_".join(w) for w in words]
 
 
-def _distinct(found: list[FoundModality]) -> None:
+def _distinct(modalities: list[FoundModality]) -> None:
     """Make the names of modalities and of bands unique, and put the modalities in order."""
-    found.sort(key=lambda modality: (modality.kind == "jpeg", modality.folder, modality.cell_km))
-    for modality in found:
-        if sum(other.name == modality.name for other in found) > 1:
+    modalities.sort(key=lambda modality: (modality.kind == "jpeg", modality.folder, modality.cell_km))
+    for modality in modalities:
+        if sum(other.name == modality.name for other in modalities) > 1:
             parent = Path(modality.folder).parent.name
-            alike = [other for other in found if other.name == modality.name]
+            alike = [other for other in modalities if other.name == modality.name]
             if len({other.folder for other in alike}) == 1:
                 for other in alike:
                     other.name = f"{other.name}_{_title(other.resolution.split(' (')[0])}"
             else:
                 modality.name = f"{_title(parent)}_{modality.name}" if parent else f"{modality.name}_0"
     taken: set[str] = set()
-    for modality in found:
+    for modality in modalities:
         for position, band in enumerate(modality.bands):
             name, number = band.name, 2
             if name in taken:

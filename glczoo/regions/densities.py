@@ -93,18 +93,18 @@ def write_densities(region: Region, out: Path, cells: Sequence[float] = (1.5, 5.
         bands += [
             Band(
                 name=f"density_{width_in_cells:g}_{each}", file=file.name, index=number, unit="log share",
-                source=f"{int(inside.sum())} presence-only records, Gaussian of {width_in_cells:g} cells",
+                provenance=f"{int(inside.sum())} presence-only records, Gaussian of {width_in_cells:g} cells",
             )
             for number, each in enumerate(species.ids.tolist(), 1)
         ]  # fmt: skip
     root = region.root_path.resolve()
     densities = Modality(
         name="densities", folder=os.path.relpath(out.resolve(), root), bands=bands,
-        resolution=base.resolution, source=f"presence-only records of {region.name}",
+        resolution=base.resolution, provenance=f"presence-only records of {region.name}",
     )  # fmt: skip
-    told = region.model_copy(update={"modalities": [*region.modalities, densities]})
+    described = region.model_copy(update={"modalities": [*region.modalities, densities]})
     with whole(out / "region.yaml") as partial:
-        partial.write_text(f"root: {json.dumps(str(root))}\n{told.text()}", "utf-8")
+        partial.write_text(f"root: {json.dumps(str(root))}\n{described.text()}", "utf-8")
     return Region.load(out)
 
 

@@ -229,7 +229,11 @@ def _modality_text(modality: FoundModality) -> str:
     lines = [f"  - name: {_quoted(modality.name)}"]
     lines += ["    kind: jpeg"] if modality.kind == "jpeg" else []
     lines += [f"    folder: {_quoted(modality.folder)}"] if modality.folder else []
-    lines += [f"    resolution: {_quoted(modality.resolution)}", '    source: ""  # not known', "    bands:"]
+    lines += [
+        f"    resolution: {_quoted(modality.resolution)}",
+        '    provenance: ""  # not known',
+        "    bands:",
+    ]
     for band in modality.bands:
         keys: dict[str, object] = {"name": band.name, "file": band.file}
         keys |= {"index": band.index} if band.index > 1 else {}

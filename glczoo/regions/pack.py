@@ -1,7 +1,7 @@
 """The verb `glczoo pack`: all JPEG trees of a region as shards, and a list of the patches that it lacks."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +11,45 @@ from glczoo.data.shards import Shards, write_shards
 from glczoo.data.tables import read_points
 from glczoo.files import whole
 
-__all__ = ["pack_region", "pack_text"]
+__all__ = ["PackedRegion", "PackedTree", "pack_region"]
+
+
+@dataclass(frozen=True)
+class PackedTree:
+    """One JPEG tree as shards: how many patches and bytes, and what could not be packed."""
+
+    patches: int
+    bytes: int
+    unreadable: int  # files that cannot be decoded
+    missing: int  # patches that tables name and the tree lacks
+
+
+@dataclass(frozen=True)
+class PackedRegion:
+    """The shards of a region's trees."""
+
+    folder: Path
+    is_default: bool  # whether the region looks there
+    trees: dict[str, PackedTree]  # by MODALITY/FILE
+
+    def to_json(self) -> dict[str, object]:
+        """As JSON values."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+    def text(self) -> str:
+        """What was packed, for people."""
+        lines = [
+            f"{name}: {tree.patches} patches, {tree.bytes / 1e6:.1f} MB; {tree.unreadable} files cannot be "
+            f"decoded, {tree.missing} patches that tables name have none"
+            for name, tree in self.trees.items()
+        ]
+        if any(tree.unreadable or tree.missing for tree in self.trees.values()):
+            lines.append(f"they are listed in {self.folder}/missing.csv")
+        if self.is_default:
+            lines.append(f"{self.folder} is read from now on instead of the trees")
+        else:
+            lines.append(f"to have it read instead of the trees, write in region.yaml: packed: {self.folder}")
+        return "\n".join(lines)
 
 
 def pack_region(
@@ -21,7 +59,7 @@ def pack_region(
     decoded: bool = False,
     verify: bool = False,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> PackedRegion:
     """Pack every JPEG tree of a region; a run that was killed, or trees packed before, are gone on with.
 
     `missing.csv` (patchID;tree;reason) lists the patches that a table names and a tree lacks, and the files
@@ -34,9 +72,6 @@ def pack_region(
         verify: compare the CRC-32 of shards that are there and look for new files in the trees; pack such
             shards anew.
         progress: show a bar for each tree.
-
-    Returns:
-        folder, found (whether the region will find it), trees (by name: patches, bytes, unreadable, missing).
 
     Raises:
         FileNotFoundError: a tree or table is not there.
@@ -59,40 +94,26 @@ def pack_region(
                 if not folder.exists():
                     raise
                 tree = region.root_path / modality.folder / file  # packed before and then deleted
-            shards = write_shards(
+            pack = write_shards(
                 tree, folder, colour=colour, decoded=decoded, verify=verify, progress=progress
-            )["shards"].values()
-            unreadable = {int(patch): why for shard in shards for patch, why in shard["unreadable"].items()}
+            )
+            shards = pack.shards.values()
+            unreadable = {
+                int(patch): reason for shard in shards for patch, reason in shard.unreadable.items()
+            }
             missing = np.setdiff1d(wanted[~Shards(folder).has(wanted)], np.array([*unreadable], np.int64))
             name = f"{modality.name}/{file}"
-            trees[name] = {
-                "patches": sum(shard["patches"] for shard in shards),
-                "bytes": sum(shard["bytes"] for shard in shards),
-                "unreadable": len(unreadable),
-                "missing": len(missing),
-            }
-            lines += [f"{patch};{name};{why}" for patch, why in unreadable.items()]
+            trees[name] = PackedTree(
+                patches=sum(shard.patches for shard in shards),
+                bytes=sum(shard.bytes for shard in shards),
+                unreadable=len(unreadable),
+                missing=len(missing),
+            )
+            lines += [f"{patch};{name};{reason}" for patch, reason in unreadable.items()]
             lines += [f"{patch};{name};no file" for patch in missing.tolist()]
     with whole(out / "missing.csv") as partial:
         partial.write_text("\n".join(["patchID;tree;reason", *lines]) + "\n", "utf-8")
-    return {"folder": str(out), "found": out.resolve() == default.resolve(), "trees": trees}
-
-
-def pack_text(found: dict[str, Any]) -> str:
-    """What `pack_region` did, for people."""
-    lines = [
-        f"{name}: {tree['patches']} patches, {tree['bytes'] / 1e6:.1f} MB; {tree['unreadable']} files cannot "
-        f"be decoded, {tree['missing']} patches that tables name have none"
-        for name, tree in found["trees"].items()
-    ]
-    if any(tree["unreadable"] or tree["missing"] for tree in found["trees"].values()):
-        lines.append(f"they are listed in {found['folder']}/missing.csv")
-    lines.append(
-        f"{found['folder']} is read from now on instead of the trees"
-        if found["found"]
-        else f"to have it read instead of the trees, say in region.yaml: packed: {found['folder']}"
-    )
-    return "\n".join(lines)
+    return PackedRegion(out, out.resolve() == default.resolve(), trees)
 
 
 def _wanted(region: Region) -> np.ndarray:

@@ -176,7 +176,8 @@ def export_run(
     grids = {band: stack for stack in source.stacks for band in stack.bands}
     bands = {
         band.name: {
-            "name": band.name, "modality": m.name, "unit": band.unit, "source": band.source or m.source,
+            "name": band.name, "modality": m.name, "unit": band.unit,
+            "source": band.provenance or m.provenance,
             "resolution": m.resolution,
             "crs": grids[band.name].crs if band.name in grids else None,
             "cell": abs(grids[band.name].transform.a) if band.name in grids else None,  # in the CRS's unit

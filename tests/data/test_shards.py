@@ -116,7 +116,7 @@ def test_what_cannot_be_decoded_together_is_named_by_reading_it(region: Region) 
 @pytest.mark.parametrize("decoded", [False, True])
 def test_shards_read_like_the_tree(decoded: bool, region: Region) -> None:
     tree = PatchSource(region).jpegs
-    assert pack_region(region, decoded=decoded, progress=False)["found"]
+    assert pack_region(region, decoded=decoded, progress=False).is_default
     packed = PatchSource(region).jpegs
     (files,) = {type(files) for files in packed._files}
     assert files is Shards and {f.decoded for f in packed._files} == {decoded}
@@ -136,11 +136,11 @@ def test_the_tree_may_go_once_it_is_packed(region: Region) -> None:
     pack_region(region, progress=False)
     shutil.rmtree(region.root_path / "jpeg")
     assert torch.equal(PatchSource(region, ["satellite"]).jpegs.read(123, 6), expected)
-    assert pack_region(region, verify=True, progress=False)["trees"]["satellite/rgb"]["patches"] == 8
+    assert pack_region(region, verify=True, progress=False).trees["satellite/rgb"].patches == 8
 
 
 def test_a_pack_elsewhere_is_named_in_the_region(region: Region, tmp_path: Path) -> None:
-    assert not pack_region(region, tmp_path / "elsewhere", progress=False)["found"]
+    assert not pack_region(region, tmp_path / "elsewhere", progress=False).is_default
     assert {type(files) for files in PatchSource(region).jpegs._files} == {JpegTree}
     named = region.model_copy(update={"packed": str(tmp_path / "elsewhere")})
     named._folder = region._folder
@@ -169,16 +169,16 @@ def test_verify_takes_in_what_the_tree_has_got_since(region: Region) -> None:
     root, asked = region.root_path, np.array([107, 45, 2045])
     sound = (root / "jpeg/rgb/07/1/107.jpeg").read_bytes()
     (root / "jpeg/rgb/07/1/107.jpeg").write_bytes(sound[:300])
-    found = pack_region(region, progress=False)
-    assert found["trees"]["satellite/rgb"]["unreadable"] == 1
+    packed = pack_region(region, progress=False)
+    assert packed.trees["satellite/rgb"].unreadable == 1
     (root / "jpeg/rgb/07/1/107.jpeg").write_bytes(sound)
     for tree, planes in (("rgb", 3), ("nir", 1)):
         write_patch(root / "jpeg" / tree, 2045, "45/20", planes)
     assert PatchSource(region).jpegs.missing(asked).tolist() == [True, False, True]
     pack_region(region, progress=False)
     assert PatchSource(region).jpegs.missing(asked).tolist() == [True, False, True]
-    rgb = pack_region(region, verify=True, progress=False)["trees"]["satellite/rgb"]
-    assert (rgb["patches"], rgb["unreadable"]) == (9, 0)
+    rgb = pack_region(region, verify=True, progress=False).trees["satellite/rgb"]
+    assert (rgb.patches, rgb.unreadable) == (9, 0)
     assert not PatchSource(region).jpegs.missing(asked).any()
 
 
@@ -194,7 +194,7 @@ def test_a_region_without_jpegs_has_nothing_to_pack(region: Region) -> None:
 def test_a_killed_pack_goes_on(region: Region, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree, whole, folder = region.root_path / "jpeg/rgb", tmp_path / "whole", tmp_path / "killed"
     manifest = write_shards(tree, whole, colour=True, progress=False)
-    names = list(manifest["shards"])
+    names = list(manifest.shards)
     assert names == ["07", "08", "21", "23", "45", "7", "75"]
     write, written = shards._write_shard, []
 

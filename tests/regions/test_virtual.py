@@ -185,7 +185,7 @@ def test_presence_only_records_crowd_where_people_are(made):
     pressure = []
     for table in list(tables(made))[:2]:
         place = {row["patchID"]: (float(row["lon"]), float(row["lat"])) for row in table}
-        with rasterio.open(made.folder / virtual._FOOTPRINT / "HFP2009_WGS84.tif") as file:
+        with rasterio.open(made.folder / virtual.FOOTPRINT / "HFP2009_WGS84.tif") as file:
             pressure.append(np.array([value[0] for value in file.sample(place.values())]))
         if len(pressure) == 1:
             assert len(place) == made.num_po_places < 0.5 * made.num_po  # records share places
@@ -286,7 +286,7 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
     def stop(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(virtual, "_write_patches", stop)
+    monkeypatch.setattr(virtual, "write_patches", stop)
     with pytest.raises(KeyboardInterrupt):
         make_virtual(tmp_path / "world", **TINY)
     assert list(tmp_path.iterdir()) == []

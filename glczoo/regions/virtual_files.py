@@ -1,0 +1,173 @@
+"""What a virtual region's rasters, JPEG patches and tables look like, and how they are written.
+
+Shapes: lonlat[N, 2] · z[N, A], with N places and A axes. Tables are written without pandas, which belongs to
+the module that reads them.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio.warp
+import torch
+from torchvision.io import encode_jpeg
+from tqdm import tqdm
+
+from glczoo.regions.virtual_world import SIDE, Landscape, Tile, noise_field, standard
+
+__all__ = [
+    "CLIMATE",
+    "FOOTPRINT",
+    "SOIL",
+    "credits",
+    "visits",
+    "write_patches",
+    "write_rasters",
+    "write_table",
+]
+
+_NODATA = -3.4028234663852886e38  # float-like: readers must compare with a tolerance
+CLIMATE = "EnvironmentalRasters/Climate/BioClimatic_Average_1981-2010"
+SOIL = "EnvironmentalRasters/Soilgrids"
+FOOTPRINT = "EnvironmentalRasters/HumanFootprint/summarized"
+# Red, green, blue, near infrared of closed canopy and of open ground; then what one unit of each axis adds.
+_CANOPY = (
+    np.array([44, 56, 44, 150]),
+    np.array([[4, 2, 2, -5], [-4, -1, -2, 12], [2, 3, 1, 0], [-3, 3, -3, 8], [0, 0, 0, 0], [0, 0, 0, 0]]),
+)
+_GROUND = (
+    np.array([110, 106, 82, 162]),
+    np.array([[7, 3, 1, -7], [-14, -2, -7, 18], [5, 5, 8, 0], [-6, 3, -6, 10], [3, 2, 3, -2], [0, 0, 0, 0]]),
+)
+
+
+def write_rasters(folder: Path, land: Landscape, rng: np.random.Generator) -> None:
+    """Covariates as correlated, noisy and curved functions of the axes, in the units of the real files."""
+
+    def noisy(field: np.ndarray, share: float = 0.25) -> np.ndarray:
+        return field + share * noise_field(land.cells.side, 1.5, rng)
+
+    temperature, moisture, reaction, nutrients, disturbance, _ = land.axes
+    mean = 273.15 + 9 + 3.5 * noisy(temperature, 0.1)
+    swing = 9 + 0.8 * noisy(-land.relief, 0.5)  # half of the way from winter to summer, K
+    daily = 9 - 1.2 * noisy(moisture)
+    top, bottom, wet = mean + swing + daily / 2, mean - swing - daily / 2, np.tanh(noisy(land.relief, 1))
+    warmth = [top, bottom, top - bottom, mean + 0.5 * swing * wet, mean - 0.5 * swing * wet]
+    warmth += [mean + 0.9 * swing, mean - 0.9 * swing]
+    rain = 950 * np.exp(0.3 * noisy(moisture))  # mm a year
+    uneven = 0.3 + 0.1 * np.tanh(noisy(temperature, 0.5))
+    rains = [rain, rain / 12 * (1 + uneven), rain / 12 * (1 - uneven), 140 * uneven]
+    rains += [rain / 4 * (1 + share * uneven) for share in (0.9, -0.9, -0.5 * wet, 0.5 * wet)]
+    climate = [mean, daily, 100 * daily / (top - bottom), 70 * swing, *warmth, *rains]
+    for number, field in enumerate(climate, 1):
+        values = np.round(10 * field * (1 + 0.001 * noise_field(land.cells.side, 1, rng)))
+        land.cells.write(folder / CLIMATE / f"bio{number}.tif", values.astype(np.uint16))
+
+    texture = noisy(standard(reaction + noisy(-land.relief, 1)))
+    clay, silt = 230 + 70 * np.tanh(texture), 380 + 60 * np.tanh(noisy(texture + moisture))
+    carbon = 300 * np.exp(0.4 * noisy(moisture - 0.5 * temperature))
+    soil = {
+        "bdod": 130 - 0.03 * carbon + 3 * noisy(reaction),
+        "cec": 180 + 0.4 * clay + 30 * noisy(nutrients),
+        "cfvo": 150 * np.exp(0.4 * noisy(land.relief)),
+        "clay": clay,
+        "nitrogen": 250 * np.exp(0.35 * noisy(nutrients)) + 0.2 * carbon,
+        "phh2o": 62 + 9 * np.tanh(0.7 * noisy(reaction)),
+        "sand": 1000 - clay - silt,
+        "silt": silt,
+        "soc": carbon,
+    }
+    for name, field in soil.items():
+        values = np.where(land.holes, _NODATA, land.soil_cells.resample(field, land.cells).round(1))
+        path = folder / SOIL / f"crop_proj_{name}_5-15cm_mean_1000.tif"
+        land.soil_cells.write(path, values.astype(np.float32), _NODATA)
+    pressure = land.human_cells.resample(12 + 9 * noisy(disturbance), land.cells).clip(0, 50)
+    land.human_cells.write(folder / FOOTPRINT / "HFP2009_WGS84.tif", pressure.astype(np.float32), _NODATA)
+
+
+def write_patches(
+    folder: Path,
+    land: Landscape,
+    lonlat: np.ndarray,
+    z: np.ndarray,
+    patch_ids: np.ndarray,
+    rng: np.random.Generator,
+    progress: bool,
+) -> None:
+    """Write two JPEG files for each place.
+
+    Light at each pixel picks a colour from the place's palette: 200 from closed canopy to open ground, which
+    warmth, moisture and soil tint, then 56 of buildings, which disturbance multiplies.
+    """
+    shade = np.linspace(0, 1, 200)[:, None]
+    canopy, ground = (base + z @ tint for base, tint in (_CANOPY, _GROUND))
+    built = np.linspace([85, 82, 80, 75], [165, 160, 155, 125], 56)
+    share_built = (0.05 * np.exp(z[:, 4])).clip(0, 0.6)
+    texture, blocks = (
+        Tile(noise_field(1024, 0.8, rng)),
+        Tile(np.kron(rng.random((128, 128)), np.ones((8, 8)))),
+    )
+    bar = tqdm(patch_ids.tolist(), desc="patches", unit="patch", disable=not progress)
+    for i, ((row, col), patch_id) in enumerate(zip(land.pixels(lonlat), bar, strict=True)):
+        fine, rough = land.fine_light(row, col), texture.around(row, col)
+        light = z[i, 5] + fine - fine[SIDE // 2, SIDE // 2]
+        openness = ((light + 2.2) / 4.4).clip(0, 1)
+        plants = (199 * openness + rough * (18 - 12 * openness)).clip(0, 199)
+        houses = (228 + 9 * rough).clip(200, 255)
+        colour = np.where(blocks.around(row, col) < share_built[i], houses, plants).astype(np.uint8)
+        palette = np.concatenate([canopy[i] + shade * (ground[i] - canopy[i]), built]).clip(0, 255)
+        image = torch.from_numpy(np.take(palette.astype(np.uint8).T, colour, axis=1))  # contiguous
+        name = str(patch_id)
+        for tree, channels in (("rgb", image[:3]), ("nir", image[3:])):
+            path = folder / tree / name[-2:] / name[-4:-2] / f"{name}.jpeg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_jpeg(channels, quality=80).numpy().tobytes())
+
+
+def visits(
+    lonlat: np.ndarray,
+    patch_ids: np.ndarray,
+    place: np.ndarray,
+    day: np.ndarray,
+    sources: Sequence[str],
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Columns of visits to places; the last of the sources writes dates as Unix seconds."""
+    num, (lon, lat) = len(place), lonlat[place].T
+    source, year = rng.integers(len(sources), size=num), rng.integers(2017, 2022, num)
+    date = (year - 1970).astype("datetime64[Y]").astype("datetime64[D]") + (day - 1)
+    seconds = date.astype("datetime64[s]").astype(np.int64)
+    x, y = rasterio.warp.transform("EPSG:4326", "EPSG:3035", lon, lat)
+    return {
+        "datasetName": np.array([f"Virtual {name}" for name in sources])[source],
+        "date": np.where(source == len(sources) - 1, seconds.astype(str), date.astype(str)),
+        "dayOfYear": day,
+        "year": year,
+        **{"lon": lon, "lat": lat, "x_EPSG3035": np.round(x), "y_EPSG3035": np.round(y)},
+        "geoUncertaintyInM": rng.choice([1.0, 5.0, 7.1, 10.0, 50.0], num),
+        "patchID": patch_ids[place],
+        "timeSerieID": patch_ids[place] - 1_000_000,
+    }
+
+
+def credits(species_ids: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Columns of records: which species, found by whom."""
+    num = len(species_ids)
+    observers = np.array(["", "Virtual botanist", "Pair, A. Anna;Pair, B. Bo"])  # one holds the separator
+    return {
+        "glcID": 5_000_000 + rng.permutation(num),
+        "gbifID": np.where(rng.random(num) < 0.3, "", (3e9 + rng.permutation(num)).astype(str)),
+        "observer": rng.choice(observers, num),
+        "speciesId": species_ids,
+    }
+
+
+def write_table(path: Path, header: str, columns: Mapping[str, np.ndarray]) -> None:
+    """Write the columns that the header names, separated by semicolons."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = header.split(";")
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=";", lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(zip(*(columns[name].tolist() for name in names), strict=True))
