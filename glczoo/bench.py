@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +23,107 @@ from torch import Tensor
 
 from glczoo.data.loader import default_threads, load
 from glczoo.data.patch_source import PatchSource
+from glczoo.data.patches import dihedral
 from glczoo.data.region import Region, parse
 from glczoo.data.tables import read_samples, read_species
 from glczoo.recipe import Recipe, override, read_recipe
 from glczoo.regions.virtual import make_virtual
-from glczoo.train import make_optimizer, prepare_model
-from glczoo.training.initial_model import (
-    starting_model,
-    starting_samples,
-    training_builder,
-    visible_modalities,
-)
-from glczoo.training.objective import Objective
+from glczoo.training.initial_model import visible_modalities
+from glczoo.training.prepare import Prepared, prepare
 
-__all__ = ["bench", "bench_text"]
+__all__ = ["Bench", "bench"]
 
 _MAXRSS = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of getrusage
 # Samples times epochs of each step on GeoLifeCLEF 2023 (Ung et al. 2023, Tables 1 and 2): 80 % of 5,948
 # presence-absence surveys, 98 % of 4,908,319 presence-only records.
 _PAPER = {"step 1": 0.8 * 5948 * 30, "step 2": 0.98 * 4908319 * 10, "step 3": 0.8 * 5948 * 30}
+
+Batch = tuple[Tensor, Tensor]
+"""Positions index[B] and patches x[B, C, S, S]."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was measured. Rates are in table rows, or training samples, a second."""
+
+    device: str
+    torch_threads: int
+    loader_threads: int
+    region: str
+    surveys: int  # training samples
+    bands: int
+    patch_size: int
+    model: str
+    loss: str
+    species: int
+    batch_size: int
+    precision: str
+    rows_per_second: float
+    seconds_to_open: float
+    patches_per_second: float
+    loaded_per_second: float
+    step_per_second: float
+    training_per_second: float
+    training_over_step: float
+    training_over_step_quartiles: tuple[float, float]
+    turns: int
+    waiting_share: float
+    memory_gb: float
+    device_memory_gb: float | None  # None on a CPU
+
+    @property
+    def hours(self) -> dict[str, float]:
+        """Of each of the paper's steps on all of GeoLifeCLEF 2023, at this rate."""
+        return {step: number / self.training_per_second / 3600 for step, number in _PAPER.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields and the hours, as JSON values."""
+        quartiles = list(self.training_over_step_quartiles)
+        return asdict(self) | {"training_over_step_quartiles": quartiles, "hours": self.hours}
+
+    def text(self) -> str:
+        """The result for people."""
+        low, high = self.training_over_step_quartiles
+        memory = f"{self.memory_gb:.2f} GB of the process at most"
+        if self.device_memory_gb is not None:
+            memory += f", {self.device_memory_gb:.2f} GB of the device"
+        rows = [
+            ("table", f"{_rate(self.rows_per_second)} rows/s", "read and checked"),
+            ("open", f"{self.seconds_to_open:.2f} s", "rasters and JPEGs, stacks built before"),
+            ("patch", f"{_rate(self.patches_per_second)} /s", "built by the calling thread"),
+            (
+                "batch",
+                f"{_rate(self.loaded_per_second)} /s",
+                f"built by {self.loader_threads or 2} loader threads",
+            ),
+            ("step", f"{_rate(self.step_per_second)} /s", "on one batch held in memory"),
+            (
+                "training",
+                f"{_rate(self.training_per_second)} /s",
+                f"with {self.loader_threads} loader threads",
+            ),
+            (
+                "÷ step",
+                f"{self.training_over_step:.3f}",
+                f"median of {self.turns} turns, quartiles {low:.3f} and {high:.3f}",
+            ),
+            ("waiting", f"{100 * self.waiting_share:.1f} %", "of training, for data"),
+        ]
+        hours = ", ".join(f"{step} {number:,.1f} h" for step, number in self.hours.items())
+        return "\n".join(
+            [
+                f"{self.model} by {self.loss} on {self.device}, {self.precision} precision, batches of "
+                f"{self.batch_size}: {self.bands} bands of {self.patch_size} cells, "
+                f"{self.species} species, {self.surveys} training samples of {self.region}",
+                *(f"  {name:9}{value:>16}  {meaning}" for name, value, meaning in rows),
+                f"  memory   {memory}",
+                f"  at this rate the paper's steps on all of GeoLifeCLEF 2023 take: {hours}",
+            ]
+        )
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def bench(
@@ -49,7 +133,7 @@ def bench(
     device: str | None = None,
     seconds: float = 10,
     size: int = 256,
-) -> dict[str, Any]:
+) -> Bench:
     """Measure table, patch, batch, step, and steps with their data, each for about `seconds`.
 
     Args:
@@ -62,20 +146,17 @@ def bench(
         seconds: of each measurement.
         size: cells along a side of the virtual region.
 
-    Returns:
-        JSON values, which `bench_text` tells. Rates are in rows, or surveys, a second.
-
     Raises:
         FileNotFoundError: recipe or data are missing.
         ValueError: the recipe, the data and the model do not fit each other, or there is no such device.
     """
     cpu = device == "cpu" or (device is None and not torch.accelerator.is_available())
-    given = [*(overrides or []), *([f"region={region}"] if region else [])]
+    changes = [*(overrides or []), *([f"region={region}"] if region else [])]
     with tempfile.TemporaryDirectory() as folder:
         if path is not None:
-            recipe = read_recipe(path, given)
+            recipe = read_recipe(path, changes)
         else:
-            recipe = parse(Recipe, override(_default(cpu), given), "bench")
+            recipe = parse(Recipe, override(_default(cpu), changes), "bench")
             if region is None:
                 recipe = recipe.model_copy(update={"region": f"{folder}/virtual"})
                 made = Path(recipe.region)
@@ -102,50 +183,25 @@ def _default(cpu: bool) -> dict[str, Any]:
     }
 
 
-def _measure(accelerator: Accelerator, recipe: Recipe, seconds: float) -> dict[str, Any]:
+def _measure(accelerator: Accelerator, recipe: Recipe, seconds: float) -> Bench:
     region, device = Region.load(recipe.region), accelerator.device
-    vocabulary = read_species(region)
+    rows_per_second = _rows_per_second(recipe, region)
+    data = recipe.data.model_copy(update={"incomplete": "drop"})
+    prepared = prepare(recipe.model_copy(update={"data": data}), region, accelerator)
     start = time.perf_counter()
-    rows = sum(len(read_samples(region, table, vocabulary).species) for table in recipe.data.tables)
-    rows_per_second = rows / (time.perf_counter() - start)
-    surveys, modalities = starting_samples(recipe, region)[1], visible_modalities(recipe, region)
-    PatchSource(region, modalities, recipe.patch_size)  # the first builds the stacks
-    start = time.perf_counter()
-    source = PatchSource(region, modalities, recipe.patch_size)
-    seconds_to_open = time.perf_counter() - start
-    surveys = surveys.subset(source.complete(surveys, "surveys", drop=True))
-    model, numbers = starting_model(recipe, region, source, vocabulary, surveys)
-    if recipe.data.places:
-        surveys = surveys.merged(source.places(surveys))
-    model = prepare_model(recipe, model)
-    objective = Objective(recipe, region, vocabulary, surveys, device)
-    model, optimizer = accelerator.prepare(model, make_optimizer(recipe, model, objective))
-    model.train()
-    build = training_builder(recipe, source, surveys, numbers, device)
-    generator, size = torch.Generator().manual_seed(0), min(recipe.batch_size, len(surveys))
-
-    def batches(number: int) -> list[Tensor]:
-        return list(torch.randint(len(surveys), (number, size), generator=generator))
-
-    def step(index: Tensor, x: Tensor) -> None:
-        loss = objective(model(x), index)
-        accelerator.backward(loss)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def loaded(number: int, threads: int) -> Iterator[tuple[Tensor, Tensor]]:
-        # More than are taken: the loader has as much to do at the end as in the middle.
-        return itertools.islice(load(build, batches(number + threads + 2), None, threads), number + 1)
+    source = PatchSource(region, visible_modalities(recipe, region), recipe.patch_size)
+    seconds_to_open = time.perf_counter() - start  # the first time, in `prepare`, it built the stacks
+    threads = default_threads(device) if recipe.data.workers is None else recipe.data.workers
+    batches = _Batches(recipe, prepared)
+    size, step = batches.size, _step(accelerator, prepared)
 
     def rate(threads: int) -> float:
-        took, _ = _run(loaded(4, threads), None, device)
+        took, _ = _run(batches.load(4, threads), None, device)
         number = max(8, round(4 * seconds / took))
-        return number * size / _run(loaded(number, threads), None, device)[0]
+        return number * size / _run(batches.load(number, threads), None, device)[0]
 
-    threads = default_threads(device) if recipe.data.workers is None else recipe.data.workers
     by_caller, by_threads = rate(0), rate(threads or 2)
-    (one,) = batches(1)
-    held = (one, build(one))
+    held = batches.held()
     once, _ = _run([held] * 2, step, device)  # the first, untimed, allocates and compiles
     # Short turns, so that others who use the machine slow both down alike, of more batches than a ring holds.
     turns = min(max(3, round(seconds / once / 8)), 15)
@@ -153,39 +209,93 @@ def _measure(accelerator: Accelerator, recipe: Recipe, seconds: float) -> dict[s
     alone, together = [], []
     for _ in range(turns):
         alone.append(_run([held] * (number + 1), step, device)[0])
-        together.append(_run(loaded(number, threads), step, device))
+        together.append(_run(batches.load(number, threads), step, device))
     ratios = [a / b for a, (b, _) in zip(alone, together, strict=True)]
-    surveys_per_second = number * size / statistics.median(took for took, _ in together)
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "torch_threads": torch.get_num_threads(),
-        "loader_threads": threads,
-        "region": region.name,
-        "surveys": len(surveys),
-        "bands": len(source.bands),
-        "patch_size": source.size,
-        "model": recipe.model,
-        "species": len(vocabulary),
-        "batch_size": size,
-        "precision": recipe.precision,
-        "rows_per_second": rows_per_second,
-        "seconds_to_open": seconds_to_open,
-        "patches_per_second": by_caller,
-        "loaded_per_second": by_threads,
-        "step_per_second": number * size / statistics.median(alone),
-        "training_per_second": surveys_per_second,
-        "training_over_step": statistics.median(ratios),
-        "training_over_step_quartiles": statistics.quantiles(ratios, n=4)[::2],
-        "turns": turns,
-        "waiting_share": statistics.median(waited / took for took, waited in together),
-        "memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS / 1e9,
-        "device_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None,
-        "hours": {step: number / surveys_per_second / 3600 for step, number in _PAPER.items()},
-    }
+    low, _, high = statistics.quantiles(ratios, n=4)
+    cuda = device.type == "cuda"
+    return Bench(
+        device=torch.cuda.get_device_name(device) if cuda else device.type,
+        torch_threads=torch.get_num_threads(),
+        loader_threads=threads,
+        region=region.name,
+        surveys=len(prepared.training),
+        bands=len(source.bands),
+        patch_size=source.size,
+        model=recipe.model,
+        loss=recipe.loss.name,
+        species=len(prepared.inputs.vocabulary),
+        batch_size=size,
+        precision=recipe.precision,
+        rows_per_second=rows_per_second,
+        seconds_to_open=seconds_to_open,
+        patches_per_second=by_caller,
+        loaded_per_second=by_threads,
+        step_per_second=number * size / statistics.median(alone),
+        training_per_second=number * size / statistics.median(took for took, _ in together),
+        training_over_step=statistics.median(ratios),
+        training_over_step_quartiles=(low, high),
+        turns=turns,
+        waiting_share=statistics.median(waited / took for took, waited in together),
+        memory_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS / 1e9,
+        device_memory_gb=torch.cuda.max_memory_allocated(device) / 1e9 if cuda else None,
+    )
+
+
+def _rows_per_second(recipe: Recipe, region: Region) -> float:
+    """How fast the recipe's tables are read and checked."""
+    vocabulary = read_species(region)
+    start = time.perf_counter()
+    rows = sum(len(read_samples(region, table, vocabulary).species) for table in recipe.data.tables)
+    return rows / (time.perf_counter() - start)
+
+
+class _Batches:
+    """Full batches as the recipe's loss wants them, from as many epochs as it takes."""
+
+    def __init__(self, recipe: Recipe, prepared: Prepared) -> None:
+        self._recipe, self._prepared = recipe, prepared
+        self._epoch = -1
+        self._left: list[Tensor] = []
+        self.size = len(prepared.order.batches(0)[0])  # samples that a batch trains on
+        self._rows = len(prepared.objective.batches(prepared.order.batches(0), prepared.background, 0)[0])
+
+    def load(self, number: int, threads: int) -> Iterator[Batch]:
+        """One batch that starts the loader and `number` to measure, built by so many threads."""
+        # More than are taken: the loader has as much to do at the end as in the middle.
+        indices = [self._next() for _ in range(number + threads + 2)]
+        turn = partial(dihedral, self._recipe.seed, 0) if self._recipe.data.augment else None
+        return itertools.islice(load(self._prepared.build, indices, turn, threads), number + 1)
+
+    def held(self) -> Batch:
+        """One batch in memory of its own."""
+        index = self._next()
+        return index, self._prepared.build(index)
+
+    def _next(self) -> Tensor:
+        while not self._left:
+            self._epoch += 1
+            order = self._prepared.order.batches(self._epoch)
+            batches = self._prepared.objective.batches(order, self._prepared.background, self._epoch)
+            self._left = [batch for batch in batches if len(batch) == self._rows]
+        return self._left.pop(0)
+
+
+def _step(accelerator: Accelerator, prepared: Prepared) -> Callable[[Tensor, Tensor], None]:
+    """A step as training takes it."""
+    model, objective, optimizer = prepared.model, prepared.objective, prepared.optimizer
+    model.train()
+
+    def step(index: Tensor, x: Tensor) -> None:
+        loss = objective(model(objective.view(x, index, 0)), index)
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def _run(
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Batch],
     step: Callable[[Tensor, Tensor], None] | None,
     device: torch.device,
 ) -> tuple[float, float]:
@@ -208,41 +318,3 @@ def _run(
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def bench_text(found: dict[str, Any]) -> str:
-    """The result for people."""
-    f = {
-        key: f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        for key, value in found.items()
-        if key.endswith("_per_second")
-    }
-    low, high = found["training_over_step_quartiles"]
-    memory = f"{found['memory_gb']:.2f} GB of the process at most"
-    if found["device_memory_gb"] is not None:
-        memory += f", {found['device_memory_gb']:.2f} GB of the device"
-    rows = [
-        ("table", f"{f['rows_per_second']} rows/s", "read and checked"),
-        ("open", f"{found['seconds_to_open']:.2f} s", "rasters and JPEGs, stacks built before"),
-        ("patch", f"{f['patches_per_second']} /s", "built by the calling thread"),
-        ("batch", f"{f['loaded_per_second']} /s", f"built by {found['loader_threads'] or 2} loader threads"),
-        ("step", f"{f['step_per_second']} /s", "on one batch held in memory"),
-        ("training", f"{f['training_per_second']} /s", f"with {found['loader_threads']} loader threads"),
-        (
-            "÷ step",
-            f"{found['training_over_step']:.3f}",
-            f"median of {found['turns']} turns, quartiles {low:.3f} and {high:.3f}",
-        ),
-        ("waiting", f"{100 * found['waiting_share']:.1f} %", "of training, for data"),
-    ]
-    hours = ", ".join(f"{step} {number:,.1f} h" for step, number in found["hours"].items())
-    return "\n".join(
-        [
-            f"{found['model']} on {found['device']}, {found['precision']} precision, batches of "
-            f"{found['batch_size']}: {found['bands']} bands of {found['patch_size']} cells, "
-            f"{found['species']} species, {found['surveys']} surveys of {found['region']}",
-            *(f"  {name:9}{value:>16}  {meaning}" for name, value, meaning in rows),
-            f"  memory   {memory}",
-            f"  at this rate the paper's steps on all of GeoLifeCLEF 2023 take: {hours}",
-        ]
-    )

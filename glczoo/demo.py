@@ -8,6 +8,7 @@ goes on. Every number in the report is measured in the run.
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from glczoo.data.occurrences import SpeciesIndex
 from glczoo.data.region import Region
 from glczoo.data.tables import read_points
-from glczoo.evaluation.study import run_study, table_text
+from glczoo.evaluation.study import StudyTable, run_study
 from glczoo.figures.style import BLUE, PALETTE, SEQUENTIAL
 from glczoo.files import whole
 from glczoo.prediction.points import probabilities_at, write_submission
@@ -96,11 +97,19 @@ _ORDER = [
 ]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The species on the demo's map, and how well its prediction follows the truth."""
+
+    species: int
+    correlation: float
+
+
 def demo(out: Path, seed: int = 0) -> Path:
     """Run the demo in a folder and return its report.
 
     Raises:
-        FileExistsError: the folder holds something else than a demo of this seed.
+        FileExistsError: the folder holds something other than a demo of this seed.
     """
     # Models this small gain little by a second thread, and lose tenfold when its core is wanted elsewhere.
     torch.set_num_threads(1)
@@ -116,9 +125,9 @@ def demo(out: Path, seed: int = 0) -> Path:
     print("2/4  three steps for two models, and the baseline")
     start = time.perf_counter()
     (out / "recipes").mkdir(exist_ok=True)
-    for name, told in _RECIPES.items():
+    for name, values in _RECIPES.items():
         with whole(out / "recipes" / f"{name}.yaml") as partial:
-            partial.write_text(_RECIPE.format(name=name, **told), "utf-8")
+            partial.write_text(_RECIPE.format(name=name, **values), "utf-8")
     study = out / "study.yaml"
     with whole(study) as partial:
         partial.write_text(_STUDY.format(path=study, seed=seed, runs=json.dumps(str(out / "runs"))), "utf-8")
@@ -134,19 +143,19 @@ def demo(out: Path, seed: int = 0) -> Path:
     described = region.table("test")
     points = read_points(region, region.find(*described.file), described)
     probabilities, species, decoding = probabilities_at(members, region, points)
-    answered = decoding(probabilities, points.datasets)
-    write_submission(out / "submission.csv", points, answered, species)
+    predicted = decoding(probabilities, points.datasets)
+    write_submission(out / "submission.csv", points, predicted, species)
     grid = read_points(region, world / "truth" / "grid.csv")
     mapped, _, _ = probabilities_at(members, region, grid)
-    named = _draw(out / "demo.png", world, species, mapped, {"late": late, "early": early}, table)
+    drawn = _draw(out / "demo.png", world, species, mapped, {"late": late, "early": early}, table)
     seconds["predict and draw"] = time.perf_counter() - start
 
     print("4/4  the report")
     report = out / "report.md"
     with whole(report) as partial:
-        text = _report(table, seconds, named, float(answered.sum(1).double().mean()), out)
+        text = _report(table, seconds, drawn, float(predicted.sum(1).double().mean()), out)
         partial.write_text(text, "utf-8")
-    print("\n" + table_text(table) + f"\n\n{report}  {out / 'demo.png'}  {out / 'submission.csv'}")
+    print("\n" + table.markdown() + f"\n\n{report}  {out / 'demo.png'}  {out / 'submission.csv'}")
     return report
 
 
@@ -156,8 +165,8 @@ def _draw(
     species: SpeciesIndex,
     mapped: torch.Tensor,
     models: dict[str, Path],
-    table: dict[str, Any],
-) -> dict[str, Any]:
+    table: StudyTable,
+) -> Drawn:
     """Truth beside prediction for one species, the losses of the steps, F1 of the rows."""
     with np.load(world / "truth" / "probabilities.npz") as truth:
         true = truth["grid"]
@@ -191,24 +200,22 @@ def _draw(
             start += len(losses)
     axes[1, 0].set(yscale="log", xlabel="epoch", ylabel="training loss", title="BCE → cross-entropy → BCE")
     axes[1, 0].legend(fontsize=8)
-    rows = [(row["row"], row["f1"]) for row in table["rows"]]
+    rows = [(row.row, row.means["f1"]) for row in table.rows]
     bars = axes[1, 1].barh([name for name, _ in rows][::-1], [f1 for _, f1 in rows][::-1], color=BLUE)
     axes[1, 1].bar_label(bars, fmt="%.3f", padding=3)
-    axes[1, 1].set(xlabel="per-sample F1, top k (eq. 3)", title=f"{table['surveys']} test surveys")
+    axes[1, 1].set(xlabel="per-sample F1, top k (eq. 3)", title=f"{table.surveys} test surveys")
     axes[1, 1].margins(x=0.25)
     with whole(path) as partial:
         figure.savefig(partial, dpi=110)
-    return {"species": shown, "correlation": agreement}
+    return Drawn(shown, agreement)
 
 
 def _verdict(gain: float) -> str:
     return "level" if abs(gain) < 0.005 else "yes" if gain > 0 else "NO"
 
 
-def _report(
-    table: dict[str, Any], seconds: dict[str, float], named: dict[str, Any], size: float, out: Path
-) -> str:
-    f1 = {row["row"]: row["f1"] for row in table["rows"]}
+def _report(table: StudyTable, seconds: dict[str, float], drawn: Drawn, size: float, out: Path) -> str:
+    f1 = {row.row: row.means["f1"] for row in table.rows}
     order = "\n".join(
         f"| {claim} | {f1[worse]:.3f} → {f1[better]:.3f} | {_verdict(f1[better] - f1[worse])} |"
         for better, worse, claim in _ORDER
@@ -217,11 +224,11 @@ def _report(
     return f"""# glczoo demo
 
 A virtual region of {_WORLD["species"]} species: {_WORLD["po"]:,} presence-only records, {_WORLD["pa"]}
-presence-absence surveys, {table["surveys"]} test surveys with {table["species_per_survey"]:.1f} species each.
+presence-absence surveys, {table.surveys} test surveys with {table.species_per_survey:.1f} species each.
 The region is made up: these numbers say that the method works here, nothing about real plants. One seed:
 differences of about a hundredth in F1 are within chance, and under .005 are called level.
 
-{table_text(table)}
+{table.markdown()}
 
 ## The paper's ordering (Tables 3 and 4) beside this run
 
@@ -231,8 +238,8 @@ differences of about a hundredth in F1 are within chance, and under .005 are cal
 
 ![truth beside prediction](demo.png)
 
-Species {named["species"]}, the one whose true map varies most: correlation of truth and the ensemble's
-prediction over the map {named["correlation"]:.2f}. `submission.csv` answers {size:.1f} species a row.
+Species {drawn.species}, the one whose true map varies most: correlation of truth and the ensemble's
+prediction over the map {drawn.correlation:.2f}. `submission.csv` predicts {size:.1f} species a row.
 
 Wall time of this run: {spent}. Recipes: `{out}/recipes`; runs: `{out}/runs`.
 """

@@ -1,4 +1,4 @@
-"""One training step, told by a recipe: `accelerate launch -m glczoo.train recipes/step2.yaml key=value …`.
+"""One training step of a recipe: `accelerate launch -m glczoo.train recipes/step2.yaml key=value …`.
 
 The paper's strategy is three of these (Ung et al. 2023, section 5.2): step 1 BCE on presence-absence surveys,
 step 2 cross-entropy on presence-only records, step 3 BCE on presence-absence surveys again, each from the
@@ -6,43 +6,77 @@ weights of the step before. Interrupt it at any time: the same command goes on w
 same weights, bit for bit.
 """
 
-import argparse
-import inspect
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import click
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
-from timm.optim import create_optimizer_v2, get_optimizer_class
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from glczoo.data.loader import load, load_by_processes
-from glczoo.data.patch_source import PatchSource
-from glczoo.data.patches import PatchBuilder, dihedral
+from glczoo.data.patches import dihedral
 from glczoo.data.region import Region
-from glczoo.decoding import Decoding
 from glczoo.recipe import Recipe, describe, read_recipe
 from glczoo.runs.run import export_run, is_finished, score
-from glczoo.training.checkpoints import EpochOrder, Progress, Record, refuse_other_recipe
-from glczoo.training.initial_model import (
-    starting_model,
-    starting_samples,
-    training_builder,
-    visible_modalities,
-)
-from glczoo.training.objective import Objective
-from glczoo.training.tuning import settle, validation_f1
+from glczoo.training.checkpoints import Progress, Record, refuse_other_recipe
+from glczoo.training.prepare import Prepared, prepare
+from glczoo.training.trackers import start_accelerator
+from glczoo.training.tuning import tune_run, validation_f1
 
-__all__ = ["make_optimizer", "prepare_model", "train"]
+__all__ = ["main", "train"]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast an epoch went."""
+
+    samples: int  # of all processes
+    seconds: float
+
+    @property
+    def samples_per_second(self) -> float:
+        """The rate of training, without validation."""
+        return self.samples / self.seconds
+
+
+@dataclass(frozen=True)
+class Session:
+    """A recipe in training: what was prepared for it, and what changes with every step."""
+
+    recipe: Recipe
+    accelerator: Accelerator
+    prepared: Prepared
+    average: ModelEmaV3 | None  # of the weights, where the recipe asks for one
+    progress: Progress
+    record: Record
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of all processes and accumulated batches."""
+        return self.recipe.batch_size * self.accelerator.num_processes * self.recipe.optimizer.accumulate
+
+    @property
+    def base_lr(self) -> float:
+        """The learning rate before the schedule."""
+        return self.recipe.optimizer.scaled_lr(self.samples_per_step)
+
+    @property
+    def result(self) -> nn.Module:
+        """The model whose weights are validated and kept."""
+        if self.average:
+            return self.average.module
+        return self.accelerator.unwrap_model(self.prepared.model)
 
 
 def train(recipe: Recipe) -> Path:
@@ -53,190 +87,175 @@ def train(recipe: Recipe) -> Path:
         ValueError: the recipe, the data and the model do not fit each other, or the run's folder holds a run
             of another recipe.
     """
-    AcceleratorState._reset_state()  # a study trains several recipes in a process, each with its precision
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=recipe.precision,
-    )
     region = Region.load(recipe.region)
     run = recipe.run_folder(region)
+    accelerator = start_accelerator(recipe, run)
     refuse_other_recipe(run, recipe, accelerator.num_processes)
     if is_finished(run):
         accelerator.print(f"{run} is finished already; delete it to train again, or give it another name=…")
         return run
     set_seed(recipe.seed)
-
-    vocabulary, training, validation, choosing = starting_samples(recipe, region)
-    with accelerator.local_main_process_first():  # one process builds the stacks, the others find them built
-        source = PatchSource(region, visible_modalities(recipe, region), recipe.patch_size)
-    drop = recipe.data.incomplete == "drop"
-    training = training.subset(source.complete(training, "training surveys", drop))
-    validation = validation.subset(source.complete(validation, "validation surveys", drop))
-    choosing = choosing.subset(source.complete(choosing, "PA surveys that choose", drop))
-    if (recipe.decoding.tuned or recipe.calibration) and not len(choosing):
-        raise ValueError("no PA survey is left that may choose the set size; is data.validation too small?")
-    if not len(training):
-        raise ValueError(
-            f"no training survey is left of {recipe.data.tables}; is data.pa_fraction too small?"
-        )
-    model, statistics = starting_model(recipe, region, source, vocabulary, training, accelerator.print)
-    frozen = bool(recipe.finetune and recipe.finetune.frozen)
-    if recipe.data.places:
-        surveys, training = training, training.merged(source.places(training))
-        accelerator.print(
-            f"{len(surveys)} records at {len(training)} places: "
-            f"{len(surveys) / len(training):.2f} times fewer forward passes"
-        )
-    process, processes = accelerator.process_index, accelerator.num_processes
-    order, background = (
-        EpochOrder(len(training), recipe.batch_size, seed, process, processes)
-        for seed in (recipe.seed, recipe.seed + 1)
-    )
-    model = prepare_model(recipe, model)
-    objective = Objective(recipe, region, vocabulary, training, accelerator.device, processes)
-    model, optimizer = accelerator.prepare(model, make_optimizer(recipe, model, objective))
-    build, eval_build = (
-        training_builder(recipe, source, part, statistics, accelerator.device)
-        for part in (training, validation)
-    )
-    load_batches = load if recipe.data.loader == "threads" else load_by_processes
-    accumulate, clip_grad = recipe.optimizer.accumulate, recipe.optimizer.clip_grad
-    surveys_per_step = recipe.batch_size * accelerator.num_processes * accumulate
-    base_lr = recipe.optimizer.scaled_lr(surveys_per_step)
-    average = ModelEmaV3(accelerator.unwrap_model(model), decay=recipe.ema) if recipe.ema else None
-    progress = Progress()
-    accelerator.register_for_checkpointing(progress, objective, *([average] if average else []))
-    record = Record(run, recipe, accelerator)
-    record.resume(progress)
-    accelerator.print(
-        f"{run}: {len(training)} training and {len(validation)} validation surveys, {len(vocabulary)} "
-        f"species, {len(source.bands)} bands, from epoch {progress.epoch + 1} of {recipe.epochs}\n"
-        f"{surveys_per_step} surveys a step: {recipe.batch_size} x {accelerator.num_processes} process(es) x "
-        f"{accumulate} accumulated; lr {base_lr:g}"
-        + (f", scaled from {recipe.optimizer.lr:g}" if recipe.optimizer.lr_batch_size else "")
-    )
-
-    for epoch in range(progress.epoch, recipe.epochs):
-        lr = base_lr * recipe.schedule.factor(epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)  # timm's layer decay
-        model.train(not frozen)
-        turn = partial(dihedral, recipe.seed, epoch) if recipe.data.augment else None
-        indices = objective.batches(order.batches(epoch, progress.batch), background, epoch, progress.batch)
-        batches = load_batches(build, indices, turn, recipe.data.workers)
-        bar = tqdm(
-            batches, f"epoch {epoch + 1}/{recipe.epochs}", len(order), initial=progress.batch, unit="batch",
-            leave=False, disable=not accelerator.is_local_main_process,
-        )  # fmt: skip
-        start, seen = time.perf_counter(), 0
-        for index, x in bar:
-            steps = (progress.batch + 1) % accumulate == 0 or progress.batch + 1 == len(order)
-            with nullcontext() if steps else accelerator.no_sync(model):
-                loss = objective(model(objective.view(x, index, epoch)), index)
-                accelerator.backward(loss / accumulate)
-            progress.add(loss)
-            seen += len(index) * accelerator.num_processes
-            if not steps:
-                continue
-            if clip_grad:
-                accelerator.clip_grad_norm_(model.parameters(), clip_grad)
-            optimizer.step()
-            optimizer.zero_grad()
-            progress.step += 1
-            if average:
-                average.update(accelerator.unwrap_model(model))
-            if progress.step % recipe.log_every == 0:  # the only time that a step is waited for
-                record.log(progress, kind="step", loss=loss.item(), lr=lr)
-                speed = seen / (time.perf_counter() - start)
-                bar.set_postfix(loss=f"{progress.mean_loss:.4f}", samples_s=f"{speed:.0f}")
-            if progress.step % recipe.checkpoint_every == 0:
-                record.checkpoint(progress)
-        seconds = time.perf_counter() - start
-        result = average.module if average else accelerator.unwrap_model(model)
-        f1 = None
-        if len(validation):
-            f1 = validation_f1(accelerator, recipe, result, eval_build, validation)
-        mean_loss = (
-            accelerator.gather(torch.tensor([progress.mean_loss], device=accelerator.device)).mean().item()
-        )
-        record.log(
-            progress, kind="epoch", loss=mean_loss, lr=lr, validation_f1=f1, seconds=seconds,
-            samples_per_second=seen / seconds,
-        )  # fmt: skip
-        accelerator.print(
-            f"epoch {epoch + 1}/{recipe.epochs}  loss {mean_loss:.4f}  "
-            + (f"validation F1 {f1:.4f}  " if f1 is not None else "")
-            + f"lr {lr:g}  {seen / seconds:.0f} samples/s"
-        )
-        if recipe.keep == "best" and f1 is not None and f1 > progress.best:
-            progress.best, progress.best_epoch = f1, epoch
-            record.save_weights(result, "best")
-        ask = partial(score, accelerator, model, build, recipe.batch_size, recipe.activation)
-        objective.end_epoch(epoch, ask)
-        progress.next_epoch()
-        record.checkpoint(progress)
-
-    final = average.module if average else accelerator.unwrap_model(model)
-    if recipe.keep == "best":
-        record.save_weights(final, "last")
-        final.load_state_dict(load_file(run / "best.safetensors"))
-    choose = PatchBuilder(source, choosing, statistics.mean, statistics.std, accelerator.device)
-    settled = settle(accelerator, recipe, final, choose, choosing)
-    if recipe.grad_checkpointing:
-        final.set_grad_checkpointing(False)
-    if accelerator.is_main_process:
-        export_run(
-            run, final, vocabulary, region, source, statistics, init=recipe.init,
-            epoch=progress.best_epoch if recipe.keep == "best" else recipe.epochs - 1, **settled,
-        )  # fmt: skip
-        shutil.rmtree(run / "checkpoints", ignore_errors=True)
-        (run / "best.safetensors").unlink(missing_ok=True)
-    accelerator.wait_for_everyone()
-    accelerator.print(f"{run}: done (answers by {Decoding(**settled['decoding'])})")
+    session = _start(recipe, run, accelerator, prepare(recipe, region, accelerator))
+    for epoch in range(session.progress.epoch, recipe.epochs):
+        lr = session.base_lr * recipe.schedule.factor(epoch)
+        pace = _train_epoch(session, epoch, lr)
+        _end_epoch(session, epoch, lr, pace)
+    _finish(session, run)
     return run
 
 
-def prepare_model(recipe: Recipe, model: nn.Module) -> nn.Module:
-    """The model as the recipe wants it to be computed."""
-    if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    if recipe.grad_checkpointing:
-        model.set_grad_checkpointing()  # type: ignore[operator]
-    if recipe.compile:
-        model.compile()
-    return model
-
-
-def make_optimizer(recipe: Recipe, model: nn.Module, objective: nn.Module) -> torch.optim.Optimizer:
-    """One of timm's, fused into one kernel where it can be (for 62 million weights four times faster).
-
-    What the loss itself learns (ROLE's estimates) does so at ten times the rate (Cole et al. 2021).
-    """
-    told = recipe.optimizer
-    wide = inspect.signature(get_optimizer_class(told.name, bind_defaults=False)).parameters
-    optimizer = create_optimizer_v2(
-        model, told.name, lr=told.lr, weight_decay=told.weight_decay,
-        layer_decay=recipe.finetune.layer_decay if recipe.finetune else None,
-        **({"fused": True} if "fused" in wide else {}),
-    )  # fmt: skip
-    if learnt := list(objective.parameters()):
-        optimizer.add_param_group({"params": learnt, "weight_decay": 0.0, "lr_scale": 10.0})
-    return optimizer
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command: read a recipe, train, and end with one line where something is wrong."""
-    parser = argparse.ArgumentParser(
-        "python -m glczoo.train",
-        description=(__doc__ or "").split("\n\n")[0],
-        epilog="keys of a recipe:\n" + describe(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _start(recipe: Recipe, run: Path, accelerator: Accelerator, prepared: Prepared) -> Session:
+    """Start a run, or take it up at its newest checkpoint."""
+    average = ModelEmaV3(accelerator.unwrap_model(prepared.model), decay=recipe.ema) if recipe.ema else None
+    progress = Progress()
+    kept = [progress, prepared.objective, *([average] if average else [])]
+    accelerator.register_for_checkpointing(*kept)
+    record = Record(run, recipe, accelerator)
+    record.resume(progress)
+    session = Session(recipe, accelerator, prepared, average, progress, record)
+    inputs = prepared.inputs
+    scaled = f", scaled from {recipe.optimizer.lr:g}" if recipe.optimizer.lr_batch_size else ""
+    accelerator.print(
+        f"{run}: {len(prepared.training)} training and {len(inputs.validation)} validation samples, "
+        f"{len(inputs.vocabulary)} species, {len(inputs.source.bands)} bands, from epoch "
+        f"{progress.epoch + 1} of {recipe.epochs}\n"
+        f"{session.samples_per_step} samples a step: {recipe.batch_size} x {accelerator.num_processes} "
+        f"process(es) x {recipe.optimizer.accumulate} accumulated; lr {session.base_lr:g}{scaled}"
     )
-    parser.add_argument("recipe", help="a YAML file, such as recipes/step1.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as optimizer.lr=5e-4")
-    given = parser.parse_args(arguments)
+    return session
+
+
+def _train_epoch(session: Session, epoch: int, lr: float) -> Pace:
+    """Train on what is left of an epoch."""
+    recipe, accelerator, prepared = session.recipe, session.accelerator, session.prepared
+    model, optimizer, objective = prepared.model, prepared.optimizer, prepared.objective
+    progress, record = session.progress, session.record
+    accumulate, clip_grad = recipe.optimizer.accumulate, recipe.optimizer.clip_grad
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)  # timm's layer decay
+    model.train(not (recipe.finetune and recipe.finetune.frozen))
+    bar = tqdm(
+        _batches(session, epoch),
+        f"epoch {epoch + 1}/{recipe.epochs}",
+        len(prepared.order),
+        initial=progress.batch,
+        unit="batch",
+        leave=False,
+        disable=not accelerator.is_local_main_process,
+    )
+    start, seen = time.perf_counter(), 0
+    for index, x in bar:
+        steps = (progress.batch + 1) % accumulate == 0 or progress.batch + 1 == len(prepared.order)
+        with nullcontext() if steps else accelerator.no_sync(model):
+            loss = objective(model(objective.view(x, index, epoch)), index)
+            accelerator.backward(loss / accumulate)
+        progress.add(loss)
+        seen += len(index) * accelerator.num_processes
+        if not steps:
+            continue
+        if clip_grad:
+            accelerator.clip_grad_norm_(model.parameters(), clip_grad)
+        optimizer.step()
+        optimizer.zero_grad()
+        progress.step += 1
+        if session.average:
+            session.average.update(accelerator.unwrap_model(model))
+        if progress.step % recipe.log_every == 0:  # the only time that a step is waited for
+            record.log(progress, "step", loss=loss.item(), lr=lr)
+            speed = seen / (time.perf_counter() - start)
+            bar.set_postfix(loss=f"{progress.mean_loss:.4f}", samples_s=f"{speed:.0f}")
+        if progress.step % recipe.checkpoint_every == 0:
+            record.checkpoint(progress)
+    return Pace(seen, time.perf_counter() - start)
+
+
+def _batches(session: Session, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Positions index[B] and patches x[B, C, S, S] of the batches of an epoch that are not yet seen."""
+    recipe, prepared, first = session.recipe, session.prepared, session.progress.batch
+    turn = partial(dihedral, recipe.seed, epoch) if recipe.data.augment else None
+    order = prepared.order.batches(epoch, first)
+    indices = prepared.objective.batches(order, prepared.background, epoch, first)
+    loader = load if recipe.data.loader == "threads" else load_by_processes
+    return loader(prepared.build, indices, turn, recipe.data.workers)
+
+
+def _end_epoch(session: Session, epoch: int, lr: float, pace: Pace) -> None:
+    """Validate, keep the weights if they are the best so far, and save a checkpoint."""
+    recipe, accelerator, progress = session.recipe, session.accelerator, session.progress
+    inputs, result = session.prepared.inputs, session.result
+    f1 = None
+    if len(inputs.validation):
+        build = session.prepared.validation_build
+        f1 = validation_f1(accelerator, recipe, result, build, inputs.validation)
+    mean_loss = (
+        accelerator.gather(torch.tensor([progress.mean_loss], device=accelerator.device)).mean().item()
+    )
+    session.record.log(
+        progress,
+        "epoch",
+        loss=mean_loss,
+        lr=lr,
+        validation_f1=f1,
+        seconds=pace.seconds,
+        samples_per_second=pace.samples_per_second,
+    )
+    validated = "" if f1 is None else f"validation F1 {f1:.4f}  "
+    accelerator.print(
+        f"epoch {epoch + 1}/{recipe.epochs}  loss {mean_loss:.4f}  {validated}lr {lr:g}  "
+        f"{pace.samples_per_second:.0f} samples/s"
+    )
+    if recipe.keep == "best" and f1 is not None and f1 > progress.best:
+        progress.best, progress.best_epoch = f1, epoch
+        session.record.save_weights(result, "best")
+    build = session.prepared.build
+    predict = partial(score, accelerator, session.prepared.model, build, recipe.batch_size, recipe.activation)
+    session.prepared.objective.end_epoch(epoch, predict)
+    progress.next_epoch()
+    session.record.checkpoint(progress)
+
+
+def _finish(session: Session, run: Path) -> None:
+    """Tune on the samples that are held out for it, and export the result."""
+    recipe, accelerator, prepared = session.recipe, session.accelerator, session.prepared
+    inputs, result = prepared.inputs, session.result
+    epoch = recipe.epochs - 1
+    if recipe.keep == "best":
+        session.record.save_weights(result, "last")
+        result.load_state_dict(load_file(run / "best.safetensors"))
+        epoch = session.progress.best_epoch
+    tuning = tune_run(accelerator, recipe, result, prepared.tuning_build, inputs.tuning)
+    if recipe.grad_checkpointing:
+        result.set_grad_checkpointing(False)  # type: ignore[operator]
+    if accelerator.is_main_process:
+        export_run(
+            run,
+            result,
+            inputs.vocabulary,
+            inputs.region,
+            inputs.source,
+            prepared.statistics,
+            init=recipe.init,
+            epoch=epoch,
+            **tuning.to_json(),
+        )
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+        (run / "best.safetensors").unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    accelerator.print(f"{run}: done (set size by {tuning.decoding})")
+
+
+@click.command(epilog="\b\nkeys of a recipe:\n" + describe())
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
+def main(recipe: str, overrides: tuple[str, ...]) -> None:
+    """Train what a recipe describes; an interrupted run goes on where it was.
+
+    RECIPE is a YAML file, such as recipes/step1.yaml; KEY=VALUE replaces one of its values, such as
+    optimizer.lr=5e-4.
+    """
     try:
-        train(read_recipe(given.recipe, given.overrides))
+        train(read_recipe(recipe, list(overrides)))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"glczoo.train: {error}")
 

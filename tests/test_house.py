@@ -42,10 +42,12 @@ DOORS = {
         "prediction.map",
         "evaluation.report",
         "training.checkpoints",
+        "training.prepare",
+        "training.trackers",
         "training.tuning",
     },
-    "yaml": {"data.region", "recipe"},
-    "pydantic": {"data.region", "recipe", "evaluation.study"},
+    "yaml": {"data.region", "recipe.reading"},
+    "pydantic": {"data.region", "recipe.keys", "recipe.schema", "recipe.sections", "evaluation.study"},
     "matplotlib": {
         "demo",
         "figures.click_map",
@@ -58,8 +60,16 @@ DOORS = {
     "huggingface_hub": {"hub_client", "hub.card"},
     "jinja2": {"hub.card", "evaluation.report"},
     "simplejpeg": {"data.jpeg"},
-    "sklearn": {"evaluation.study", "training.fit_forest"},
-    "click": {"cli", "cli.prediction", "cli.publishing", "cli.region", "cli.training", "cli.verbs"},
+    "sklearn": {"training.fit_forest"},
+    "click": {
+        "cli",
+        "cli.prediction",
+        "cli.publishing",
+        "cli.region",
+        "cli.training",
+        "cli.verbs",
+        "train",
+    },
 }
 
 

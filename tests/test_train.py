@@ -16,14 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 from glczoo.data.region import Region
-from glczoo.decoding import Decoding
 from glczoo.models.published import read_config
-from glczoo.recipe import Recipe, describe, read_recipe
+from glczoo.recipe import Recipe, read_recipe
 from glczoo.runs.run import load_model
 from glczoo.train import train
+from glczoo.training.checkpoints import Record
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-TOP_20 = Decoding("top_k", 20)
 TINY = ["model=test_fusresnet_glc23", "init=random", "patch_size=16", "data.augment=true"]
 
 
@@ -71,111 +70,6 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if line["kind"] == "step"]
 
 
-def test_table_2_to_the_letter():
-    step1, step2, step3, baseline = (
-        read_recipe(RECIPES / f"{name}.yaml") for name in ("step1", "step2", "step3", "baseline")
-    )
-    for step in (step1, step3):
-        assert (step.loss.name, step.batch_size, step.epochs, step.optimizer.lr) == ("bce", 128, 30, 1e-3)
-        assert (step.schedule.milestones, step.schedule.gamma) == ([15, 20], 0.1)
-        assert step.data.tables == ["pa"] and step.data.validation["pa"] == 0.2
-    assert (step2.loss.name, step2.batch_size, step2.epochs, step2.optimizer.lr) == ("ce", 96, 10, 3e-3)
-    assert step2.schedule.milestones == [] and step2.data.tables == ["po"]
-    assert step2.data.validation["po"] == 0.02
-    assert (baseline.loss.name, baseline.batch_size, baseline.epochs, baseline.optimizer.lr) == (
-        "an",
-        96,
-        20,
-        3e-3,
-    )
-    assert baseline.schedule.milestones == [15] and baseline.data.tables == ["po", "pa"]
-    assert baseline.data.validation == {"po": 0, "pa": 0.2}
-    assert (step1.init, step2.init, step3.init, baseline.init) == ("imagenet", "step1", "step2", "imagenet")
-    assert all(
-        r.optimizer.name == "adam" and r.decoding.fixed() == TOP_20 for r in (step1, step2, step3, baseline)
-    )
-
-
-def test_every_recipe_trains_two_batches(world, tmp_path):
-    recipes = sorted(path for path in RECIPES.glob("**/step*.yaml")) + sorted(
-        RECIPES.glob("**/baseline.yaml")
-    )
-    recipes.append(RECIPES / "finetune.yaml")  # last: it starts from the one before
-    assert len(recipes) == 9
-    regions = sorted((RECIPES / "regions").glob("*.yaml")) + sorted((RECIPES / "studies").glob("*.yaml"))
-    launches = sorted((RECIPES / "accelerate").glob("*.yaml"))
-    assert [path.stem for path in launches] == ["eight_gpus", "one_gpu", "two_nodes"]
-    known = {*recipes, *regions, *launches}
-    assert set(RECIPES.glob("**/*.yaml")) == known, "a recipe that no test trains"
-    run = tmp_path
-    for path in recipes:
-        run = train(
-            read_recipe(
-                path,
-                [
-                    f"region={world}",
-                    f"runs={tmp_path / path.parent.name}",
-                    *TINY,
-                    *([f"init={run}"] if path.stem == "finetune" else []),
-                    "model_args={}",
-                    "epochs=1",
-                    "batch_size=40",
-                    "data.split=random",
-                    "data.validation={pa: 0.2, po: 0.99}",
-                    "data.pa_fraction=0.8",
-                    "patch_size=8",
-                ],
-            )
-        )
-        assert load_model(run).decoding.value >= 1, path
-
-
-def test_overrides_and_scientific_numbers():
-    changed = read_recipe(
-        RECIPES / "step3.yaml", ["model=bioresnet50_glc23", "optimizer.lr=5e-4", "ema=0.99"]
-    )
-    assert (changed.model, changed.optimizer.lr, changed.ema) == ("bioresnet50_glc23", 5e-4, 0.99)
-
-
-def test_unknown_keys_are_refused_all_at_once():
-    with pytest.raises(ValueError) as error:
-        read_recipe(
-            RECIPES / "step1.yaml", ["epoch=3", "optimizer.learning=1", "batch_size=many", "loss=bcee"]
-        )
-    text = str(error.value)
-    assert "4 mistake(s)" in text
-    assert "unknown key 'epoch'; did you mean 'epochs'?" in text
-    assert "'optimizer.learning'" in text and "batch_size" in text and "'many'" in text
-    assert "there is no such loss; there are bce, ce, an" in text
-
-
-def test_an_old_key_is_refused_with_the_new_one_named():
-    with pytest.raises(ValueError) as error:
-        read_recipe(RECIPES / "step1.yaml", ["data.surveys=[pa]", "decoding={rule: top_k, surveys: train}"])
-    assert "the key 'data.surveys' is now 'data.tables'" in str(error.value)
-    assert "the key 'decoding.surveys' is now 'decoding.tune_on'" in str(error.value)
-
-
-def test_help_explains_every_key():
-    text = describe()
-    for key in (
-        "optimizer.lr",
-        "schedule.milestones",
-        "data.pa_fraction",
-        "imagenet.how",
-        "keep",
-        "decoding.rule",
-        "decoding.by_source",
-        "pseudo.teacher",
-        "pseudo.low",
-        "po_loss",
-        "po_loss.name",
-    ):
-        assert f"  {key}  (" in text
-    shown = subprocess.run(launch(["--help"]), capture_output=True, text=True, check=True).stdout
-    assert "optimizer.lr" in shown and "key=value" in shown
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -184,8 +78,8 @@ def test_help_explains_every_key():
         (["model=bioresnet50_glc23", "modalities=[soil]"], "bioclim 19"),
         (["modalities=[climate]"], r"has no modality \['climate'\]; it has \['bioclim'"),
         (["data.split=file"], "describes no split from file"),
-        (["data.pa_fraction=0.0001", "data.validation={pa: 0}", "keep=last"], "no training survey is left"),
-        (["keep=best", "data.validation={pa: 0}"], "keep: best needs validation surveys"),
+        (["data.pa_fraction=0.0001", "data.validation={pa: 0}", "keep=last"], "no training sample is left"),
+        (["keep=best", "data.validation={pa: 0}"], "keep: best needs validation samples"),
         (
             ["imagenet.weights=nowhere.safetensors", "init=imagenet", "imagenet.tag=resnet18.a1_in1k"],
             "nowhere",
@@ -200,6 +94,40 @@ def test_bad_input_says_what_to_do(world, tmp_path, overrides, message):
     with pytest.raises((ValueError, FileNotFoundError, RuntimeError), match=message):
         train(recipe(small(world, tmp_path, *overrides)))
     assert not list(tmp_path.glob("**/model.safetensors"))
+
+
+def test_help_shows_the_keys_of_a_recipe():
+    shown = subprocess.run(launch(["--help"]), capture_output=True, text=True, check=True).stdout
+    assert "optimizer.lr  (float; required)" in shown and "[KEY=VALUE]…" in shown
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_training(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("glczoo.training.trackers.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="trackers: wandb is not installed; pip install wandb"):
+        train(recipe(small(world, tmp_path, "trackers=[wandb]")))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_resumed_run_has_one_file_of_tensorboard_events(world, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    arguments = small(world, tmp_path, "trackers=[tensorboard]")
+    whole, calls = Record.checkpoint, []
+
+    def stopped(record, progress):
+        calls.append(progress.step)
+        if len(calls) == 3:  # after the step was logged, before it was saved: it is trained and logged again
+            raise KeyboardInterrupt
+        whole(record, progress)
+
+    monkeypatch.setattr(Record, "checkpoint", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(arguments))
+    run = train(recipe(arguments))
+    (events,) = (run / "tensorboard").rglob("events*")
+    read = EventAccumulator(str(events)).Reload()
+    assert [event.value for event in read.Scalars("step/loss")] == pytest.approx(losses(run))
+    assert [event.step for event in read.Scalars("step/loss")] == list(range(1, len(losses(run)) + 1))
 
 
 def test_the_command_ends_in_one_line(world, tmp_path):
@@ -268,7 +196,7 @@ def test_options_train(world, tmp_path):
                 "ema=0.5",
                 "optimizer.clip_grad=1.0",
                 "optimizer.accumulate=2",
-                "tensorboard=true",
+                "trackers=[tensorboard]",
                 "precision=bf16",
                 "patch_size=32",
                 "top_k=auto",
@@ -276,7 +204,7 @@ def test_options_train(world, tmp_path):
             )
         )
     )
-    assert list((run / "tensorboard").iterdir())
+    assert len(list((run / "tensorboard").rglob("events*"))) == 1
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     epochs = [line for line in lines if line["kind"] == "epoch"]
     assert [line["epoch"] for line in epochs] == [0, 1] and all(0 <= e["validation_f1"] <= 1 for e in epochs)
@@ -341,7 +269,7 @@ def test_the_learning_rate_is_scaled_to_the_surveys_of_a_step(world, tmp_path, c
     run = train(recipe(small(world, tmp_path, *arguments)))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {line["lr"] for line in lines} == {4e-3}
-    told = "32 surveys a step: 16 x 1 process(es) x 2 accumulated; lr 0.004, scaled from 0.001"
+    told = "32 samples a step: 16 x 1 process(es) x 2 accumulated; lr 0.004, scaled from 0.001"
     assert told in capsys.readouterr().out
 
 
@@ -436,7 +364,7 @@ def test_shipped_launches_train_and_steps_fall_at_their_epochs(world, tmp_path, 
     ]
     told = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0] * len(flags), told
-    assert "16 surveys a step: 8 x 2 process(es) x 1 accumulated" in told[0]
+    assert "16 samples a step: 8 x 2 process(es) x 1 accumulated" in told[0]
     lines = [json.loads(line) for line in (next_run(tmp_path) / "metrics.jsonl").read_text().splitlines()]
     epochs = [line for line in lines if line["kind"] == "epoch"]
     assert [line["lr"] for line in epochs] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5])

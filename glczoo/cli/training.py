@@ -82,19 +82,11 @@ def crossval(recipe: Path, overrides: tuple[str, ...], json_file: Path | None) -
     data.blocks.folds=5.
     """
     from glczoo.evaluation.crossval import crossval as run_folds
-    from glczoo.evaluation.evaluate import markdown
 
     result = run_folds(recipe, list(overrides))
     if first_process():
-        print(
-            markdown(result["rows"], {key: key for key in ("fold", "surveys", "rule", "f1", "auc", "size")})
-        )
-        mean, low, high = result["f1"]
-        print(
-            f"\nF1 of {result['surveys']} surveys, each by the member that did not see its block: {mean:.3f} "
-            f"[{low:.3f}, {high:.3f}], 95 % by resampling blocks\ntheir ensemble: {result['ensemble']}"
-        )
-        write_json(json_file, result)
+        print(result.text())
+        write_json(json_file, result.to_json())
 
 
 @click.command("study", cls=Verb)
@@ -108,12 +100,12 @@ def study(study: Path, overrides: tuple[str, ...], truth: Path | None, jobs: int
     STUDY is a YAML file, such as recipes/studies/swiss_trees.yaml; KEY=VALUE overrides a key of every recipe
     of the study.
     """
-    from glczoo.evaluation.study import run_study, table_text
+    from glczoo.evaluation.study import run_study
 
     table = run_study(study, list(overrides), truth, jobs)
     if first_process():
-        print(f"{table['name']}, {table['part']}: {table['surveys']} surveys, seeds {table['seeds']}\n")
-        print(table_text(table))
+        print(f"{table.name}, {table.part}: {table.surveys} surveys, seeds {table.seeds}\n")
+        print(table.markdown())
 
 
 @click.command("ensemble", cls=Verb)
@@ -154,7 +146,6 @@ def bench(
     RECIPE is the step to measure: by default step 2 with the largest model. KEY=VALUE overrides its keys.
     """
     from glczoo.bench import bench as measure
-    from glczoo.bench import bench_text
 
     paths = [word for word in words if "=" not in word]
     if len(paths) > 1:
@@ -167,5 +158,5 @@ def bench(
         seconds=seconds,
         size=size,
     )
-    print(bench_text(measured))
-    write_json(json_file, measured)
+    print(measured.text())
+    write_json(json_file, measured.to_json())

@@ -1,12 +1,13 @@
 """Cross-validation by spatial blocks: `glczoo crossval RECIPE` trains a recipe once for each fold.
 
-Every survey is judged by the member that did not train on its block, and the members together are an
+Every survey is predicted by the member that did not train on its block, and the members together are an
 ensemble that has seen them all. Steps follow each other: `crossval step1.yaml`, then `crossval step2.yaml`,
 whose members start from those of the same fold.
 """
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,71 @@ import torch
 
 from glczoo.data.region import Region
 from glczoo.data.splits import spatial_blocks
-from glczoo.evaluation.evaluate import evaluate
-from glczoo.metrics import bootstrap
+from glczoo.evaluation.evaluate import evaluate, markdown
+from glczoo.evaluation.study import Interval
 from glczoo.models.published import read_config
 from glczoo.recipe import Recipe, read_recipe, write_run_recipe
 from glczoo.runs.combine import combine
 from glczoo.runs.run import is_finished
 from glczoo.train import train
 
-__all__ = ["crossval"]
+__all__ = ["CrossValidation", "Fold", "crossval"]
 
 
-def crossval(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Train a recipe for every fold of `data.blocks`, judge each on its own, and combine them.
+@dataclass(frozen=True)
+class Fold:
+    """One member on the fold that it did not train on."""
+
+    fold: int
+    surveys: int
+    model: str
+    rule: str
+    summary: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "fold": self.fold,
+            "surveys": self.surveys,
+            "model": self.model,
+            "rule": self.rule,
+        } | self.summary
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What a cross-validation found."""
+
+    folds: list[Fold]
+    f1: Interval  # over all surveys, by resampling blocks
+    surveys: int
+    ensemble: Path  # the folder of the members together
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "rows": [fold.to_json() for fold in self.folds],
+            "f1": list(self.f1),
+            "surveys": self.surveys,
+            "ensemble": str(self.ensemble),
+        }
+
+    def text(self) -> str:
+        """The result for people."""
+        columns = {key: key for key in ("fold", "surveys", "rule", "f1", "auc", "size")}
+        return (
+            f"{markdown([fold.to_json() for fold in self.folds], columns)}\n\n"
+            f"F1 of {self.surveys} surveys, each by the member that did not see its block: {self.f1.text()}, "
+            f"95 % by resampling blocks\ntheir ensemble: {self.ensemble}"
+        )
+
+
+def crossval(path: Path, overrides: Sequence[str] = ()) -> CrossValidation:
+    """Train a recipe for every fold of `data.blocks`, evaluate each on its own, and combine them.
 
     Runs are named NAME-foldN, their ensemble NAME-folds; what is finished is kept. All are normalised by the
-    same statistics, of the inputs of all surveys, so that they can be one model. Nothing is left that could
-    judge the ensemble but a test table: its recipe holds no survey out.
-
-    Returns:
-        rows (fold, surveys, rule, f1, auc, size …), f1 over all surveys (mean, low, high: 95 % by resampling
-        blocks), surveys, ensemble (its folder).
+    same statistics, of the inputs of all surveys, so that they can be one model. Nothing is held out of the
+    ensemble but a test table: its recipe holds no survey out.
 
     Raises:
         FileNotFoundError, ValueError: see `train`; or the surveys are of fewer blocks than folds.
@@ -43,28 +88,25 @@ def crossval(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     region = Region.load(recipe.region)
     members = [_member(recipe, region, fold) for fold in range(recipe.data.blocks.folds)]
     folders = [train(member) for member in members]
-    rows, f1 = [], []
+    folds: list[Fold] = []
+    f1: list[torch.Tensor] = []
     blocks: list[torch.Tensor] = []
-    for fold, folder in enumerate(folders):
+    for number, folder in enumerate(folders):
         found = evaluate([folder], part="test", each=True)
-        row = found["rows"][0]
+        row = dict(found["rows"][0])
         f1.append(row.pop("f1_each"))
+        del row["decoding"]
+        folds.append(Fold(number, found["surveys"], row.pop("model"), row.pop("rule"), row))
         # Numbers of blocks are a fold's own: no block is in two folds.
         own = spatial_blocks(found["points"], recipe.data.blocks.size_km)
         blocks.append(torch.from_numpy(own) + (int(blocks[-1].max()) + 1 if blocks else 0))
-        rows.append({"fold": fold, "surveys": found["surveys"], **row})
     out = recipe.run_folder(region, f"{recipe.name}-folds")
     if not is_finished(out):
         shutil.rmtree(out, ignore_errors=True)
         combine(folders, out)
-        write_run_recipe(out, _without_judges(recipe, out), processes=1)
-    each, block = torch.cat(f1), torch.cat(blocks)
-    return {
-        "rows": rows,
-        "f1": [float(each.mean()), *bootstrap(each, block)],
-        "surveys": len(each),
-        "ensemble": str(out),
-    }
+        write_run_recipe(out, _without_held_out(recipe, out), processes=1)
+    each = torch.cat(f1)
+    return CrossValidation(folds, Interval.of(each, torch.cat(blocks)), len(each), out)
 
 
 def _member(recipe: Recipe, region: Region, fold: int) -> Recipe:
@@ -80,10 +122,10 @@ def _member(recipe: Recipe, region: Region, fold: int) -> Recipe:
     )
 
 
-def _without_judges(recipe: Recipe, ensemble: Path) -> Recipe:
+def _without_held_out(recipe: Recipe, ensemble: Path) -> Recipe:
     """Every survey trained some member: no part of the split may be mistaken for a held-out one."""
     decoding = read_config(ensemble)["glczoo"]["decoding"]
-    given = {key: decoding[key] for key in ("rule", "value") if decoding[key] is not None}
-    told = recipe.model_dump(mode="json") | {"keep": "last", "calibration": None, "decoding": given}
-    told["data"] |= {"split": "random", "validation": {"pa": 0.0, "po": 0.0}}
-    return Recipe.model_validate(told)
+    own = {key: decoding[key] for key in ("rule", "value") if decoding[key] is not None}
+    values = recipe.model_dump(mode="json") | {"keep": "last", "calibration": None, "decoding": own}
+    values["data"] |= {"split": "random", "validation": {"pa": 0.0, "po": 0.0}}
+    return Recipe.model_validate(values)

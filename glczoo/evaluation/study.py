@@ -6,47 +6,55 @@ Finished runs are skipped and interrupted ones continued: the same command goes 
     seeds: [0, 1, 2]
     set: {data.pa_fraction: 0.1}    # overrides for every run
     recipes: ..                     # folder that the runs' recipes lie in (default: the study's own)
-    models: {late: {model: fusresnet50_glc23}}  # overrides by a name, which runs give as their `model`
+    models: {late: {model: fusresnet50_glc23}}  # overrides by a name, which runs name as their `model`
     runs:                           # in this order; each names a recipe, and what it changes in it; those
                                     # whose model is forest_glc23 are fitted as `glczoo forest` does
       s1:   {recipe: ../swiss_trees/step1.yaml}
       s12:  {recipe: ../swiss_trees/step2.yaml, set: {init: s1}}
-    pairs: [[step 1+2, step 1]]     # differences to tell, survey by survey, over blocks of `block_km`
+    pairs: [[step 1+2, step 1]]     # differences to report, survey by survey, over blocks of `block_km`
     rows:                           # what the table holds: a run, or several as an ensemble
       step 1: [s1]
-    anchors: [random_forest]        # tabular models on the values at the points
+    anchors: [random_forest]        # a forest on the values at the points, fitted as `glczoo forest` does
 
 On the command line `recipes=…`, `seeds=…`, `models.NAME=…` and `block_km=…` replace the study's own, so that
 one file serves other regions; any other `key=value` goes to every recipe.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from glczoo.data.occurrences import Samples
-from glczoo.data.patch_source import PatchSource
-from glczoo.data.region import Region, Strict, parse, read_yaml
+from glczoo.data.occurrences import Points
+from glczoo.data.region import Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
-from glczoo.data.tables import read_species
-from glczoo.decoding import Rule, expected_f1, top_k
-from glczoo.evaluation.evaluate import evaluate, markdown, samples_of
+from glczoo.decoding import Rule
+from glczoo.evaluation.evaluate import evaluate, markdown
 from glczoo.files import whole
-from glczoo.metrics import bootstrap, sample_f1, summary
+from glczoo.metrics import bootstrap
 from glczoo.recipe import Recipe, override, read_recipe
 from glczoo.train import train
 from glczoo.training.fit_forest import fit_forest
 
-__all__ = ["COLUMNS", "Study", "read_study", "run_study"]
+__all__ = [
+    "COLUMNS",
+    "Difference",
+    "Interval",
+    "MeanRow",
+    "Score",
+    "Study",
+    "StudyTable",
+    "read_study",
+    "run_study",
+]
 
 COLUMNS = {
     "row": "steps",
@@ -61,6 +69,7 @@ COLUMNS = {
 
 _OWN = ("recipes", "seeds", "models", "block_km")  # what overrides may replace in a study
 _FOREST = "random forest on PA, values at the point"
+_FOREST_RUN = "random_forest"
 
 
 class PlannedRun(Strict):
@@ -94,12 +103,164 @@ class Study(Strict):
             FileNotFoundError, ValueError: see `read_recipe`.
         """
         plan = self.runs[name]
-        told = (self.models[plan.model] if plan.model else {}) | plan.set | self.set
-        own = [f"{key}={json.dumps(value)}" for key, value in told.items()]
+        values = (self.models[plan.model] if plan.model else {}) | plan.set | self.set
+        own = [f"{key}={json.dumps(value)}" for key, value in values.items()]
         recipe = read_recipe(
             Path(self.recipes) / plan.recipe, [*own, *overrides, f"name={name}", f"seed={seed}"]
         )
         return recipe.model_copy(update={"runs": f"{recipe.runs}/{self.name}/seed{seed}"})
+
+    def forest(self, seed: int, overrides: Sequence[str] = ()) -> Recipe:
+        """The recipe of the anchor: a forest on the PA surveys and the modalities of the first run."""
+        values = self.recipe(next(iter(self.runs)), seed, overrides).model_dump(mode="json")
+        values["data"] |= {"tables": ["pa"], "weights": None, "places": False}
+        return Recipe.model_validate(
+            values
+            | {"name": _FOREST_RUN, "model": "forest_glc23", "model_args": {}, "init": "random"}
+            | {"finetune": None, "loss": "bce", "po_loss": None, "pseudo": None}
+            | {"keep": "last", "calibration": None, "decoding": {"rule": "top_k", "tune_on": "train"}}
+        )
+
+    def members(self) -> dict[str, list[str]]:
+        """Every row of the table and the runs that it is the ensemble of, the anchors last."""
+        anchors = {_FOREST: [_FOREST_RUN]} if self.anchors else {}
+        return self.rows | anchors
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Tensor, blocks: Tensor) -> "Interval":
+        """Of values[N], by resampling blocks of samples; blocks[N] numbers them."""
+        return cls(float(values.mean()), *bootstrap(values, blocks))
+
+    def text(self, sign: str = "") -> str:
+        """For a table; `sign` is + where a plus is to be shown."""
+        return f"{self.mean:{sign}.3f} [{self.low:{sign}.3f}, {self.high:{sign}.3f}]"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A row of the table for one seed."""
+
+    row: str
+    seed: int
+    members: int
+    rule: str
+    summary: dict[str, float]  # by the model's own rule (see `metrics.summary`)
+    f1_each: Tensor  # [N], of every survey
+    f1_expected_each: Tensor  # by expected F1
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The summary, and F1 by expected F1."""
+        return self.summary | {"f1_expected": float(self.f1_expected_each.mean())}
+
+    def to_json(self) -> dict[str, Any]:
+        """What `table.json` keeps."""
+        return {
+            "row": self.row, "seed": self.seed, "rule": self.rule, **self.numbers, "members": self.members,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MeanRow:
+    """A row of the table: means and standard deviations over seeds, by the keys of `COLUMNS`."""
+
+    row: str
+    means: dict[str, float]
+    spreads: dict[str, float]
+
+    @classmethod
+    def of(cls, scores: Sequence[Score]) -> "MeanRow":
+        """Of the scores of one row."""
+        keys = [key for key in COLUMNS if key != "row"]
+        values = {key: [score.numbers[key] for score in scores] for key in keys}
+        spreads = {key: stdev(each) if len(each) > 1 else 0.0 for key, each in values.items()}
+        return cls(scores[0].row, {key: mean(each) for key, each in values.items()}, spreads)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `table.json` keeps."""
+        return {"row": self.row, **self.means, **{f"{key}_sd": sd for key, sd in self.spreads.items()}}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """F1 of one row minus that of another, survey by survey, the mean over seeds."""
+
+    row: str
+    minus: str
+    f1: Interval
+    f1_expected: Interval
+
+    @classmethod
+    def of(cls, pair: tuple[str, str], scores: Sequence[Score], blocks: Tensor) -> "Difference":
+        """Of a pair of rows; blocks[N] numbers the blocks that the surveys lie in."""
+        a, b = pair
+        own = _mean_f1(scores, a, "f1_each") - _mean_f1(scores, b, "f1_each")
+        expected = _mean_f1(scores, a, "f1_expected_each") - _mean_f1(scores, b, "f1_expected_each")
+        return cls(a, b, Interval.of(own, blocks), Interval.of(expected, blocks))
+
+
+def _mean_f1(scores: Sequence[Score], row: str, by: Literal["f1_each", "f1_expected_each"]) -> Tensor:
+    """F1 of every survey by one row, [N], the mean over seeds."""
+    return torch.stack([getattr(score, by) for score in scores if score.row == row]).mean(0)
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """What a study found."""
+
+    name: str
+    part: str
+    surveys: int
+    species_per_survey: float
+    seeds: list[int]
+    rows: list[MeanRow]
+    each: list[Score]
+    differences: list[Difference]
+    block_km: float
+
+    def f1(self, row: str) -> float:
+        """The mean F1 of a row."""
+        return next(line for line in self.rows if line.row == row).means["f1"]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `table.json` holds."""
+        return vars(self) | {
+            "rows": [row.to_json() for row in self.rows],
+            "each": [score.to_json() for score in self.each],
+            "differences": [vars(difference) for difference in self.differences],
+        }
+
+    def markdown(self) -> str:
+        """Means over seeds, ± standard deviations for F1 and AUC; then the differences."""
+        lines: list[dict[str, Any]] = []
+        for row in self.rows:
+            line: dict[str, Any] = {"row": row.row, **row.means}
+            for key in ("f1", "f1_expected", "auc"):
+                spread = f" ± {row.spreads[key]:.3f}" if len(self.seeds) > 1 else ""
+                line[key] = f"{row.means[key]:.3f}{spread}"
+            lines.append(line)
+        text = markdown(lines, COLUMNS)
+        if not self.differences:
+            return text
+        differences = [
+            {
+                "pair": f"{line.row} − {line.minus}",
+                "f1": line.f1.text("+"),
+                "f1_expected": line.f1_expected.text("+"),
+            }
+            for line in self.differences
+        ]
+        columns = {"pair": "rows", "f1": "F1", "f1_expected": "F1, expected"}
+        heading = f"Paired differences in F1 [95 % by resampling blocks of {self.block_km:g} km]"
+        return f"{text}\n\n{heading}\n\n{markdown(differences, columns)}"
 
 
 def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
@@ -109,186 +270,99 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         FileNotFoundError: no such file.
         ValueError: every mistake at once, also a row of runs that are not there.
     """
-    told = read_yaml(path)
-    told["recipes"] = str(path.parent / str(told.get("recipes", ".")))
-    study = parse(Study, override(told, list(overrides)), str(path))
-    rows = [*study.rows, *([_FOREST] if study.anchors else [])]
-    for what, named, there in (
+    values = read_yaml(path)
+    values["recipes"] = str(path.parent / str(values.get("recipes", ".")))
+    study = parse(Study, override(values, list(overrides)), str(path))
+    for rule, names, known in (
         ("rows name the runs", {run for row in study.rows.values() for run in row}, list(study.runs)),
         ("runs name the models", {p.model for p in study.runs.values() if p.model}, list(study.models)),
-        ("pairs name the rows", {row for pair in study.pairs for row in pair}, rows),
+        ("pairs name the rows", {row for pair in study.pairs for row in pair}, list(study.members())),
     ):
-        if unknown := sorted(named - set(there)):
-            raise ValueError(f"{path}: {what} {unknown}, there are {there}")
+        if unknown := sorted(names - set(known)):
+            raise ValueError(f"{path}: {rule} {unknown}, there are {known}")
+    if study.anchors and _FOREST_RUN in study.runs:
+        raise ValueError(f"{path}: the anchor {_FOREST_RUN} needs this name; call the run otherwise")
     return study
 
 
 def run_study(
     path: Path, overrides: Sequence[str] = (), truth: Path | None = None, jobs: int = 1
-) -> dict[str, Any]:
+) -> StudyTable:
     """Train what is missing, evaluate every row for every seed, and write `table.json` and `table.md`.
 
     Args:
         path: the study's file.
-        overrides: `key=value` for every recipe, or for the study (see above); its own `set` gives way.
+        overrides: `key=value` for every recipe, or for the study (see above); they win over its own `set`.
         truth: table Id;speciesId of the region's test table, to evaluate on; else the held-out part.
         jobs: processes that train, each a run at a time.
-
-    Returns:
-        What `table.json` holds: name, part, surveys, rows (mean and spread over seeds), each (per seed),
-        differences (of the pairs: mean over seeds and surveys, 95 % by resampling blocks).
     """
-    own = [given for given in overrides if given.split("=")[0].split(".")[0] in _OWN]
-    others = [given for given in overrides if given not in own]
+    own = [change for change in overrides if change.split("=")[0].split(".")[0] in _OWN]
+    others = [change for change in overrides if change not in own]
     study = read_study(path, own)
-    recipes = {
-        f"{name} {seed}": study.recipe(name, seed, others) for seed in study.seeds for name in study.runs
-    }
-    folders = _train_all(recipes, jobs)
-    each: list[dict[str, Any]] = []
-    f1_each: dict[str, Any] = defaultdict(lambda: {"f1": [], "f1_expected": []})
+    recipes: dict[tuple[str, int], Recipe] = {}
     for seed in study.seeds:
-        for row, members in study.rows.items():
-            found = evaluate([folders[f"{name} {seed}"] for name in members], truth=truth, each=True)
-            told, f1 = _flat(found["rows"])
-            each.append({"row": row, "seed": seed, **told, "members": len(members)})
-            for rule, values in f1.items():
-                f1_each[row][rule].append(values)
-        if "random_forest" in study.anchors:
-            told, f1 = _forest(recipes[f"{next(iter(study.runs))} {seed}"])
-            each.append({"row": _FOREST, "seed": seed, **told})
-            for rule, values in f1.items():
-                f1_each[_FOREST][rule].append(values)
-    rows = []
-    for name in dict.fromkeys(line["row"] for line in each):
-        lines = [line for line in each if line["row"] == name]
-        averaged = {key: mean(line[key] for line in lines) for key in COLUMNS if key != "row"}
-        spread = {f"{k}_sd": stdev(line[k] for line in lines) if len(lines) > 1 else 0.0 for k in averaged}
-        rows.append({"row": name, **averaged, **spread})
-    blocks = torch.from_numpy(spatial_blocks(found["points"], study.block_km))
-    differences = [_difference(pair, f1_each, blocks) for pair in study.pairs]
-    table = {
-        "name": study.name, "part": found["part"], "surveys": found["surveys"],
-        "species_per_survey": found["species_per_survey"], "seeds": study.seeds, "rows": rows, "each": each,
-        "differences": differences, "block_km": study.block_km,
-    }  # fmt: skip
+        recipes |= {(name, seed): study.recipe(name, seed, others) for name in study.runs}
+        if study.anchors:
+            recipes[_FOREST_RUN, seed] = study.forest(seed, others)
+    folders = _train_all(recipes, jobs)
+    scores: list[Score] = []
+    for seed in study.seeds:
+        for row, names in study.members().items():
+            found = evaluate([folders[name, seed] for name in names], truth=truth, each=True)
+            scores.append(_score(row, seed, len(names), found["rows"]))
+    points: Points = found["points"]
+    blocks = torch.from_numpy(spatial_blocks(points, study.block_km))
+    table = StudyTable(
+        name=study.name,
+        part=found["part"],
+        surveys=found["surveys"],
+        species_per_survey=found["species_per_survey"],
+        seeds=study.seeds,
+        rows=[MeanRow.of([score for score in scores if score.row == row]) for row in study.members()],
+        each=scores,
+        differences=[Difference.of(pair, scores, blocks) for pair in study.pairs],
+        block_km=study.block_km,
+    )
     folder = Path(next(iter(recipes.values())).runs).parent
-    for file, text in (("table.json", json.dumps(table, indent=1)), ("table.md", table_text(table))):
+    for file, text in (("table.json", json.dumps(table.to_json(), indent=1)), ("table.md", table.markdown())):
         with whole(folder / file) as partial:
             partial.write_text(text + "\n", "utf-8")
     return table
 
 
-def table_text(table: dict[str, Any]) -> str:
-    """The table as markdown: means over seeds, ± standard deviations for F1 and AUC; then the differences."""
-    shown = []
-    for row in table["rows"]:
-        line = dict(row)
-        for key in ("f1", "f1_expected", "auc"):
-            line[key] = f"{row[key]:.3f}" + (f" ± {row[f'{key}_sd']:.3f}" if len(table["seeds"]) > 1 else "")
-        shown.append(line)
-    text = markdown(shown, COLUMNS)
-    if table.get("differences"):
-        told = f"\n\nPaired differences in F1 [95 % by resampling blocks of {table['block_km']:g} km]\n\n"
-        columns = {"pair": "rows", "f1": "F1", "f1_expected": "F1, expected"}
-        text += told + markdown(
-            [
-                {"pair": f"{line['row']} − {line['minus']}"}
-                | {key: "{:+.3f} [{:+.3f}, {:+.3f}]".format(*line[key]) for key in ("f1", "f1_expected")}
-                for line in table["differences"]
-            ],
-            columns,
-        )
-    return text
+def _score(row: str, seed: int, members: int, rows: list[dict[str, Any]]) -> Score:
+    """The last model of an evaluation by its own rule, and by expected F1."""
+    mine = [line for line in rows if line["model"] == rows[-1]["model"]]
+    expected = next(line for line in mine if line["decoding"] == Rule.EXPECTED_F1)
+    other = {"model", "rule", "decoding", "f1_each"}
+    summary = {key: value for key, value in mine[0].items() if key not in other}
+    return Score(row, seed, members, mine[0]["rule"], summary, mine[0]["f1_each"], expected["f1_each"])
 
 
 def _train(recipe: Recipe) -> Path:
     return fit_forest(recipe) if recipe.model == "forest_glc23" else train(recipe)
 
 
-def _train_all(recipes: dict[str, Recipe], jobs: int) -> dict[str, Path]:
+def _train_all(recipes: dict[tuple[str, int], Recipe], jobs: int) -> dict[tuple[str, int], Path]:
     """Train recipes, each after those that it starts from or is taught by, in as many processes."""
     if jobs == 1:
         return {key: _train(recipe) for key, recipe in recipes.items()}
     threads = max(1, torch.get_num_threads() // jobs)
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         waiting, done = dict(recipes), {}
-        running: dict[Future[Path], str] = {}
+        running: dict[Future[Path], tuple[str, int]] = {}
         while waiting or running:
             unfinished = {
-                (r.runs, r.name) for r in [*waiting.values(), *(recipes[k] for k in running.values())]
+                (recipe.runs, recipe.name)
+                for recipe in [*waiting.values(), *(recipes[key] for key in running.values())]
             }
             ready = [
-                key for key, r in waiting.items()
-                if not unfinished & {(r.runs, Path(name).name) for name in r.predecessors}
-            ]  # fmt: skip
+                key
+                for key, recipe in waiting.items()
+                if not unfinished & {(recipe.runs, Path(name).name) for name in recipe.predecessors}
+            ]
             for key in ready or ([] if running else list(waiting)):
                 running[pool.submit(_train, waiting.pop(key))] = key
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 done[running.pop(future)] = future.result()
     return done
-
-
-def _difference(
-    pair: tuple[str, str], f1_each: dict[str, dict[str, list[torch.Tensor]]], blocks: torch.Tensor
-) -> dict[str, Any]:
-    """Row a - row b of every survey, the mean over seeds, by both rules: mean, low, high."""
-    found: dict[str, Any] = {"row": pair[0], "minus": pair[1]}
-    for rule in ("f1", "f1_expected"):
-        a, b = (torch.stack(f1_each[row][rule]).mean(0) for row in pair)
-        found[rule] = [float((a - b).mean()), *bootstrap(a - b, blocks)]
-    return found
-
-
-def _flat(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The last model's row by its own rule, with the F1 of expected F1 beside it; and both of each survey."""
-    mine = [row for row in rows if row["model"] == rows[-1]["model"]]
-    expected = next(row for row in mine if row["decoding"] == Rule.EXPECTED_F1)
-    told = {k: v for k, v in mine[0].items() if k not in ("model", "decoding", "f1_each")}
-    each = {"f1": mine[0]["f1_each"], "f1_expected": expected["f1_each"]}
-    return told | {"f1_expected": expected["f1"]}, each
-
-
-def _forest(recipe: Recipe) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """A random forest on the bands' values at the points, trained on the same PA surveys."""
-    try:
-        from sklearn.ensemble import RandomForestClassifier
-    except ImportError:
-        raise ValueError("anchors: [random_forest] needs scikit-learn: pip install 'glczoo[study]'") from None
-    region = Region.load(recipe.region)
-    species = read_species(region)
-    source = PatchSource(region, recipe.modalities, 1)
-    train_on, test_on = (samples_of(recipe, region, species, part) for part in ("train", "test"))
-    forest = RandomForestClassifier(500, min_samples_leaf=2, random_state=recipe.seed, n_jobs=-1)
-    known = train_on.targets(torch.arange(len(train_on)), len(species))
-    forest.fit(_values(source, train_on), known.numpy())
-    probabilities = _forest_probabilities(forest, _values(source, test_on))
-    # On its own training surveys a forest is nearly certain: its k is the mean set size instead.
-    k = max(1, round(float(train_on.sizes().mean())))
-    target = test_on.targets(torch.arange(len(test_on)), len(species))
-    result = summary(top_k(probabilities, k), probabilities, target)
-    each = {
-        "f1": sample_f1(top_k(probabilities, k), target),
-        "f1_expected": sample_f1(expected_f1(probabilities), target),
-    }
-    return {**result, "rule": f"top {k}", "f1_expected": float(each["f1_expected"].mean())}, each
-
-
-def _values(source: PatchSource, surveys: Samples) -> np.ndarray:
-    """Values of every raster band at the points, float32[N, C]; the band's median where there is no data."""
-    columns = []
-    for stack, (row, col) in zip(source.stacks, source.locate(surveys), strict=True):
-        stored = stack.values[row + stack.pad, col + stack.pad]
-        values = np.where(stack.missing(stored), np.nan, stored.astype(np.float32))
-        columns.append(np.where(np.isnan(values), np.nanmedian(values, axis=0), values))
-    return np.concatenate(columns, axis=1)
-
-
-def _forest_probabilities(forest: Any, values: np.ndarray) -> torch.Tensor:
-    """[N, K] of a multi-output forest; a species that the training surveys never hold gets 0."""
-    outputs = forest.predict_proba(values)
-    columns = [
-        p[:, list(c).index(1)] if 1 in c else np.zeros(len(p))
-        for p, c in zip(outputs, forest.classes_, strict=True)
-    ]
-    return torch.from_numpy(np.stack(columns, axis=1)).float()

@@ -248,7 +248,7 @@ def applicability_of(
         seen = [band for band in member.bands if band not in jpegs]
         require_bands(trained_on.bands, seen, f"region {region.name}", member.name)
         recipe, _ = read_run_recipe(run)
-        _, surveys, _, _ = starting_samples(recipe, region)
+        surveys = starting_samples(recipe, region).training
         surveys = surveys.subset(np.random.default_rng(0).permutation(len(surveys))[:_SURVEYS])
         by_file = recipe.data.split == "file" and recipe.data.tables == ["pa"]
         fold = read_folds(region, surveys)[0] if by_file else None

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from glczoo.files import whole
 from glczoo.recipe import Recipe, read_run_recipe, write_run_recipe
 from glczoo.runs.run import is_finished, read_metrics
+from glczoo.training.trackers import start_trackers, track
 
 __all__ = ["EpochOrder", "Progress", "Record", "refuse_other_recipe"]
 
@@ -29,13 +30,13 @@ class EpochOrder:
     """The batches of every epoch: a function of (seed, epoch) alone, so that a resumed run sees the same."""
 
     def __init__(self, number: int, batch_size: int, seed: int, process: int = 0, processes: int = 1) -> None:
-        """Permute `number` surveys and deal each run of batch_size x processes out to the processes.
+        """Permute `number` samples and deal each run of batch_size x processes out to the processes.
 
-        The last batches of an epoch are equally long on every process, and not of one survey (BatchNorm needs
-        two): what does not fit, at most 2 x processes - 1 surveys, is left out, others in every epoch.
+        The last batches of an epoch are equally long on every process, and not of one sample (BatchNorm needs
+        two): what does not fit, at most 2 x processes - 1 samples, is left out, others in every epoch.
 
         Raises:
-            ValueError: there are fewer than two surveys for each process.
+            ValueError: there are fewer than two samples for each process.
         """
         self._number, self._seed, self._together = number, seed, batch_size * processes
         self._process, self._processes = process, processes
@@ -43,7 +44,7 @@ class EpochOrder:
         self._used = number - (rest if rest < 2 * processes else rest % processes)
         if not self._used:
             raise ValueError(
-                f"{number} training surveys are too few: each of {processes} process(es) needs two"
+                f"{number} training samples are too few: each of {processes} process(es) needs two"
             )
 
     def __len__(self) -> int:
@@ -107,18 +108,21 @@ def refuse_other_recipe(run: Path, recipe: Recipe, processes: int) -> None:
     if not (run / "recipe.yaml").exists():
         return
     before, before_processes = read_run_recipe(run)
-    old, new = (
-        {**told.model_dump(exclude={"runs"}), "region": Path(told.region).resolve(), "processes": number}
-        for told, number in ((before, before_processes), (recipe, processes))
-    )
+    old, new = _comparable(before, before_processes), _comparable(recipe, processes)
     if is_finished(run):
         old["processes"] = processes
     changes = ", ".join(f"{key}: {old[key]} → {new[key]}" for key in new if old[key] != new[key])
     if changes:
         raise ValueError(
             f"{run} holds {'a' if is_finished(run) else 'an unfinished'} run of another recipe ({changes}); "
-            "give the same values, delete the folder, or choose another name=…"
+            "set the same values, delete the folder, or choose another name=…"
         )
+
+
+def _comparable(recipe: Recipe, processes: int) -> dict[str, Any]:
+    """What must be the same for a run to be continued."""
+    values = recipe.model_dump(mode="json", exclude={"runs", "trackers"})
+    return values | {"region": Path(recipe.region).resolve(), "processes": processes}
 
 
 class Record:
@@ -127,15 +131,11 @@ class Record:
     def __init__(self, run: Path, recipe: Recipe, accelerator: Accelerator) -> None:
         """Start or find the folder."""
         self._run, self._accelerator, self._checkpoints = run, accelerator, run / "checkpoints"
+        self._recipe = recipe
         accelerator.wait_for_everyone()
-        self._events = None
         if accelerator.is_main_process:
             run.mkdir(parents=True, exist_ok=True)
             write_run_recipe(run, recipe, accelerator.num_processes)
-            if recipe.tensorboard:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self._events = SummaryWriter(str(run / "tensorboard"))
         accelerator.wait_for_everyone()
 
     def resume(self, progress: Progress) -> None:
@@ -146,9 +146,10 @@ class Record:
                 self._accelerator.load_state(str(saved[-1]))
             except Exception as error:  # torch, safetensors and pickle each have their own
                 raise ValueError(
-                    f"the checkpoint {saved[-1]} is damaged ({error}); delete it and give the same command "
+                    f"the checkpoint {saved[-1]} is damaged ({error}); delete it and start the same command "
                     f"again: training goes on from {saved[-2] if len(saved) > 1 else 'the start'}"
                 ) from error
+        kept: list[dict[str, Any]] = []
         if self._accelerator.is_main_process:
             kept = [
                 line
@@ -158,19 +159,16 @@ class Record:
             ]
             with whole(self._run / "metrics.jsonl") as partial:
                 partial.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+        start_trackers(self._accelerator, self._recipe, self._run, kept)
 
-    def log(self, progress: Progress, **values: Any) -> None:
-        """One line of metrics.jsonl, and TensorBoard where asked for."""
+    def log(self, progress: Progress, kind: Literal["step", "epoch"], **values: float | None) -> None:
+        """Write one line of metrics.jsonl, and hand it to the trackers."""
         if not self._accelerator.is_main_process:
             return
-        line = {"kind": values.pop("kind"), "epoch": progress.epoch, "step": progress.step, **values}
+        line = {"kind": kind, "epoch": progress.epoch, "step": progress.step, **values}
         with open(self._run / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if self._events:
-            for key, value in values.items():
-                if value is not None:
-                    self._events.add_scalar(f"{line['kind']}/{key}", value, progress.step)
-            self._events.flush()
+        track(self._accelerator, line)
 
     def checkpoint(self, progress: Progress) -> None:
         """Save everything that resuming needs; keep the last two."""

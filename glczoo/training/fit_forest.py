@@ -11,15 +11,17 @@ import numpy as np
 import timm
 import torch
 
-from glczoo.data.patch_source import PatchSource
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
-from glczoo.decoding import tune
+from glczoo.decoding import Rule, tune
 from glczoo.models.forest import Forest
 from glczoo.models.published import load_weights
 from glczoo.recipe import Recipe, write_run_recipe
+from glczoo.recipe.sections import Decode
 from glczoo.runs.run import export_run, is_finished
-from glczoo.training.initial_model import prior_of, starting_samples
+from glczoo.training.initial_model import prior_of
+from glczoo.training.prepare import read_inputs
+from glczoo.training.tuning import Tuning
 
 __all__ = ["fit_forest", "grow"]
 
@@ -56,16 +58,13 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
     run = recipe.run_folder(region)
     if is_finished(run):
         return run
-    species, training, _, _ = starting_samples(recipe, region)
-    source = PatchSource(region, recipe.modalities, recipe.patch_size)
-    training = training.subset(
-        source.complete(training, "training surveys", recipe.data.incomplete == "drop")
-    )
+    inputs = read_inputs(_without_tuning(recipe), region)
+    source, species, training = inputs.source, inputs.vocabulary, inputs.training
     statistics = source.statistics(training)
-    told: dict[str, Any] = {}
+    architecture: dict[str, Any] = {}
     if corrects:
-        told["prior"], before, statistics = prior_of(recipe, region, source, species, statistics)
-    seedling: Any = Forest(len(species), len(source.bands), **told).eval()
+        architecture["prior"], before, statistics = prior_of(recipe, region, source, species, statistics)
+    seedling: Any = Forest(len(species), len(source.bands), **architecture).eval()
     if corrects:
         load_weights(seedling.prior.model, before)
     build = PatchBuilder(source, training, statistics.mean, statistics.std)
@@ -75,18 +74,28 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
     target = training.targets(index, len(species))
     model: Any
     model, out_of_bag = grow(
-        values.numpy(), target.numpy(), trees, min_leaf, recipe.seed, in_chans=len(source.bands), **told
+        values.numpy(),
+        target.numpy(),
+        trees,
+        min_leaf,
+        recipe.seed,
+        in_chans=len(source.bands),
+        **architecture,
     )
     if corrects:
         load_weights(model.prior.model, before)
     tuned = tune(torch.from_numpy(out_of_bag), target)
+    tuning = Tuning("sigmoid", recipe.decoding.fixed(tuned), tuned, None)
     run.mkdir(parents=True, exist_ok=True)
     write_run_recipe(run, recipe, processes=1)
-    export_run(
-        run, model, species, region, source, statistics, activation="sigmoid",
-        decoding=recipe.decoding.fixed(tuned).to_json(), tuned=tuned, epoch=0, init=recipe.init,
-    )  # fmt: skip
+    export_run(run, model, species, region, source, statistics, epoch=0, init=recipe.init, **tuning.to_json())
     return run
+
+
+def _without_tuning(recipe: Recipe) -> Recipe:
+    """The recipe of the forest's inputs: it is tuned out of bag, no survey has to be held out for that."""
+    decoding = Decode(rule=Rule.EXPECTED_F1)
+    return recipe.model_copy(update={"decoding": decoding, "calibration": None})
 
 
 def grow(
@@ -111,9 +120,13 @@ def grow(
     tables = [estimator.tree_ for estimator in fitted.estimators_]
     nodes, depth = max(t.node_count for t in tables), max(t.max_depth for t in tables)
     model: Any = timm.create_model(
-        "forest_glc23", num_classes=target.shape[1], trees=trees, nodes=nodes, depth=depth,
+        "forest_glc23",
+        num_classes=target.shape[1],
+        trees=trees,
+        nodes=nodes,
+        depth=depth,
         **{"in_chans": values.shape[1], **architecture},
-    )  # fmt: skip
+    )
     for number, table in enumerate(tables):
         inner = np.flatnonzero(table.children_left >= 0)
         # scikit-learn compares float32 values with float64 thresholds: round those down, not to the nearest.

@@ -1,10 +1,10 @@
-"""What a step starts from: its surveys, what its model sees, and the weights before the first batch."""
+"""What a step starts from: its samples, what its model sees, and the weights before the first batch."""
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import timm
@@ -21,10 +21,12 @@ from glczoo.hub_client import PREFIX, DamagedError
 from glczoo.models import init_from_imagenet
 from glczoo.models.published import build, keywords_of, load_weights, read_config
 from glczoo.recipe import Recipe
+from glczoo.recipe.sections import TableName
 from glczoo.runs.run import is_finished, locate, require_bands
 from glczoo.training.finetune import Plan, freeze
 
 __all__ = [
+    "Parts",
     "find_run",
     "prior_of",
     "split_table",
@@ -37,42 +39,52 @@ __all__ = [
 _PAPER_WEIGHTS = {"resnet34": "resnet34.tv_in1k", "resnet50": "resnet50.tv_in1k"}
 
 
-def starting_samples(recipe: Recipe, region: Region) -> tuple[SpeciesIndex, Samples, Samples, Samples]:
-    """The vocabulary; surveys to train on; to validate on; PA surveys that may choose, if any."""
-    vocabulary, data = read_species(region), recipe.data
+@dataclass(frozen=True)
+class Parts:
+    """The vocabulary and the samples of a recipe, by what they are for."""
+
+    vocabulary: SpeciesIndex
+    training: Samples
+    validation: Samples  # compare the epochs
+    tuning: Samples  # PA surveys that tune decoding and calibration; none where nothing is tuned
+
+
+def starting_samples(recipe: Recipe, region: Region) -> Parts:
+    """Read the samples that a recipe trains on, validates on and tunes on.
+
+    Raises:
+        FileNotFoundError: a table is missing.
+        ValueError: a table or the split cannot be read, or no sample names a source that k is tuned by.
+    """
+    vocabulary, data, decoding = read_species(region), recipe.data, recipe.decoding
     tables = list(data.tables)
-    decoding = recipe.decoding
     if decoding.tuned or recipe.calibration:
         tables.append("pa")
-    parts = {}
-    for table in dict.fromkeys(tables):
-        parts[table] = split_table(recipe, region, table, vocabulary)
-    trained = [parts[table].train for table in data.tables]
-    if data.weights:
-        weights = [data.weights.get(table, 1.0) for table in data.tables]
-        trained = [
-            replace(part, weight=np.full(len(part), weight, np.float32))
-            for part, weight in zip(trained, weights, strict=True)
-        ]
-    training = Samples.concatenate(trained)
+    parts = {table: split_table(recipe, region, table, vocabulary) for table in dict.fromkeys(tables)}
+    training = Samples.concatenate([_weighted(recipe, table, parts[table].train) for table in data.tables])
     validation = Samples.concatenate([parts[table].validation for table in data.tables])
-    choosing = training.subset(np.arange(0))
+    tuning = training.subset(np.arange(0))
     if "pa" in parts:
-        choosing = (
-            parts["pa"].train if decoding.tuned and decoding.tune_on == "train" else parts["pa"].validation
-        )
-    if decoding.by_source and not any(choosing.dataset_names):
+        on_training = decoding.tuned and decoding.tune_on == "train"
+        tuning = parts["pa"].train if on_training else parts["pa"].validation
+    if decoding.by_source and not any(tuning.dataset_names):
         raise ValueError(
             f"decoding.by_source needs surveys that name their source, those of region {region.name}'s PA "
             "table have no datasetName; set decoding.by_source=false"
         )
-    return vocabulary, training, validation, choosing
+    return Parts(vocabulary, training, validation, tuning)
 
 
-def split_table(
-    recipe: Recipe, region: Region, table: Literal["po", "pa"], vocabulary: SpeciesIndex
-) -> Split:
-    """The surveys of a table, cut as the recipe says: PO always at random, PA by its split and fraction."""
+def _weighted(recipe: Recipe, table: TableName, samples: Samples) -> Samples:
+    """A table's samples with the weight that the recipe gives them in the loss, if any."""
+    weights = recipe.data.weights
+    if not weights:
+        return samples
+    return replace(samples, weight=np.full(len(samples), weights.get(table, 1.0), np.float32))
+
+
+def split_table(recipe: Recipe, region: Region, table: TableName, vocabulary: SpeciesIndex) -> Split:
+    """The samples of a table, cut as the recipe says: PO always at random, PA by its split and fraction."""
     data = recipe.data
     return split_samples(
         region,
@@ -119,19 +131,19 @@ def starting_model(
     source: PatchSource,
     vocabulary: SpeciesIndex,
     training: Samples,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> tuple[nn.Module, Statistics]:
-    """The model with its starting weights, and the statistics that come with them or from these surveys.
+    """The model with its starting weights, and the statistics that come with them or from these samples.
 
-    `say` is given the plan of a fine-tuning before anything is trained.
+    `log` prints the plan of a fine-tuning before anything is trained.
     """
     described = training
     if recipe.data.statistics == "all":
         tables = [read_samples(region, table, vocabulary) for table in recipe.data.tables]
         described = Samples.concatenate(tables)
-        described = described.subset(source.complete(described, "surveys", drop=True))
+        described = described.subset(source.complete(described, "samples", drop=True))
     if recipe.finetune:
-        return _finetuned_model(recipe, region, source, vocabulary, described, say)
+        return _finetuned_model(recipe, region, source, vocabulary, described, log)
     if recipe.model_args.get("prior"):
         return _corrected_model(recipe, region, source, vocabulary, described)
     args = {"num_classes": len(vocabulary), **recipe.model_args}
@@ -188,14 +200,14 @@ def training_builder(
 def prior_of(
     recipe: Recipe, region: Region, source: PatchSource, vocabulary: SpeciesIndex, own: Statistics
 ) -> tuple[list[Any], Path, Statistics]:
-    """The run that `init` names as the prior of a model: as it is told, its folder, and joint statistics.
+    """The run that `init` names as the prior of a model: its architecture, its folder, and joint statistics.
 
     The prior's bands are normalised by its own statistics, others by `own`.
 
     Raises:
         FileNotFoundError: the run is not there.
         ValueError: it is no model of which species is recorded where one is, it sees bands that this model
-            does not see side by side, or it answers for another vocabulary.
+            does not see side by side, or it predicts another vocabulary.
     """
     if recipe.init in ("imagenet", "random"):
         raise ValueError(
@@ -203,13 +215,13 @@ def prior_of(
         )
     before = find_run(recipe, region, recipe.init)
     config = read_config(before)
-    told, cfg = config["glczoo"], config["pretrained_cfg"]
-    if told["activation"] != "softmax":
+    section, cfg = config["glczoo"], config["pretrained_cfg"]
+    if section["activation"] != "softmax":
         raise ValueError(
             f"{before} cannot be a prior: it was not trained by cross-entropy, and would be too sure of the "
             "surveys that it trained on; take a run of step 2 that started from random or ImageNet weights"
         )
-    bands = [band["name"] for band in told["bands"]]
+    bands = [band["name"] for band in section["bands"]]
     start = source.bands.index(bands[0]) if bands[0] in source.bands else 0
     stop = start + len(bands)
     require_bands(source.bands[start:stop], bands, "this recipe", str(before))
@@ -225,7 +237,7 @@ def prior_of(
 def _corrected_model(
     recipe: Recipe, region: Region, source: PatchSource, vocabulary: SpeciesIndex, described: Samples
 ) -> tuple[nn.Module, Statistics]:
-    """A model that starts from what another says, which stays as it is."""
+    """A model that corrects the predictions of another, which stays as it is."""
     prior, before, statistics = prior_of(recipe, region, source, vocabulary, source.statistics(described))
     args = {"num_classes": len(vocabulary), "in_chans": len(source.bands)}
     model = _create(recipe, **args, **(recipe.model_args | {"prior": prior}))
@@ -240,8 +252,8 @@ def _require_vocabulary(config: dict[str, Any], species: SpeciesIndex, before: P
         )
 
 
-def find_run(recipe: Recipe, region: Region, named: str, told: str = "init") -> Path:
-    """The run that a key of the recipe (`told`) names: on the Hub, a sibling, or any folder.
+def find_run(recipe: Recipe, region: Region, named: str, key: str = "init") -> Path:
+    """The run that a key of the recipe names: on the Hub, a sibling, or any folder.
 
     Raises:
         FileNotFoundError: there is none, or it is not finished; the message says what makes it.
@@ -253,11 +265,11 @@ def find_run(recipe: Recipe, region: Region, named: str, told: str = "init") -> 
     if not is_finished(sibling) and (folder / "config.json").exists():
         return folder
     if not is_finished(sibling):
-        verb, instead = "is", f"name another {told}"
-        if told == "init":
+        verb, instead = "is", f"name another {key}"
+        if key == "init":
             verb, instead = "starts from", "start afresh with init=random or init=imagenet"
         raise FileNotFoundError(
-            f"{told}: {named} {verb} the run {sibling}, which "
+            f"{key}: {named} {verb} the run {sibling}, which "
             + ("is not finished" if sibling.exists() else "does not exist")
             + f"; make it with\n  python -m glczoo.train recipes/{named}.yaml region={recipe.region} "
             f"model={recipe.model} runs={recipe.runs}\nor {instead}"
@@ -268,7 +280,7 @@ def find_run(recipe: Recipe, region: Region, named: str, told: str = "init") -> 
 def _plan(recipe: Recipe, region: Region, config: dict[str, Any]) -> Plan:
     if config["architecture"] != recipe.model:
         raise ValueError(
-            f"init: {recipe.init} is a {config['architecture']}, the recipe's model is {recipe.model}; say "
+            f"init: {recipe.init} is a {config['architecture']}, the recipe's model is {recipe.model}; set "
             f"model={config['architecture']}"
         )
     return Plan.make(config, region, recipe.modalities, recipe.init)
@@ -280,13 +292,13 @@ def _finetuned_model(
     source: PatchSource,
     vocabulary: SpeciesIndex,
     training: Samples,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> tuple[nn.Module, Statistics]:
     """A trained model with the stem and the head that the region asks for."""
     before = find_run(recipe, region, recipe.init)
     config = read_config(before)
     plan, species = _plan(recipe, region, config), _labels(vocabulary)
-    say(plan.text(species))
+    log(plan.text(species))
     model = _create(recipe, **(plan.model_args(len(vocabulary)) | recipe.model_args))
     plan.fill(model, build(before, config).state_dict(), species)
     if recipe.finetune and recipe.finetune.frozen:

@@ -1,9 +1,9 @@
-"""The loss of a recipe with all that it needs: labels, weights of rows, what it remembers of every survey.
+"""The loss of a recipe with all that it needs: labels, weights of rows, what it remembers of every sample.
 
-Labels are the surveys' own; a `Teacher` adds those that it is sure of to presence-only records.
+Labels are the samples' own; a `Teacher` adds those that it is sure of to presence-only records.
 
-logits[B, K] · index[B]: positions of a batch's surveys among those that are trained on. What a loss remembers
-(`estimates.py`) is part of the checkpoint: the objective is a module.
+logits[B, K] · index[B]: positions of a batch's samples among those that are trained on. What a loss remembers
+(`label_memory.py`) is part of the checkpoint: the objective is a module.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ __all__ = ["Objective", "Teacher", "Term"]
 
 
 class Teacher:
-    """Pseudo-labels with an ignore band: what a model trained before says of presence-only records.
+    """Pseudo-labels with an ignore band: by a model trained before, for presence-only records.
 
     At probability `high` or above a species is present, at `low` or below absent, and between nothing is
-    learnt; the recorded species is present whatever the teacher says. It sees each patch as it is, not
-    flipped or turned, with its own bands, patch size and statistics, and is asked anew for every batch: its
-    answers are a function of the survey, so that a resumed run is the same, and [N, K] is held nowhere.
+    learnt; the recorded species is present whatever the teacher predicts. It sees each patch as it is, not
+    flipped or turned, with its own bands, patch size and statistics, and predicts every batch anew: its
+    probabilities are a function of the sample, so that a resumed run is the same, and [N, K] is held nowhere.
     """
 
     def __init__(
@@ -47,29 +47,29 @@ class Teacher:
 
         Raises:
             FileNotFoundError: it is not there or not finished.
-            ValueError: it answers with other species or by a softmax, or does not fit the region.
+            ValueError: it predicts other species or ends in a softmax, or does not fit the region.
         """
         assert recipe.pseudo is not None
-        told = recipe.pseudo
-        trained = load_model(find_run(recipe, region, told.teacher, "pseudo.teacher"))
+        settings = recipe.pseudo
+        trained = load_model(find_run(recipe, region, settings.teacher, "pseudo.teacher"))
         if not np.array_equal(trained.species.ids, vocabulary.ids):
             raise ValueError(
-                f"pseudo.teacher: {told.teacher} answers with {len(trained.species)} species, not with the "
+                f"pseudo.teacher: {settings.teacher} predicts {len(trained.species)} species, not the "
                 f"{len(vocabulary)} of this vocabulary; name one that was trained in this region"
             )
         if trained.activation == "softmax":
             raise ValueError(
-                f"pseudo.teacher: {told.teacher} answers with a softmax, whose probabilities are shares, not "
+                f"pseudo.teacher: {settings.teacher} ends in a softmax, whose probabilities are shares, not "
                 "chances of presence; name a run of step 1 or 3"
             )
         source = trained.open(region)
         self._rows = training.presence_only_rows()
-        source.complete(training.subset(self._rows), f"records that {told.teacher} is to label")
+        source.complete(training.subset(self._rows), f"records that {settings.teacher} is to label")
         self._build = PatchBuilder(
             source, training, trained.mean, trained.std, device, decode_there=recipe.data.nvjpeg
         )
         self._model, self._activation = trained.model.to(device), trained.activation
-        self._low, self._high = told.low, told.high
+        self._low, self._high = settings.low, settings.high
         self._half = recipe.precision == "bf16"
 
     @torch.no_grad()
@@ -94,11 +94,11 @@ class Teacher:
 
 
 class Term(nn.Module):
-    """One loss with its settings, and what it remembers of every training survey."""
+    """One loss with its settings, and what it remembers of every training sample."""
 
     def __init__(
         self,
-        told: Loss,
+        loss: Loss,
         recipe: Recipe,
         region: Region,
         vocabulary: SpeciesIndex,
@@ -112,7 +112,7 @@ class Term(nn.Module):
             ValueError: its memory does not fit, or it cannot be trained like this.
         """
         super().__init__()
-        self.name, settings = told.name, told.settings
+        self.name, settings = loss.name, loss.settings
         self.needs = NEEDS.get(self.name, {})
         self._warmup, self._epochs = settings.pop("warmup", 5), recipe.epochs
         self._share = settings.pop("share", 0.9)
@@ -141,23 +141,23 @@ class Term(nn.Module):
             counts = torch.from_numpy(np.bincount(training.species, minlength=len(vocabulary)))
             self._weights = class_weights(counts, len(training)).to(device)
 
-    def forward(self, logits: Tensor, target: Tensor, index: Tensor, **given: Tensor) -> Tensor:
-        """The loss of surveys `index`, a scalar; `given`: of what it needs, what depends on the batch."""
+    def forward(self, logits: Tensor, target: Tensor, index: Tensor, **needs: Tensor) -> Tensor:
+        """The loss of samples `index`, a scalar; `needs`: of what it needs, what depends on the batch."""
         for name, memory in (("estimates", self.estimates), ("pseudo", self.pseudo)):
             if memory is not None:
-                given[name] = memory(index)
+                needs[name] = memory(index)
         if self._weights is not None:
-            given["class_weights"] = self._weights
-        return LOSSES[self.name](logits, target, **self._settings, **given)
+            needs["class_weights"] = self._weights
+        return LOSSES[self.name](logits, target, **self._settings, **needs)
 
     def end_epoch(self, epoch: int, probabilities: Callable[[], Tensor]) -> None:
-        """Learn from what the model says of all training surveys, float32[N, K], where the loss does so."""
+        """Learn from the probabilities of all training samples, float32[N, K], where the loss does so."""
         if self.pseudo is not None and self._warmup <= epoch + 1 < self._epochs:
             self.pseudo.extend(probabilities(), self._share / (self._epochs - self._warmup))
 
 
 class Objective(nn.Module):
-    """The loss of logits of training surveys.
+    """The loss of logits of training samples.
 
     Where PO and PA are trained on together by two losses, or weighed in a loss that takes no weight of a row,
     each table's rows of a batch have a loss of their own: a mean counts by the table's share of the batch, a
@@ -181,9 +181,9 @@ class Objective(nn.Module):
                 starts.
         """
         super().__init__()
-        given = recipe, region, vocabulary, training, device, processes
-        self.term = Term(recipe.loss, *given)
-        self.po_term = Term(recipe.po_loss, *given) if recipe.po_loss else None
+        shared = recipe, region, vocabulary, training, device, processes
+        self.term = Term(recipe.loss, *shared)
+        self.po_term = Term(recipe.po_loss, *shared) if recipe.po_loss else None
         self._apart = recipe.weights_apart or recipe.po_loss is not None
         self._table_weights = recipe.data.weights or {}
         self._needs = self.term.needs | (self.po_term.needs if self.po_term else {})
@@ -201,7 +201,7 @@ class Objective(nn.Module):
 
         They are other training places, drawn anew every epoch: the target-group background (Phillips et al.
         2009), which shares the bias of the records and has a patch everywhere. For a strong view the same
-        surveys follow once more.
+        samples follow once more.
         """
         if "strong" in self._needs:
             return [torch.cat([batch, batch]) for batch in batches]
@@ -213,13 +213,13 @@ class Objective(nn.Module):
         """The patches of a batch as the loss wants to see them, x[B, C, S, S], changed in place.
 
         The strong view, the second half, is the same patch with a square of half its side set to the mean of
-        every band, around a cell drawn for each survey and epoch (Cutout, DeVries and Taylor 2017): of the
+        every band, around a cell drawn for each sample and epoch (Cutout, DeVries and Taylor 2017): of the
         authors' strong augmentations the one that suits any bands.
         """
         if "strong" not in self._needs:
             return x
         number, size = len(x) // 2, x.shape[-1]
-        random = np.random.default_rng([self._seed, epoch, int(index[0])])  # a survey comes once in an epoch
+        random = np.random.default_rng([self._seed, epoch, int(index[0])])  # a sample comes once in an epoch
         centre = random.integers(0, size, (2, number, 1))
         row, col = (np.arange(size) - centre + size // 4) // max(1, size // 2) == 0
         cut = torch.from_numpy(row[:, :, None] & col[:, None]).to(x.device)
@@ -228,25 +228,25 @@ class Objective(nn.Module):
 
     def forward(self, logits: Tensor, index: Tensor) -> Tensor:
         """The loss of a batch, a scalar."""
-        given: dict[str, Tensor] = {}
+        needs: dict[str, Tensor] = {}
         if twice := self._needs.keys() & {"background", "strong"}:
             number = len(index) // 2
-            given[twice.pop()] = logits[number:]
+            needs[twice.pop()] = logits[number:]
             logits, index = logits[:number], index[:number]
         target = self._training.targets(index, self._num_classes, self._device)
         if self._apart:
-            return self._by_table(logits, target, index, given)
+            return self._by_table(logits, target, index, needs)
         if self._training.weight is not None:
-            given["weight"] = torch.from_numpy(self._training.weight[index.numpy()]).to(self._device)
+            needs["weight"] = torch.from_numpy(self._training.weight[index.numpy()]).to(self._device)
         if self.teach is not None:
             target, known = self.teach(index, target)
-            given["weight"] = known * given["weight"][:, None] if "weight" in given else known
+            needs["weight"] = known * needs["weight"][:, None] if "weight" in needs else known
         if self._places:
             records = target.sum(1, keepdim=True)
-            target, given["weight"] = target / records, records[:, 0] / self._records_per_place
-        return self.term(logits, target, index, **given)
+            target, needs["weight"] = target / records, records[:, 0] / self._records_per_place
+        return self.term(logits, target, index, **needs)
 
-    def _by_table(self, logits: Tensor, target: Tensor, index: Tensor, given: dict[str, Tensor]) -> Tensor:
+    def _by_table(self, logits: Tensor, target: Tensor, index: Tensor, needs: dict[str, Tensor]) -> Tensor:
         """The losses of a batch's PA and PO rows, each times its weight."""
         po, total = self._po[index.numpy()], logits.new_zeros(())
         sides: tuple[tuple[Literal["po", "pa"], np.ndarray, Term], ...] = (
@@ -260,15 +260,16 @@ class Objective(nn.Module):
             here = part.to(logits.device)
             mine = {
                 name: value[here] if name == "strong" else value
-                for name, value in given.items() if name in term.needs
-            }  # fmt: skip
+                for name, value in needs.items()
+                if name in term.needs
+            }
             share = 1.0 if term.name in SUMS else len(part) / len(index)
             weight = self._table_weights.get(table, 1.0)
             total = total + weight * share * term(logits[here], target[here], index[part], **mine)
         return total
 
     def end_epoch(self, epoch: int, probabilities: Callable[[], Tensor]) -> None:
-        """Learn from what the model says of all training surveys, float32[N, K], where a loss does so."""
+        """Learn from the probabilities of all training samples, float32[N, K], where a loss does so."""
         for term in (self.term, self.po_term):
             if term is not None:
                 term.end_epoch(epoch, probabilities)

@@ -1,6 +1,6 @@
-"""What a step decides on surveys that may choose: its best epoch, its calibration, its sets' size."""
+"""What is decided on samples that are held out for it: the best epoch, the calibration, the set size."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,55 +10,71 @@ from torch import Tensor, nn
 from glczoo.calibration import fit_temperature, fit_vector, rescale
 from glczoo.data.occurrences import Samples
 from glczoo.data.patches import PatchBuilder
-from glczoo.decoding import tune, tune_by_source
+from glczoo.decoding import Decoding, tune, tune_by_source
 from glczoo.recipe import Recipe
 from glczoo.runs.run import activate, mean_f1, score
 
-__all__ = ["settle", "validation_f1"]
+__all__ = ["Tuning", "tune_run", "validation_f1"]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a model's logits become sets of species."""
+
+    activation: str
+    decoding: Decoding
+    tuned: dict[str, float]  # the best number of every rule, where there were samples to tune it on
+    calibration: dict[str, Any] | None  # how, mean_temperature; the head's weights hold it already
+
+    def to_json(self) -> dict[str, Any]:
+        """What config.json keeps."""
+        calibration = {"calibration": self.calibration} if self.calibration else {}
+        return {
+            "activation": self.activation,
+            **calibration,
+            "decoding": self.decoding.to_json(),
+            "tuned": self.tuned,
+        }
 
 
 def validation_f1(
-    accelerator: Accelerator, recipe: Recipe, model: nn.Module, build: PatchBuilder, surveys: Samples
+    accelerator: Accelerator, recipe: Recipe, model: nn.Module, build: PatchBuilder, samples: Samples
 ) -> float:
     """What epochs are compared by: mean F1 by the recipe's rule, by the best k where it is to be tuned."""
     decoding = None if recipe.decoding.tuned else recipe.decoding.fixed()
-    return mean_f1(accelerator, model, build, surveys, recipe.batch_size, recipe.activation, decoding)
+    return mean_f1(accelerator, model, build, samples, recipe.batch_size, recipe.activation, decoding)
 
 
-def settle(
-    accelerator: Accelerator, recipe: Recipe, model: Any, build: PatchBuilder, surveys: Samples
-) -> dict[str, Any]:
-    """Calibrate the model in place and tune every decoding rule, on PA surveys that may choose, if any.
-
-    Returns:
-        What config.json keeps: activation, decoding (rule, value), tuned (the best number of every rule),
-        calibration (how, and the temperature; the weights of the head hold it already).
+def tune_run(
+    accelerator: Accelerator, recipe: Recipe, model: Any, build: PatchBuilder, samples: Samples
+) -> Tuning:
+    """Calibrate the model in place and tune every decoding rule on PA samples, if there are any.
 
     Raises:
         ValueError: the model diverged, or is to be calibrated and its head is no linear layer with a bias.
     """
-    tuned: dict[str, float] = {}
-    by_source = None
-    told: dict[str, Any] = {"activation": recipe.activation}
-    if len(surveys):
-        target = surveys.targets(torch.arange(len(surveys)), model.num_classes)
-        logits = score(accelerator, model, build, recipe.batch_size, "logits")
-        if not logits.isfinite().all():
-            raise ValueError("the model's outputs are not finite, it diverged: lower optimizer.lr")
-        if recipe.calibration:
-            scale, bias = _fit(recipe, logits, target)
-            _fold(model, scale, bias)
-            logits = rescale(logits, scale, bias)
-            told["calibration"] = {"how": recipe.calibration, "mean_temperature": float(1 / scale.mean())}
-        probabilities = activate(logits, recipe.activation)
-        tuned = tune(probabilities, target)
-        if recipe.decoding.by_source and (sources := surveys.datasets) is not None:
-            by_source = tune_by_source(probabilities, target, sources)
-    decoding = replace(recipe.decoding.fixed(tuned), by_source=by_source)
-    return told | {"decoding": decoding.to_json(), "tuned": tuned}
+    if not len(samples):
+        return Tuning(recipe.activation, recipe.decoding.fixed({}), {}, None)
+    target = samples.targets(torch.arange(len(samples)), model.num_classes)
+    logits = score(accelerator, model, build, recipe.batch_size, "logits")
+    if not logits.isfinite().all():
+        raise ValueError("the model's outputs are not finite, it diverged: lower optimizer.lr")
+    calibration = None
+    if recipe.calibration:
+        scale, bias = _fit(recipe, logits, target)
+        _fold(model, scale, bias)
+        logits = rescale(logits, scale, bias)
+        calibration = {"how": recipe.calibration, "mean_temperature": float(1 / scale.mean())}
+    probabilities = activate(logits, recipe.activation)
+    tuned = tune(probabilities, target)
+    decoding = recipe.decoding.fixed(tuned)
+    if recipe.decoding.by_source and (sources := samples.datasets) is not None:
+        decoding = replace(decoding, by_source=tune_by_source(probabilities, target, sources))
+    return Tuning(recipe.activation, decoding, tuned, calibration)
 
 
 def _fit(recipe: Recipe, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The scale[K] and bias[K] of the recipe's calibration."""
     if recipe.calibration == "vector":
         return fit_vector(logits, target, recipe.activation)
     scale = logits.new_full([logits.shape[1]], 1 / fit_temperature(logits, target, recipe.activation))

@@ -81,7 +81,7 @@ def test_a_map_is_what_predict_says_at_every_centre(runs, world, tmp_path, no_pi
         assert np.isnan(layers[name][~inside]).all()
     # The area of applicability, from the training surveys of the run's recipe.
     source = load_model(runs[0]).open(region)
-    _, surveys, _, _ = starting_samples(read_run_recipe(runs[0])[0], region)
+    surveys = starting_samples(read_run_recipe(runs[0])[0], region).training
     near = Applicability(source.values(surveys))
     index = near.dissimilarity(source.values(points))
     assert layers["dissimilarity"][inside] == pytest.approx(index, abs=1e-6)

@@ -24,12 +24,13 @@ from glczoo.prediction.points import probabilities_at
 from glczoo.recipe import Recipe, override, read_recipe, read_run_recipe
 from glczoo.runs.lineage import read_lineage
 from glczoo.runs.run import load_model
-from glczoo.train import make_optimizer, train
+from glczoo.train import train
 from glczoo.training import initial_model as start
 from glczoo.training import label_memory as estimates
 from glczoo.training.checkpoints import EpochOrder, Record
 from glczoo.training.initial_model import split_table, starting_samples
 from glczoo.training.objective import Objective
+from glczoo.training.prepare import make_optimizer
 from glczoo.training.tuning import _fold
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -45,8 +46,9 @@ def recipe(world: Path, runs: Path, *overrides: str) -> Recipe:
 def objective(told: Recipe, processes: int = 1) -> tuple[Objective, Samples]:
     """The objective of a recipe, and the surveys it knows."""
     region = Region.load(told.region)
-    vocabulary, training, *_ = starting_samples(told, region)
-    return Objective(told, region, vocabulary, training, torch.device("cpu"), processes), training
+    parts = starting_samples(told, region)
+    made = Objective(told, region, parts.vocabulary, parts.training, torch.device("cpu"), processes)
+    return made, parts.training
 
 
 @pytest.mark.parametrize("name", list(LOSSES))
@@ -333,7 +335,7 @@ def test_teachers_that_do_not_fit(world, tmp_path, teacher):
     ):
         train(taught(world, tmp_path, "nobody"))
     for change, message in (
-        (lambda told: told["glczoo"].update(activation="softmax"), "answers with a softmax"),
+        (lambda told: told["glczoo"].update(activation="softmax"), "ends in a softmax"),
         (lambda told: told["glczoo"]["bands"].reverse(), "the bands of region .* are not those of"),
     ):
         other = tmp_path / "other"
@@ -346,10 +348,10 @@ def test_teachers_that_do_not_fit(world, tmp_path, teacher):
         shutil.rmtree(other)
     told = taught(world, tmp_path, teacher)
     region = Region.load(world)
-    vocabulary, training, *_ = starting_samples(told, region)
-    fewer = SpeciesIndex(vocabulary.ids[:-1])
-    with pytest.raises(ValueError, match="answers with 24 species, not with the 23 of this vocabulary"):
-        Objective(told, region, fewer, training, torch.device("cpu"))
+    parts = starting_samples(told, region)
+    fewer = SpeciesIndex(parts.vocabulary.ids[:-1])
+    with pytest.raises(ValueError, match="predicts 24 species, not the 23 of this vocabulary"):
+        Objective(told, region, fewer, parts.training, torch.device("cpu"))
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,117 @@
+"""Recipes as files: read with `key.sub=value` overrides, kept in a run's folder, read again from there."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from glczoo.data.region import parse, read_yaml
+from glczoo.files import whole
+from glczoo.recipe.schema import Recipe, long_form
+
+__all__ = [
+    "RENAMED",
+    "override",
+    "read_recipe",
+    "read_run_recipe",
+    "recipe_text",
+    "renamed",
+    "write_recipe",
+    "write_run_recipe",
+]
+
+RENAMED = {
+    "data.surveys": "data.tables",
+    "decoding.surveys": "decoding.tune_on",
+    "tensorboard": "trackers",
+}
+"""Keys of earlier releases. Recipes that people write are refused with the new key named."""
+
+
+def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe and apply `key.sub=value` overrides.
+
+    Raises:
+        FileNotFoundError: no such recipe, or the region it names is nowhere.
+        ValueError: every mistake of the file and of the overrides, one a line.
+    """
+    path = Path(path)
+    recipe = parse(Recipe, override(read_yaml(path), overrides or []), str(path), RENAMED)
+    beside = path.parent / recipe.region
+    if Path(recipe.region).exists():
+        return recipe
+    if not beside.exists():
+        raise FileNotFoundError(f"{path}: region {recipe.region} is neither here nor at {beside}")
+    return recipe.model_copy(update={"region": str(beside)})
+
+
+def override(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Write `key.sub=value` overrides into a recipe's values, and return them.
+
+    `top_k=20` is short for `decoding={rule: top_k, value: 20}`, here and in a recipe.
+
+    Raises:
+        ValueError: an override has no key or no `=`, or names a key inside of a value.
+    """
+    long_form(data)
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ValueError(f"{text!r} is no override; write key=value, for example optimizer.lr=5e-4")
+        target = data
+        *parents, last = key.split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise ValueError(f"{text!r}: {parent} holds a value, it has no keys inside")
+        target[last] = yaml.safe_load(value)
+        long_form(data)
+    return data
+
+
+def read_run_recipe(folder: Path) -> tuple[Recipe, int]:
+    """The resolved recipe of a run, and by how many processes it was trained.
+
+    Raises:
+        FileNotFoundError: the folder holds no recipe.
+        ValueError: the recipe is damaged.
+    """
+    config = renamed(read_yaml(folder / "recipe.yaml"))
+    processes = config.pop("processes", 1)
+    return parse(Recipe, config, str(folder / "recipe.yaml")), processes
+
+
+def renamed(config: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that a run or a published model keeps, with keys of earlier releases under today's names."""
+    for old, new in RENAMED.items():
+        *parents, old_key = old.split(".")
+        section = config
+        for parent in parents:
+            section = section.get(parent) or {}
+        if isinstance(section, dict) and old_key in section:
+            value = section.pop(old_key)
+            section[new.split(".")[-1]] = _today(old, value)
+    return config
+
+
+def _today(key: str, value: Any) -> Any:
+    """The value of a renamed key in the form of today."""
+    if key == "tensorboard":
+        return ["tensorboard"] if value else []
+    return value
+
+
+def write_run_recipe(folder: Path, recipe: Recipe, processes: int) -> None:
+    """Keep the resolved recipe, and the number of processes, in a run's folder."""
+    write_recipe(folder / "recipe.yaml", recipe.model_dump(mode="json") | {"processes": processes})
+
+
+def write_recipe(path: Path, values: dict[str, Any]) -> None:
+    """Write a recipe that `read_recipe` reads."""
+    with whole(path) as partial:
+        partial.write_text(recipe_text(values), "utf-8")
+
+
+def recipe_text(values: dict[str, Any]) -> str:
+    """What `write_recipe` writes."""
+    return yaml.safe_dump(values, sort_keys=False)

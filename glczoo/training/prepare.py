@@ -1,0 +1,156 @@
+"""What a recipe needs before its first batch, prepared once for training, for `bench` and for the forest."""
+
+import inspect
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from timm.optim import create_optimizer_v2, get_optimizer_class
+from torch import nn
+
+from glczoo.data.occurrences import Samples, SpeciesIndex
+from glczoo.data.patch_source import PatchSource, Statistics
+from glczoo.data.patches import PatchBuilder
+from glczoo.data.region import Region
+from glczoo.recipe import Recipe
+from glczoo.training.checkpoints import EpochOrder
+from glczoo.training.initial_model import (
+    starting_model,
+    starting_samples,
+    training_builder,
+    visible_modalities,
+)
+from glczoo.training.objective import Objective
+
+__all__ = ["Inputs", "Prepared", "make_optimizer", "prepare", "read_inputs", "set_up_model"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A recipe's samples, all of which can be read, and the files that their patches come from."""
+
+    region: Region
+    vocabulary: SpeciesIndex
+    training: Samples
+    validation: Samples
+    tuning: Samples
+    source: PatchSource
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that the steps of a recipe need, on the accelerator's device."""
+
+    inputs: Inputs
+    training: Samples  # those of the inputs, or the places that they lie at
+    statistics: Statistics
+    model: nn.Module
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    build: PatchBuilder
+    validation_build: PatchBuilder
+    tuning_build: PatchBuilder
+    order: EpochOrder
+    background: EpochOrder  # of the places that some losses compare a batch with
+
+
+def read_inputs(recipe: Recipe, region: Region) -> Inputs:
+    """Read the samples of a recipe and open what their patches come from.
+
+    Samples that cannot be read are an error, or are left out where `data.incomplete` is drop.
+
+    Raises:
+        FileNotFoundError: data are missing.
+        ValueError: a table cannot be read, a sample has no patch, or no sample is left to train or tune on.
+    """
+    parts = starting_samples(recipe, region)
+    source = PatchSource(region, visible_modalities(recipe, region), recipe.patch_size)
+    drop = recipe.data.incomplete == "drop"
+    training, validation, tuning = (
+        samples.subset(source.complete(samples, title, drop))
+        for samples, title in (
+            (parts.training, "training samples"),
+            (parts.validation, "validation samples"),
+            (parts.tuning, "PA tuning samples"),
+        )
+    )
+    if (recipe.decoding.tuned or recipe.calibration) and not len(tuning):
+        raise ValueError("no PA survey is left to tune the set size on; is data.validation too small?")
+    if not len(training):
+        raise ValueError(
+            f"no training sample is left of {recipe.data.tables}; is data.pa_fraction too small?"
+        )
+    return Inputs(region, parts.vocabulary, training, validation, tuning, source)
+
+
+def prepare(recipe: Recipe, region: Region, accelerator: Accelerator) -> Prepared:
+    """Prepare everything that the steps of a recipe need.
+
+    Raises:
+        FileNotFoundError: data or the run that the recipe starts from are missing.
+        ValueError: the recipe, the data and the model do not fit each other.
+    """
+    device, processes = accelerator.device, accelerator.num_processes
+    with accelerator.local_main_process_first():  # one process builds the stacks, the others find them built
+        inputs = read_inputs(recipe, region)
+    source, vocabulary = inputs.source, inputs.vocabulary
+    model, statistics = starting_model(recipe, region, source, vocabulary, inputs.training, accelerator.print)
+    training = inputs.training
+    if recipe.data.places:
+        training = training.merged(source.places(training))
+        accelerator.print(
+            f"{len(inputs.training)} records at {len(training)} places: "
+            f"{len(inputs.training) / len(training):.2f} times fewer forward passes"
+        )
+    order, background = (
+        EpochOrder(len(training), recipe.batch_size, seed, accelerator.process_index, processes)
+        for seed in (recipe.seed, recipe.seed + 1)
+    )
+    model = set_up_model(recipe, model)
+    objective = Objective(recipe, region, vocabulary, training, device, processes)
+    model, optimizer = accelerator.prepare(model, make_optimizer(recipe, model, objective))
+    return Prepared(
+        inputs=inputs,
+        training=training,
+        statistics=statistics,
+        model=model,
+        objective=objective,
+        optimizer=optimizer,
+        build=training_builder(recipe, source, training, statistics, device),
+        validation_build=training_builder(recipe, source, inputs.validation, statistics, device),
+        tuning_build=PatchBuilder(source, inputs.tuning, statistics.mean, statistics.std, device),
+        order=order,
+        background=background,
+    )
+
+
+def set_up_model(recipe: Recipe, model: nn.Module) -> nn.Module:
+    """The model as the recipe wants it to be computed."""
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if recipe.grad_checkpointing:
+        model.set_grad_checkpointing()  # type: ignore[operator]
+    if recipe.compile:
+        model.compile()
+    return model
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module, objective: nn.Module) -> torch.optim.Optimizer:
+    """One of timm's, fused into one kernel where it can be (for 62 million weights four times faster).
+
+    What the loss itself learns (ROLE's estimates) does so at ten times the rate (Cole et al. 2021).
+    """
+    settings = recipe.optimizer
+    accepted = inspect.signature(get_optimizer_class(settings.name, bind_defaults=False)).parameters
+    fused = {"fused": True} if "fused" in accepted else {}
+    optimizer = create_optimizer_v2(
+        model,
+        settings.name,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        layer_decay=recipe.finetune.layer_decay if recipe.finetune else None,
+        **fused,
+    )
+    if learnt := list(objective.parameters()):
+        optimizer.add_param_group({"params": learnt, "weight_decay": 0.0, "lr_scale": 10.0})
+    return optimizer
