@@ -21,9 +21,9 @@ from glczoo.data.tables import read_points
 from glczoo.evaluation.study import run_study, table_text
 from glczoo.figures.style import BLUE, PALETTE, SEQUENTIAL
 from glczoo.files import whole
-from glczoo.prediction.points import probabilities_at, write_submission
+from glczoo.prediction.points import write_submission
 from glczoo.regions.virtual import make_virtual
-from glczoo.runs.run import read_metrics
+from glczoo.runs.run import Run, read_metrics
 
 __all__ = ["demo"]
 
@@ -133,11 +133,12 @@ def demo(out: Path, seed: int = 0) -> Path:
     members = [early / "early3", late / "step3"]
     described = region.table("test")
     points = read_points(region, region.find(*described.file), described)
-    probabilities, species, decoding = probabilities_at(members, region, points)
-    answered = decoding(probabilities, points.datasets)
+    ensemble = Run.load(members)
+    species = ensemble.species
+    answered = ensemble.decoding(ensemble.probabilities(points, region), points.datasets)
     write_submission(out / "submission.csv", points, answered, species)
     grid = read_points(region, world / "truth" / "grid.csv")
-    mapped, _, _ = probabilities_at(members, region, grid)
+    mapped = ensemble.probabilities(grid, region)
     named = _draw(out / "demo.png", world, species, mapped, {"late": late, "early": early}, table)
     seconds["predict and draw"] = time.perf_counter() - start
 

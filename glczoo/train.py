@@ -29,9 +29,10 @@ from glczoo.data.loader import load, load_by_processes
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.patches import PatchBuilder, dihedral
 from glczoo.data.region import Region
-from glczoo.decoding import Decoding
 from glczoo.recipe import Recipe, describe, read_recipe
-from glczoo.runs.run import export_run, is_finished, score
+from glczoo.runs.export import export_run
+from glczoo.runs.run import is_finished
+from glczoo.runs.scoring import score
 from glczoo.training.checkpoints import EpochOrder, Progress, Record, refuse_other_recipe
 from glczoo.training.initial_model import (
     starting_model,
@@ -192,7 +193,7 @@ def train(recipe: Recipe) -> Path:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
         (run / "best.safetensors").unlink(missing_ok=True)
     accelerator.wait_for_everyone()
-    accelerator.print(f"{run}: done (answers by {Decoding(**settled['decoding'])})")
+    accelerator.print(f"{run}: done (predicts by {settled['decoding']})")
     return run
 
 

@@ -16,10 +16,9 @@ from glczoo.data.region import Region
 from glczoo.data.splits import spatial_blocks
 from glczoo.evaluation.evaluate import evaluate
 from glczoo.metrics import bootstrap
-from glczoo.models.published import read_config
 from glczoo.recipe import Recipe, read_recipe, write_run_recipe
 from glczoo.runs.combine import combine
-from glczoo.runs.run import is_finished
+from glczoo.runs.run import Run, is_finished
 from glczoo.train import train
 
 __all__ = ["crossval"]
@@ -46,13 +45,12 @@ def crossval(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     rows, f1 = [], []
     blocks: list[torch.Tensor] = []
     for fold, folder in enumerate(folders):
-        found = evaluate([folder], part="test", each=True)
-        row = found["rows"][0]
-        f1.append(row.pop("f1_each"))
+        found = evaluate([folder], part="test")
+        f1.append(found.own.f1_each)
         # Numbers of blocks are a fold's own: no block is in two folds.
-        own = spatial_blocks(found["points"], recipe.data.blocks.size_km)
+        own = spatial_blocks(found.samples, recipe.data.blocks.size_km)
         blocks.append(torch.from_numpy(own) + (int(blocks[-1].max()) + 1 if blocks else 0))
-        rows.append({"fold": fold, "surveys": found["surveys"], **row})
+        rows.append({"fold": fold, "surveys": len(found.samples), **found.own.to_json()})
     out = recipe.run_folder(region, f"{recipe.name}-folds")
     if not is_finished(out):
         shutil.rmtree(out, ignore_errors=True)
@@ -82,7 +80,7 @@ def _member(recipe: Recipe, region: Region, fold: int) -> Recipe:
 
 def _without_judges(recipe: Recipe, ensemble: Path) -> Recipe:
     """Every survey trained some member: no part of the split may be mistaken for a held-out one."""
-    decoding = read_config(ensemble)["glczoo"]["decoding"]
+    decoding = Run.find(ensemble).config.glczoo.decoding.to_json()
     given = {key: decoding[key] for key in ("rule", "value") if decoding[key] is not None}
     told = recipe.model_dump(mode="json") | {"keep": "last", "calibration": None, "decoding": given}
     told["data"] |= {"split": "random", "validation": {"pa": 0.0, "po": 0.0}}

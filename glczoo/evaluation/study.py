@@ -38,11 +38,12 @@ from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region, Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
 from glczoo.data.tables import read_species
-from glczoo.decoding import Rule, expected_f1, top_k
-from glczoo.evaluation.evaluate import evaluate, markdown, samples_of
+from glczoo.decoding import expected_f1, top_k
+from glczoo.evaluation.evaluate import Evaluation, evaluate, markdown
 from glczoo.files import whole
 from glczoo.metrics import bootstrap, sample_f1, summary
 from glczoo.recipe import Recipe, override, read_recipe
+from glczoo.runs.split import split_table
 from glczoo.train import train
 from glczoo.training.fit_forest import fit_forest
 
@@ -149,8 +150,8 @@ def run_study(
     f1_each: dict[str, Any] = defaultdict(lambda: {"f1": [], "f1_expected": []})
     for seed in study.seeds:
         for row, members in study.rows.items():
-            found = evaluate([folders[f"{name} {seed}"] for name in members], truth=truth, each=True)
-            told, f1 = _flat(found["rows"])
+            found = evaluate([folders[f"{name} {seed}"] for name in members], truth=truth)
+            told, f1 = _flat(found)
             each.append({"row": row, "seed": seed, **told, "members": len(members)})
             for rule, values in f1.items():
                 f1_each[row][rule].append(values)
@@ -165,11 +166,12 @@ def run_study(
         averaged = {key: mean(line[key] for line in lines) for key in COLUMNS if key != "row"}
         spread = {f"{k}_sd": stdev(line[k] for line in lines) if len(lines) > 1 else 0.0 for k in averaged}
         rows.append({"row": name, **averaged, **spread})
-    blocks = torch.from_numpy(spatial_blocks(found["points"], study.block_km))
+    blocks = torch.from_numpy(spatial_blocks(found.samples, study.block_km))
     differences = [_difference(pair, f1_each, blocks) for pair in study.pairs]
     table = {
-        "name": study.name, "part": found["part"], "surveys": found["surveys"],
-        "species_per_survey": found["species_per_survey"], "seeds": study.seeds, "rows": rows, "each": each,
+        "name": study.name, "part": found.part, "surveys": len(found.samples),
+        "species_per_survey": float(found.samples.sizes().mean()),
+        "seeds": study.seeds, "rows": rows, "each": each,
         "differences": differences, "block_km": study.block_km,
     }  # fmt: skip
     folder = Path(next(iter(recipes.values())).runs).parent
@@ -240,13 +242,11 @@ def _difference(
     return found
 
 
-def _flat(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _flat(found: Evaluation) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """The last model's row by its own rule, with the F1 of expected F1 beside it; and both of each survey."""
-    mine = [row for row in rows if row["model"] == rows[-1]["model"]]
-    expected = next(row for row in mine if row["decoding"] == Rule.EXPECTED_F1)
-    told = {k: v for k, v in mine[0].items() if k not in ("model", "decoding", "f1_each")}
-    each = {"f1": mine[0]["f1_each"], "f1_expected": expected["f1_each"]}
-    return told | {"f1_expected": expected["f1"]}, each
+    told = {key: value for key, value in found.own.to_json().items() if key != "model"}
+    each = {"f1": found.own.f1_each, "f1_expected": found.expected.f1_each}
+    return told | {"f1_expected": found.expected.f1}, each
 
 
 def _forest(recipe: Recipe) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -258,7 +258,8 @@ def _forest(recipe: Recipe) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     region = Region.load(recipe.region)
     species = read_species(region)
     source = PatchSource(region, recipe.modalities, 1)
-    train_on, test_on = (samples_of(recipe, region, species, part) for part in ("train", "test"))
+    split = split_table(recipe, region, "pa", species)
+    train_on, test_on = split.train, split.test
     forest = RandomForestClassifier(500, min_samples_leaf=2, random_state=recipe.seed, n_jobs=-1)
     known = train_on.targets(torch.arange(len(train_on)), len(species))
     forest.fit(_values(source, train_on), known.numpy())

@@ -18,7 +18,8 @@ from glczoo.decoding import tune
 from glczoo.models.forest import Forest
 from glczoo.models.published import load_weights
 from glczoo.recipe import Recipe, write_run_recipe
-from glczoo.runs.run import export_run, is_finished
+from glczoo.runs.export import export_run
+from glczoo.runs.run import is_finished
 from glczoo.training.initial_model import prior_of, starting_samples
 
 __all__ = ["fit_forest", "grow"]
@@ -84,7 +85,7 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
     write_run_recipe(run, recipe, processes=1)
     export_run(
         run, model, species, region, source, statistics, activation="sigmoid",
-        decoding=recipe.decoding.fixed(tuned).to_json(), tuned=tuned, epoch=0, init=recipe.init,
+        decoding=recipe.decoding.fixed(tuned), tuned=tuned, epoch=0, init=recipe.init,
     )  # fmt: skip
     return run
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import timm
@@ -15,19 +15,19 @@ from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.patch_source import PatchSource, Statistics
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
-from glczoo.data.splits import Split, split_samples
 from glczoo.data.tables import read_samples, read_species
-from glczoo.hub_client import PREFIX, DamagedError
+from glczoo.hub_client import PREFIX, DamagedError, pull
 from glczoo.models import init_from_imagenet
-from glczoo.models.published import build, keywords_of, load_weights, read_config
+from glczoo.models.published import Config, build, keywords_of, load_weights, read_config
 from glczoo.recipe import Recipe
-from glczoo.runs.run import is_finished, locate, require_bands
+from glczoo.runs.run import is_finished
+from glczoo.runs.split import split_table
+from glczoo.runs.trained import require_bands
 from glczoo.training.finetune import Plan, freeze
 
 __all__ = [
     "find_run",
     "prior_of",
-    "split_table",
     "starting_model",
     "starting_samples",
     "training_builder",
@@ -67,22 +67,6 @@ def starting_samples(recipe: Recipe, region: Region) -> tuple[SpeciesIndex, Samp
             "table have no datasetName; set decoding.by_source=false"
         )
     return vocabulary, training, validation, choosing
-
-
-def split_table(
-    recipe: Recipe, region: Region, table: Literal["po", "pa"], vocabulary: SpeciesIndex
-) -> Split:
-    """The surveys of a table, cut as the recipe says: PO always at random, PA by its split and fraction."""
-    data = recipe.data
-    return split_samples(
-        region,
-        read_samples(region, table, vocabulary),
-        kind=data.split if table == "pa" else "random",
-        validation=data.validation[table],
-        fraction=data.pa_fraction if table == "pa" else 1.0,
-        seed=data.seed,
-        **data.blocks.model_dump(),
-    )
 
 
 def visible_modalities(recipe: Recipe, region: Region) -> list[str] | None:
@@ -155,17 +139,15 @@ def starting_model(
     before = find_run(recipe, region, recipe.init)
     config = read_config(before)
     hint = "; another region's model is fitted with finetune={} (recipes/finetune.yaml)"
-    require_bands(
-        source.bands, [band["name"] for band in config["glczoo"]["bands"]], "this recipe", str(before), hint
-    )
+    require_bands(source.bands, config.glczoo.band_names, "this recipe", str(before), hint)
     _require_vocabulary(config, vocabulary, before, hint)
     try:
         load_weights(model, before)
     except DamagedError as error:  # a damaged file, or another architecture: both name what is wrong
         raise ValueError(f"the weights of {before} do not fit {recipe.model}: {error}") from None
-    cfg = config["pretrained_cfg"]
-    filled = [config["glczoo"]["filled"][band] for band in source.bands]
-    return model, Statistics(list(cfg["mean"]), list(cfg["std"]), filled)
+    cfg = config.pretrained_cfg
+    filled = [config.glczoo.filled[band] for band in source.bands]
+    return model, Statistics(list(cfg.mean), list(cfg.std), filled)
 
 
 def training_builder(
@@ -203,23 +185,23 @@ def prior_of(
         )
     before = find_run(recipe, region, recipe.init)
     config = read_config(before)
-    told, cfg = config["glczoo"], config["pretrained_cfg"]
-    if told["activation"] != "softmax":
+    told, cfg = config.glczoo, config.pretrained_cfg
+    if told.activation != "softmax":
         raise ValueError(
             f"{before} cannot be a prior: it was not trained by cross-entropy, and would be too sure of the "
             "surveys that it trained on; take a run of step 2 that started from random or ImageNet weights"
         )
-    bands = [band["name"] for band in told["bands"]]
+    bands = told.band_names
     start = source.bands.index(bands[0]) if bands[0] in source.bands else 0
     stop = start + len(bands)
     require_bands(source.bands[start:stop], bands, "this recipe", str(before))
     _require_vocabulary(config, vocabulary, before)
     statistics = Statistics(
-        [*own.mean[:start], *cfg["mean"], *own.mean[stop:]],
-        [*own.std[:start], *cfg["std"], *own.std[stop:]],
+        [*own.mean[:start], *cfg.mean, *own.mean[stop:]],
+        [*own.std[:start], *cfg.std, *own.std[stop:]],
         own.filled,
     )
-    return [config["architecture"], keywords_of(config), [start, stop]], before, statistics
+    return [config.architecture, keywords_of(config), [start, stop]], before, statistics
 
 
 def _corrected_model(
@@ -233,10 +215,10 @@ def _corrected_model(
     return model, statistics
 
 
-def _require_vocabulary(config: dict[str, Any], species: SpeciesIndex, before: Path, hint: str = "") -> None:
-    if config["label_names"] != _labels(species):
+def _require_vocabulary(config: Config, species: SpeciesIndex, before: Path, hint: str = "") -> None:
+    if config.label_names != _labels(species):
         raise ValueError(
-            f"{before} was trained for {len(config['label_names'])} species, not for this vocabulary{hint}"
+            f"{before} was trained for {len(config.label_names)} species, not for this vocabulary{hint}"
         )
 
 
@@ -247,7 +229,7 @@ def find_run(recipe: Recipe, region: Region, named: str, told: str = "init") -> 
         FileNotFoundError: there is none, or it is not finished; the message says what makes it.
     """
     if named.startswith(PREFIX):
-        return locate(named)
+        return pull(named)
     sibling = Path(os.path.normpath(recipe.run_folder(region, named)))  # also of ../MODEL/NAME
     folder = Path(named)
     if not is_finished(sibling) and (folder / "config.json").exists():
@@ -265,11 +247,11 @@ def find_run(recipe: Recipe, region: Region, named: str, told: str = "init") -> 
     return sibling
 
 
-def _plan(recipe: Recipe, region: Region, config: dict[str, Any]) -> Plan:
-    if config["architecture"] != recipe.model:
+def _plan(recipe: Recipe, region: Region, config: Config) -> Plan:
+    if config.architecture != recipe.model:
         raise ValueError(
-            f"init: {recipe.init} is a {config['architecture']}, the recipe's model is {recipe.model}; say "
-            f"model={config['architecture']}"
+            f"init: {recipe.init} is a {config.architecture}, the recipe's model is {recipe.model}; say "
+            f"model={config.architecture}"
         )
     return Plan.make(config, region, recipe.modalities, recipe.init)
 

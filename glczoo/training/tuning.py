@@ -11,8 +11,10 @@ from glczoo.calibration import fit_temperature, fit_vector, rescale
 from glczoo.data.occurrences import Samples
 from glczoo.data.patches import PatchBuilder
 from glczoo.decoding import tune, tune_by_source
+from glczoo.models.ensemble import activate
+from glczoo.models.published import Calibration
 from glczoo.recipe import Recipe
-from glczoo.runs.run import activate, mean_f1, score
+from glczoo.runs.scoring import mean_f1, score
 
 __all__ = ["settle", "validation_f1"]
 
@@ -49,13 +51,15 @@ def settle(
             scale, bias = _fit(recipe, logits, target)
             _fold(model, scale, bias)
             logits = rescale(logits, scale, bias)
-            told["calibration"] = {"how": recipe.calibration, "mean_temperature": float(1 / scale.mean())}
+            told["calibration"] = Calibration(
+                how=recipe.calibration, mean_temperature=float(1 / scale.mean())
+            )
         probabilities = activate(logits, recipe.activation)
         tuned = tune(probabilities, target)
         if recipe.decoding.by_source and (sources := surveys.datasets) is not None:
             by_source = tune_by_source(probabilities, target, sources)
     decoding = replace(recipe.decoding.fixed(tuned), by_source=by_source)
-    return told | {"decoding": decoding.to_json(), "tuned": tuned}
+    return told | {"decoding": decoding, "tuned": tuned}
 
 
 def _fit(recipe: Recipe, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
