@@ -213,7 +213,7 @@ def test_bad_input_is_told_and_nothing_is_written(runs, tmp_path, told, message)
 def test_near_names_are_listed():
     species = SpeciesIndex(np.array([4, 7, 9]), ("Abies alba", "Acer campestre", "Acer platanoides"))
     assert species.find(["9", "abies ALBA", "7", "9"]).tolist() == [2, 0, 1]
-    with pytest.raises(ValueError, match="knows 3, near: 7 Acer campestre"):
+    with pytest.raises(ValueError, match="of its 3 species, near: 7 Acer campestre"):
         species.find(["Acer campester"])
 
 

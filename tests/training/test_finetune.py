@@ -219,4 +219,4 @@ def test_from_the_hub_to_a_card_that_tells_where_it_came_from(hub, trained, othe
     assert card.data.base_model == ["me/a"]
     assert "1. **step1** on presence–absence surveys of virtual" in card.text
     assert "2. **finetune** on presence–absence surveys of other" in card.text
-    assert verify(folder)["difference"] == 0
+    assert verify(folder).difference == 0
