@@ -1,8 +1,35 @@
-"""glczoo: a timm model zoo that answers which plant species grow at a place.
+"""glczoo: a timm model zoo that predicts which plant species grow at a place.
 
 Importing it registers the models with timm, which has no plug-in discovery of its own.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from glczoo import models as models
 
+if TYPE_CHECKING:
+    from glczoo.prediction.points import Predictor
+
+__all__ = ["load", "models"]
+
 __version__ = "0.1.0"
+
+
+def load(run: "str | Path | Sequence[str | Path]") -> "Predictor":
+    """Load a trained model, or several as their mean, and ask it: `glczoo.load(RUN).predict(6.52, 46.91)`.
+
+    Args:
+        run: folder of a finished run or of a published model, or `hf-hub:ORG/NAME[@REVISION]`; several of
+            them that share a vocabulary are averaged.
+
+    Raises:
+        FileNotFoundError: there is no such run, or it is not finished.
+        HubError: the model cannot be had from the Hub.
+        DamagedError: what is there is not what was saved.
+        ValueError: several models know different species.
+    """
+    from glczoo.prediction.points import Predictor
+
+    return Predictor.load(run)

@@ -22,9 +22,9 @@ from glczoo.data.tables import read_points
 from glczoo.evaluation.study import StudyTable, run_study
 from glczoo.figures.style import BLUE, PALETTE, SEQUENTIAL
 from glczoo.files import whole
-from glczoo.prediction.points import probabilities_at, write_submission
+from glczoo.prediction.points import write_submission
 from glczoo.regions.virtual import make_virtual
-from glczoo.runs.run import read_metrics
+from glczoo.runs.run import Run, read_metrics
 
 __all__ = ["demo"]
 
@@ -142,11 +142,12 @@ def demo(out: Path, seed: int = 0) -> Path:
     members = [early / "early3", late / "step3"]
     described = region.table("test")
     points = read_points(region, region.find(*described.file), described)
-    probabilities, species, decoding = probabilities_at(members, region, points)
-    predicted = decoding(probabilities, points.datasets)
+    ensemble = Run.load(members)
+    species = ensemble.species
+    predicted = ensemble.decoding(ensemble.probabilities(points, region), points.datasets)
     write_submission(out / "submission.csv", points, predicted, species)
     grid = read_points(region, world / "truth" / "grid.csv")
-    mapped, _, _ = probabilities_at(members, region, grid)
+    mapped = ensemble.probabilities(grid, region)
     drawn = _draw(out / "demo.png", world, species, mapped, {"late": late, "early": early}, table)
     seconds["predict and draw"] = time.perf_counter() - start
 

@@ -28,7 +28,9 @@ from glczoo.data.loader import load, load_by_processes
 from glczoo.data.patches import dihedral
 from glczoo.data.region import Region
 from glczoo.recipe import Recipe, describe, read_recipe
-from glczoo.runs.run import export_run, is_finished, score
+from glczoo.runs.export import export_run
+from glczoo.runs.run import is_finished
+from glczoo.runs.scoring import score
 from glczoo.training.checkpoints import Progress, Record, refuse_other_recipe
 from glczoo.training.prepare import Prepared, prepare
 from glczoo.training.trackers import start_accelerator
@@ -236,7 +238,7 @@ def _finish(session: Session, run: Path) -> None:
             prepared.statistics,
             init=recipe.init,
             epoch=epoch,
-            **tuning.to_json(),
+            **vars(tuning),
         )
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
         (run / "best.safetensors").unlink(missing_ok=True)

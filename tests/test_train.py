@@ -149,7 +149,7 @@ def test_three_steps_hand_on_weights_head_and_statistics(world, tmp_path):
     third = train(recipe(small(world, tmp_path, "init=step2", step="step3")))
     before, after = load_model(first), load_model(third)
     assert (before.mean, before.std, before.bands) == (after.mean, after.std, after.bands)
-    assert [read_config(run)["glczoo"]["activation"] for run in (first, second, third)] == [
+    assert [read_config(run).glczoo.activation for run in (first, second, third)] == [
         "sigmoid",
         "softmax",
         "sigmoid",
@@ -277,7 +277,7 @@ def test_the_best_epoch_is_kept(world, tmp_path):
     run = train(recipe(small(world, tmp_path, "epochs=4", "optimizer.lr=0.01")))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     f1 = [line["validation_f1"] for line in lines if line["kind"] == "epoch"]
-    assert read_config(run)["glczoo"]["epoch"] == f1.index(max(f1))
+    assert read_config(run).glczoo.epoch == f1.index(max(f1))
     best, last = (load_file(run / f"{name}.safetensors") for name in ("model", "last"))
     assert any(not torch.equal(best[key], last[key]) for key in best) == (f1.index(max(f1)) < 3)
 

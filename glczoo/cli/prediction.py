@@ -63,11 +63,11 @@ def evaluate(
     )
     if first_process():
         print(
-            f"{result['region']}, {result['part']}: {result['surveys']} surveys, "
-            f"{result['species_per_survey']:.2f} species each\n"
+            f"{result.region}, {result.part}: {len(result.samples)} surveys, "
+            f"{result.samples.sizes().mean():.2f} species each\n"
         )
-        print(markdown(result["rows"], {key: key for key in EVALUATED}))
-        write_json(json_file, result)
+        print(markdown([row.to_json() for row in result.rows], {key: key for key in EVALUATED}))
+        write_json(json_file, result.to_json())
 
 
 @click.command("predict", cls=Verb)
@@ -97,28 +97,28 @@ def predict(
     """
     from glczoo.data.tables import read_points
     from glczoo.decoding import Decoding, Rule
-    from glczoo.prediction.points import predict_points, probabilities_at, write_submission
-    from glczoo.runs.run import locate, region_of
+    from glczoo.prediction.points import predict_points, write_submission
+    from glczoo.runs.run import Run
 
     if submission == (points is not None):
         raise click.UsageError("give either --points CSV or --submission")
-    place = _loaded(region) or region_of(locate(runs[0]))
+    model = Run.load(list(runs))
+    place = _loaded(region) or model.region
     if points is not None:
         table = read_points(place, points, None)
-        result = predict_points(list(runs), place, table, out, k=k, top=top, batch_size=batch_size)
+        result = predict_points(model, table, out, place, k=k, top=top, batch_size=batch_size)
         if first_process():
-            number, each, decoding = result["points"], result["set_size"], result["decoding"]
-            print(f"{out}: {number} points, {each:.1f} species each ({decoding})")
-            for reason, count in result["left_out"].items():
-                print(f"left out: {count} of {len(table)} points {reason}; see {result['left_out_file']}")
+            print(f"{out}: {result.points} points, {result.set_size:.1f} species each ({result.decoding})")
+            for reason, count in result.left_out.items():
+                print(f"left out: {count} of {len(table)} points {reason}; see {result.left_out_file}")
         return
     described = place.table("test")
     table = read_points(place, place.find(*described.file), described)
-    probabilities, species, decoding = probabilities_at(list(runs), place, table, batch_size=batch_size)
-    decoding = Decoding(Rule.TOP_K, k) if k else decoding
+    probabilities = model.probabilities(table, place, batch_size=batch_size)
+    decoding = Decoding(Rule.TOP_K, k) if k else model.decoding
     mask = decoding(probabilities, table.datasets)
     if first_process():
-        write_submission(out, table, mask, species)
+        write_submission(out, table, mask, model.species)
         each = float(mask.sum(1).double().mean())
         print(f"{out}: {len(table)} points, {each:.1f} species each ({decoding})")
 
@@ -170,13 +170,13 @@ def map_(
     )  # fmt: skip
     if first_process():
         print(
-            f"{result['file']}: {result['height']} x {result['width']} cells, {result['cells']} with data; "
-            f"{result['places']} places computed for {result['computed']} cells in {result['seconds']:.1f} s"
+            f"{result.file}: {result.height} x {result.width} cells, {result.cells} with data; "
+            f"{result.places} places computed for {result.computed} cells in {result.seconds:.1f} s"
         )
-        if result["applicable"] is not None:
+        if result.applicable is not None:
             print(
-                f"{100 * result['applicable']:.1f} % of them lie in the area of applicability (dissimilarity "
-                f"up to {result['threshold']:.3g})"
+                f"{100 * result.applicable:.1f} % of them lie in the area of applicability (dissimilarity "
+                f"up to {result.threshold:.3g})"
             )
 
 
@@ -213,7 +213,7 @@ def report(
     """
     from glczoo.evaluation.report import report as write_report
 
-    facts = write_report(
+    page = write_report(
         model,
         out,
         part=part,
@@ -225,9 +225,8 @@ def report(
         command=shlex.join(["glczoo", *words]),
     )
     if first_process():
-        results = facts["results"]
-        best = results["rules"][0]
-        print(f"{out}: {results['surveys']} {facts['where']}, F1 {best['f1']:.3f} ({best['rule']})")
+        best = page.results.rules[0]
+        print(f"{out}: {page.results.surveys} {page.where}, F1 {best.f1:.3f} ({best.rule})")
 
 
 @click.command("app", cls=Verb)

@@ -77,6 +77,6 @@ def verify(model: str) -> None:
 
     result = check(model)
     print(
-        f"{result['folder']}: whole. {result['architecture']}, {len(result['bands'])} bands, "
-        f"{result['species']} species; golden logits differ by {result['difference']:.2g} at most"
+        f"{result.folder}: whole. {result.architecture}, {len(result.bands)} bands, "
+        f"{result.species} species; golden logits differ by {result.difference:.2g} at most"
     )

@@ -1,6 +1,7 @@
 """Verbs that train: a step, a forest, folds, a study, an ensemble of runs, a benchmark, the demonstration."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -115,7 +116,7 @@ def study(study: Path, overrides: tuple[str, ...], truth: Path | None, jobs: int
     "--average", type=click.Choice(["probabilities", "logits"]), default="probabilities",
     help="What is averaged.",
 )  # fmt: skip
-def ensemble(runs: tuple[Path, ...], out: Path, average: str) -> None:
+def ensemble(runs: tuple[Path, ...], out: Path, average: Literal["probabilities", "logits"]) -> None:
     """Several runs as one model: one folder, one file of weights.
 
     RUN is the folder of a finished run.

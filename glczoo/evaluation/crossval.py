@@ -17,10 +17,9 @@ from glczoo.data.region import Region
 from glczoo.data.splits import spatial_blocks
 from glczoo.evaluation.evaluate import evaluate, markdown
 from glczoo.evaluation.study import Interval
-from glczoo.models.published import read_config
 from glczoo.recipe import Recipe, read_recipe, write_run_recipe
 from glczoo.runs.combine import combine
-from glczoo.runs.run import is_finished
+from glczoo.runs.run import Run, is_finished
 from glczoo.train import train
 
 __all__ = ["CrossValidation", "Fold", "crossval"]
@@ -92,13 +91,12 @@ def crossval(path: Path, overrides: Sequence[str] = ()) -> CrossValidation:
     f1: list[torch.Tensor] = []
     blocks: list[torch.Tensor] = []
     for number, folder in enumerate(folders):
-        found = evaluate([folder], part="test", each=True)
-        row = dict(found["rows"][0])
-        f1.append(row.pop("f1_each"))
-        del row["decoding"]
-        folds.append(Fold(number, found["surveys"], row.pop("model"), row.pop("rule"), row))
+        found = evaluate([folder], part="test")
+        row = found.own
+        f1.append(row.f1_each)
+        folds.append(Fold(number, len(found.samples), row.model, str(row.decoding), row.summary))
         # Numbers of blocks are a fold's own: no block is in two folds.
-        own = spatial_blocks(found["points"], recipe.data.blocks.size_km)
+        own = spatial_blocks(found.samples, recipe.data.blocks.size_km)
         blocks.append(torch.from_numpy(own) + (int(blocks[-1].max()) + 1 if blocks else 0))
     out = recipe.run_folder(region, f"{recipe.name}-folds")
     if not is_finished(out):
@@ -124,7 +122,7 @@ def _member(recipe: Recipe, region: Region, fold: int) -> Recipe:
 
 def _without_held_out(recipe: Recipe, ensemble: Path) -> Recipe:
     """Every survey trained some member: no part of the split may be mistaken for a held-out one."""
-    decoding = read_config(ensemble)["glczoo"]["decoding"]
+    decoding = Run.find(ensemble).config.glczoo.decoding.to_json()
     own = {key: decoding[key] for key in ("rule", "value") if decoding[key] is not None}
     values = recipe.model_dump(mode="json") | {"keep": "last", "calibration": None, "decoding": own}
     values["data"] |= {"split": "random", "validation": {"pa": 0.0, "po": 0.0}}

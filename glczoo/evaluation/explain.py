@@ -20,7 +20,7 @@ from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.splits import block_bounds, spatial_blocks
 from glczoo.metrics import bootstrap, sample_f1
-from glczoo.runs.run import TrainedModel, activate
+from glczoo.runs.trained import TrainedModel
 
 __all__ = [
     "Blocks",
@@ -83,7 +83,7 @@ def response_curves(
         trained: the model.
         region: where the points lie.
         points: whose values are the range: the training surveys, or some of them.
-        classes: of the species to tell of, n.
+        classes: of the species to draw, n.
         batch_size: patches at a time.
         device: where the model answers.
 
@@ -102,14 +102,14 @@ def response_curves(
     places = median.expand(num_bands, _STEPS, num_bands).clone()  # band, place along it, value of every band
     places[torch.arange(num_bands), :, torch.arange(num_bands)] = along
     chosen = torch.as_tensor(classes)
-    found = []
+    curves = []
     for some in tqdm(places.flatten(0, 1).split(batch_size), "response curves", unit="batch", leave=False):
         x = some.to(device)[:, :, None, None].repeat(1, 1, build.size, build.size)
-        found.append(_ask(trained, x)[:, chosen.to(device)].cpu())
-    mean, std = (torch.tensor(told, dtype=torch.float64) for told in (trained.mean, trained.std))
+        curves.append(trained.predict_patches(x)[:, chosen.to(device)].cpu())
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (trained.mean, trained.std))
     return ResponseCurves(
         values=(along * std[:, None] + mean[:, None]).numpy(),
-        probability=torch.cat(found).double().view(num_bands, _STEPS, len(chosen)).numpy(),
+        probability=torch.cat(curves).double().view(num_bands, _STEPS, len(chosen)).numpy(),
         median=(median * std + mean).numpy(),
     )
 
@@ -161,7 +161,8 @@ def permutation_importance(
             for row, channels in enumerate([[], *groups]):
                 own = x[:, channels].clone()
                 x[:, channels] = other[:, channels]
-                mask = trained.decoding(_ask(trained, x), None if sources is None else sources[index.numpy()])
+                named = None if sources is None else sources[index.numpy()]
+                mask = trained.decoding(trained.predict_patches(x), named)
                 f1[row, index] = sample_f1(mask, target).double().cpu()
                 x[:, channels] = own
                 bar.update()
@@ -182,12 +183,5 @@ def _builder(
 ) -> PatchBuilder:
     if not len(points):
         raise ValueError(f"there are no points to ask {trained.name} at")
-    source = trained.open(region)
-    source.complete(points, "points")
-    trained.model.to(device).eval()
-    return PatchBuilder(source, points, trained.mean, trained.std, device)
-
-
-@torch.inference_mode()
-def _ask(trained: TrainedModel, x: Tensor) -> Tensor:
-    return activate(trained.model(x), trained.activation)
+    trained.to(device)
+    return trained.builder(points, region, device)

@@ -33,11 +33,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from glczoo.data.occurrences import Points
 from glczoo.data.region import Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
-from glczoo.decoding import Rule
-from glczoo.evaluation.evaluate import evaluate, markdown
+from glczoo.evaluation.evaluate import Evaluation, evaluate, markdown
 from glczoo.files import whole
 from glczoo.metrics import bootstrap
 from glczoo.recipe import Recipe, override, read_recipe
@@ -308,15 +306,14 @@ def run_study(
     scores: list[Score] = []
     for seed in study.seeds:
         for row, names in study.members().items():
-            found = evaluate([folders[name, seed] for name in names], truth=truth, each=True)
-            scores.append(_score(row, seed, len(names), found["rows"]))
-    points: Points = found["points"]
-    blocks = torch.from_numpy(spatial_blocks(points, study.block_km))
+            found = evaluate([folders[name, seed] for name in names], truth=truth)
+            scores.append(_score(row, seed, len(names), found))
+    blocks = torch.from_numpy(spatial_blocks(found.samples, study.block_km))
     table = StudyTable(
         name=study.name,
-        part=found["part"],
-        surveys=found["surveys"],
-        species_per_survey=found["species_per_survey"],
+        part=found.part,
+        surveys=len(found.samples),
+        species_per_survey=float(found.samples.sizes().mean()),
         seeds=study.seeds,
         rows=[MeanRow.of([score for score in scores if score.row == row]) for row in study.members()],
         each=scores,
@@ -330,13 +327,10 @@ def run_study(
     return table
 
 
-def _score(row: str, seed: int, members: int, rows: list[dict[str, Any]]) -> Score:
+def _score(row: str, seed: int, members: int, found: Evaluation) -> Score:
     """The last model of an evaluation by its own rule, and by expected F1."""
-    mine = [line for line in rows if line["model"] == rows[-1]["model"]]
-    expected = next(line for line in mine if line["decoding"] == Rule.EXPECTED_F1)
-    other = {"model", "rule", "decoding", "f1_each"}
-    summary = {key: value for key, value in mine[0].items() if key not in other}
-    return Score(row, seed, members, mine[0]["rule"], summary, mine[0]["f1_each"], expected["f1_each"])
+    own = found.own
+    return Score(row, seed, members, str(own.decoding), own.summary, own.f1_each, found.expected.f1_each)
 
 
 def _train(recipe: Recipe) -> Path:

@@ -5,9 +5,9 @@ a number that is not Python's own is an error, not an empty cell. `python -m glc
 the zoo.
 """
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from glczoo.data.region import Region
-from glczoo.decoding import Decoding
+from glczoo.decoding import Decoding, Rule
+from glczoo.evaluation.held_out import PartScore
 from glczoo.hub_client import PREFIX, split_id
-from glczoo.models.published import create, read_config
-from glczoo.recipe import read_recipe
+from glczoo.models.published import BandDescription, Config, PretrainedCfg, Section, create
+from glczoo.recipe import Recipe, read_recipe
+from glczoo.runs.lineage import Step
 
-__all__ = ["card_of", "render", "zoo_cards"]
+__all__ = ["Published", "card_text", "render", "zoo_cards"]
 
 _HOME = Path(__file__).parents[2]
 _PAPER = {  # Tables 3 and 4: per-sample F1 at top 20, public and private test set
@@ -47,86 +49,136 @@ _LOSSES = {
     "hill": "Hill loss",
     "asl": "asymmetric loss",
 }
+# What `init: imagenet` loads where the recipe names no weights.
+_IMAGENET = {
+    "bioresnet50_glc23": "resnet50.tv_in1k",
+    "fusresnet34_glc23": "resnet34.tv_in1k",
+    "fusresnet50_glc23": "resnet50.tv_in1k",
+}
+_HUB_LICENCES = ("mit", "apache-2.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0")
 _INITS = {"imagenet": "ImageNet weights", "random": "random weights"}
 
 
-def card_of(folder: Path, repo_id: str, licence: str) -> str:
+@dataclass(frozen=True)
+class Published:
+    """What a card is about: metrics.json of a published folder."""
+
+    training: list[Step]
+    versions: str = ""  # of what computed the results
+    results: list[PartScore] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """What metrics.json keeps."""
+        return {
+            "training": [step.to_json() for step in self.training],
+            "versions": self.versions,
+            "results": [part.to_json() for part in self.results],
+        }
+
+
+def card_text(config: Config, published: Published, repo_id: str, licence: str) -> str:
     """The card of a published folder.
 
     Args:
-        folder: holds config.json and metrics.json, as `hub.save` writes them.
+        config: of the model.
+        published: how it was trained, and what it scores.
         repo_id: `ORG/NAME` that the usage snippet loads.
         licence: of the weights.
 
     Raises:
-        FileNotFoundError, DamagedError: the folder holds no model.
-        ValueError: something that the card says is missing or not a plain number.
+        ValueError: something that the card states is missing or not a plain number.
     """
-    config = read_config(folder)
-    metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     repo_id, _ = split_id(repo_id)
-    told = config["glczoo"]
+    section = config.glczoo
     facts = {
         **_model_facts(config, PREFIX + repo_id),
         "name": repo_id.split("/")[-1],
         "licence": licence,
-        "region": told["region"],
-        "data": told["data"] or f"region {told['region']}",
-        "data_licence": told["data_licence"] or "not stated in region.yaml",
-        "training": [_step(step["recipe"], step) for step in metrics["training"]],
-        "versions": f"; {metrics['versions']}",
-        "results": [_part(part, told["region"]) for part in metrics["results"]],
+        "region": section.region,
+        "data": section.data or f"region {section.region}",
+        "data_licence": section.data_licence or "not stated in region.yaml",
+        "training": [_step(step) for step in published.training],
+        "versions": f"; {published.versions}",
+        "results": [_texts(part.to_json() | {"region": section.region}) for part in published.results],
         "paper": [],
     }
-    return render(facts, _metadata(facts, metrics))
+    return render(facts, _metadata(facts, published))
 
 
 def zoo_cards() -> dict[str, str]:
     """The cards of the zoo's models on GeoLifeCLEF 2023, by name: plans with the paper's numbers."""
     region = Region.load(_HOME / "recipes/regions/glc23.yaml")
-    cards = {}
-    for name, rows in _PAPER.items():
-        with torch.device("meta"):
-            model: Any = timm.create_model(name)
-        bands = [
-            {"name": b.name, "modality": m.name, "unit": b.unit, "source": b.provenance or m.provenance,
-             "resolution": m.resolution, "crs": None, "cell": None}
-            for b, m in region.bands()
-        ][: model.pretrained_cfg["input_size"][0]]  # fmt: skip
-        members = [("", name)] if name != "ensemble_glc23" else [(n, n) for n in list(_PAPER)[:3]]
-        recipes = [
-            (member, read_recipe(_HOME / f"recipes/step{number}.yaml", [f"model={architecture}"]))
-            for member, architecture in members
-            for number in (1, 2, 3)
+    return {name: _zoo_card(name, region) for name in _PAPER}
+
+
+def _zoo_card(name: str, region: Region) -> str:
+    with torch.device("meta"):
+        model: Any = timm.create_model(name)
+    together = name == "ensemble_glc23"
+    architectures = list(_PAPER)[:3] if together else [name]
+    steps = [
+        Step(
+            read_recipe(_HOME / f"recipes/step{number}.yaml", [f"model={architecture}"]).model_copy(
+                update={"region": region.name}
+            ),
+            member=architecture if together else "",
+        )
+        for architecture in architectures
+        for number in (1, 2, 3)
+    ]
+    facts = {
+        **_model_facts(_zoo_config(name, model, region), name, trained=False),
+        "name": name,
+        "licence": "none yet",
+        "region": region.name,
+        "data": region.description,
+        "data_licence": region.licence,
+        "training": [_step(step) for step in steps],
+        "versions": "",
+        "results": [],
+        "paper": [dict(zip(("steps", "public", "private"), row, strict=True)) for row in _PAPER[name]],
+    }
+    return render(facts, _metadata(facts, Published(steps)))
+
+
+def _zoo_config(name: str, model: Any, region: Region) -> Config:
+    """The config that an export of one of the zoo's models would have."""
+    channels = model.pretrained_cfg["input_size"][0]
+    bands = [
+        BandDescription(
+            name=band.name,
+            modality=modality.name,
+            unit=band.unit,
+            source=band.provenance or modality.provenance,
+            resolution=modality.resolution,
+        )
+        for band, modality in region.bands()
+    ][:channels]
+    args = {}
+    if name == "ensemble_glc23":
+        pairs = zip(model.members, model.ranges, strict=True)
+        args["members"] = [
+            [member.pretrained_cfg["architecture"], {}, list(channels)] for member, channels in pairs
         ]
-        config = {
-            "architecture": name,
-            "pretrained_cfg": {"num_classes": model.num_classes, "input_size": (len(bands), 128, 128)},
-            "model_args": {"members": _zoo_members(model)} if name == "ensemble_glc23" else {},
-            "glczoo": {
-                "bands": bands,
-                "patch_size": 128,
-                "activation": "sigmoid",
-                "decoding": {"rule": "top_k", "value": 20},
-            },
-        }
-        facts = {
-            **_model_facts(config, name),
-            "name": name,
-            "licence": "none yet",
-            "region": region.name,
-            "data": region.description,
-            "data_licence": region.licence,
-            "training": [
-                _step(r.model_dump(mode="json") | {"region": "glc23"}, {"member": m}) for m, r in recipes
-            ],
-            "versions": "",
-            "results": [],
-            "paper": [dict(zip(("steps", "public", "private"), row, strict=True)) for row in rows],
-        }
-        cards[name] = render(facts, _metadata(facts, {"training": [{"recipe": {"init": "imagenet",
-            "imagenet": {"tag": None}, "model": m}} for _, m in members]}))  # fmt: skip
-    return cards
+    return Config(
+        architecture=name,
+        model_args=args,
+        pretrained_cfg=PretrainedCfg(
+            num_classes=model.num_classes,
+            input_size=(channels, 128, 128),
+            mean=[0.0] * len(bands),
+            std=[1.0] * len(bands),
+        ),
+        label_names=[],
+        glczoo=Section(
+            region=region.name,
+            bands=bands,
+            modalities=list(dict.fromkeys(band.modality for band in bands)),
+            patch_size=128,
+            activation="sigmoid",
+            decoding=Decoding(Rule.TOP_K, 20),
+        ),
+    )
 
 
 def render(facts: Mapping[str, Any], metadata: str) -> str:
@@ -137,20 +189,21 @@ def render(facts: Mapping[str, Any], metadata: str) -> str:
     """
     _refuse_odd(facts, "card")
     here = _HOME / "model_cards"
-    folder = (
-        here if here.is_dir() else Path(__file__).parents[1] / "model_cards"
-    )  # a clone, or an installed wheel
+    folder = here if here.is_dir() else Path(__file__).parents[1] / "model_cards"  # of a clone, of a wheel
     environment = Environment(
-        loader=FileSystemLoader(folder), undefined=StrictUndefined, finalize=_told, trim_blocks=True,
+        loader=FileSystemLoader(folder),
+        undefined=StrictUndefined,
+        finalize=_refuse_none,
+        trim_blocks=True,
         keep_trailing_newline=True,
-    )  # fmt: skip
+    )
     try:
         return environment.get_template("template.md").render(**facts, metadata=metadata)
     except UndefinedError as error:
         raise ValueError(f"the card cannot be filled: {error}") from None
 
 
-def _told(value: Any) -> Any:
+def _refuse_none(value: Any) -> Any:
     if value is None:
         raise ValueError("the card cannot be filled: a value is None where the template prints it")
     return value
@@ -170,34 +223,38 @@ def _refuse_odd(value: Any, where: str) -> None:
         raise ValueError(f"{where} is a {type(value).__name__}, not a plain Python value")
 
 
-def _model_facts(config: Mapping[str, Any], load: str) -> dict[str, Any]:
-    told, cfg, args = config["glczoo"], config["pretrained_cfg"], config.get("model_args", {})
+def _model_facts(config: Config, load: str, trained: bool = True) -> dict[str, Any]:
+    """What the card says of the architecture; of a model that was not trained, without statistics."""
+    section, args = config.glczoo, config.model_args
     with torch.device("meta"):
         model = create(config)
     members = [
         {"architecture": name, "start": start, "stop": stop}
         for name, _, (start, stop) in args.get("members", [])
     ]
+    for member, weight in zip(members, args.get("weights") or [], strict=False):
+        member["weight"] = weight
     return {
-        "architecture": config["architecture"],
+        "architecture": config.architecture,
         "kind": f"An ensemble of {len(members)} networks" if members else "A convolutional network",
         "parameters": sum(p.numel() for p in model.parameters()),
         "members": members,
         "average": args.get("average", "probabilities"),
-        "channels": len(told["bands"]),
-        "patch_size": told["patch_size"],
-        "species": cfg["num_classes"],
-        "activation": told["activation"],
-        "decoding": _decoding(Decoding(**told["decoding"])),
+        "channels": len(section.bands),
+        "patch_size": section.patch_size,
+        "species": config.pretrained_cfg.num_classes,
+        "activation": section.activation,
+        "decoding": _decoding(section.decoding),
         "load": load,
         "run": load if load.startswith(PREFIX) else f"{PREFIX}{load}",
-        "modalities": _modalities(told, cfg),
+        "modalities": _modalities(config, trained),
     }
 
 
-def _loss(told: Mapping[str, Any]) -> str:
-    settings = ", ".join(f"{key} {value}" for key, value in told.items() if key != "name")
-    return _LOSSES[told["name"]] + (f" ({settings})" if settings else "")
+def _loss(recipe_loss: Any) -> str:
+    values = recipe_loss.model_dump(mode="json")
+    settings = ", ".join(f"{key} {value}" for key, value in values.items() if key != "name")
+    return _LOSSES[values["name"]] + (f" ({settings})" if settings else "")
 
 
 def _decoding(decoding: Decoding) -> dict[str, Any]:
@@ -214,106 +271,101 @@ def _decoding(decoding: Decoding) -> dict[str, Any]:
         each = ", ".join(f"{name or 'not named'} {k}" for name, k in decoding.by_source.items())
         words["top_k"] += f"; in surveys of these sources another number: {each}"
     rule = decoding.rule.removesuffix("_exact")
-    given = f", {number}" if number else ", exact=True" if rule != decoding.rule else ""
-    return {"rule": rule, "words": words[decoding.rule], "call": f"{rule}(probabilities{given})"}
+    argument = f", {number}" if number else ""
+    if rule != decoding.rule:
+        argument = ", exact=True"
+    return {"rule": rule, "words": words[decoding.rule], "call": f"{rule}(probabilities{argument})"}
 
 
-def _modalities(told: Mapping[str, Any], cfg: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _modalities(config: Config, trained: bool) -> list[dict[str, Any]]:
     """Bands grouped as the region groups them, each with its channel."""
+    section, cfg = config.glczoo, config.pretrained_cfg
     grouped: dict[str, dict[str, Any]] = {}
-    for channel, band in enumerate(told["bands"]):
-        described = f" of {band['resolution']}" if band["resolution"] else ""
-        if band["crs"]:
-            unit = "degrees" if band["crs"] == "EPSG:4326" else "units of the CRS"
-            described += f" ({band['crs']}, {told['patch_size'] * band['cell']:.4g} {unit} a side)"
-        described += f"; {band['source']}" if band["source"] else ""
+    for channel, band in enumerate(section.bands):
+        described = f" of {band.resolution}" if band.resolution else ""
+        if band.crs and band.cell:
+            unit = "degrees" if band.crs == "EPSG:4326" else "units of the CRS"
+            described += f" ({band.crs}, {section.patch_size * band.cell:.4g} {unit} a side)"
+        described += f"; {band.source}" if band.source else ""
         modality = grouped.setdefault(
-            band["modality"],
-            {"name": band["modality"], "described": described, "bands": []},
-        )  # fmt: skip
-        modality["bands"].append(
-            {
-                "channel": channel,
-                "name": band["name"],
-                "unit": band["unit"],
-                **{key: f"{cfg[key][channel]:.5g}" if key in cfg else "–" for key in ("mean", "std")},
-            }
+            band.modality, {"name": band.modality, "described": described, "bands": []}
         )
+        row = {"channel": channel, "name": band.name, "unit": band.unit}
+        for key, values in (("mean", cfg.mean), ("std", cfg.std)):
+            row[key] = f"{values[channel]:.5g}" if trained else "–"
+        modality["bands"].append(row)
     return list(grouped.values())
 
 
-def _step(recipe: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
-    """One training step: who, what, on which surveys, how; `step` says how it went, where it was run."""
-    data = recipe["data"]
+def _step(step: Step) -> dict[str, str]:
+    """One training step: who, what, on which samples, how, and how long it took where it was run."""
+    recipe, data = step.recipe, step.recipe.data
     tables = {"pa": "presence–absence surveys", "po": "presence-only records"}
-    part = "" if data["pa_fraction"] == 1 else f" ({100 * data['pa_fraction']:g} % of the surveys)"
-    took = f" ({step['seconds']:.0f} s)" if step.get("seconds") else ""
+    named = " and ".join(tables[table] for table in data.tables)
+    part = "" if data.pa_fraction == 1 else f" ({100 * data.pa_fraction:g} % of the surveys)"
+    took = f" ({step.seconds:.0f} s)" if step.seconds else ""
+    how = "fitted by scikit-learn" if recipe.model == "forest_glc23" else _settings(recipe)
     return {
-        "member": step.get("member", ""),
-        "name": recipe["name"],
-        "surveys": f"{' and '.join(tables[table] for table in data['tables'])} of {recipe['region']}{part}",
-        "how": ("fitted by scikit-learn" if recipe["model"] == "forest_glc23" else _settings(recipe)) + took,
+        "member": step.member,
+        "name": recipe.name,
+        "samples": f"{named} of {recipe.region}{part}",
+        "how": how + took,
     }
 
 
-def _settings(recipe: Mapping[str, Any]) -> str:
-    """What a step by gradients was told."""
-    optimizer, schedule = recipe["optimizer"], recipe["schedule"]
-    init = _INITS.get(recipe["init"], f"`{recipe['init']}`")
-    drops = (
-        f", times {schedule['gamma']:g} at epochs {schedule['milestones']}" if schedule["milestones"] else ""
-    )
-    best = ", the best by validation F1 kept" if recipe["keep"] == "best" else ""
-    pseudo, po_loss = recipe.get("pseudo"), recipe.get("po_loss")
-    taught = (
-        f", records labelled by `{pseudo['teacher']}` (absent at {pseudo['low']:g} or below, present at "
-        f"{pseudo['high']:g} or above, between ignored)"
-        if pseudo else ""
-    ) + (f", of records {_loss(po_loss)}" if po_loss else "")  # fmt: skip
+def _settings(recipe: Recipe) -> str:
+    """How a step by gradients was trained."""
+    optimizer, schedule, pseudo = recipe.optimizer, recipe.schedule, recipe.pseudo
+    init = _INITS.get(recipe.init, f"`{recipe.init}`")
+    drops = f", times {schedule.gamma:g} at epochs {schedule.milestones}" if schedule.milestones else ""
+    best = ", the best by validation F1 kept" if recipe.keep == "best" else ""
+    of_records = ""
+    if pseudo:
+        of_records = (
+            f", records labelled by `{pseudo.teacher}` (absent at {pseudo.low:g} or below, present at "
+            f"{pseudo.high:g} or above, between ignored)"
+        )
+    if recipe.po_loss:
+        of_records += f", of records {_loss(recipe.po_loss)}"
     return (
-        f"{_loss(recipe['loss'])}{taught}, from {init}; {optimizer['name']}, learning rate "
-        f"{optimizer['lr']:g}{drops}, batches of {recipe['batch_size']}, {recipe['epochs']} epochs{best}"
+        f"{_loss(recipe.loss)}{of_records}, from {init}; {optimizer.name}, learning rate "
+        f"{optimizer.lr:g}{drops}, batches of {recipe.batch_size}, {recipe.epochs} epochs{best}"
     )
 
 
-def _part(part: Mapping[str, Any], region: str) -> dict[str, Any]:
-    """Numbers as text of three digits; None stays, where the template knows what to say."""
-
-    def text(value: Any) -> Any:
-        if isinstance(value, float):
-            return f"{value:.3f}"
-        if isinstance(value, list):
-            return [text(each) for each in value]
-        return {key: text(each) for key, each in value.items()} if isinstance(value, dict) else value
-
-    return text({**part, "region": region})
+def _texts(value: Any) -> Any:
+    """Fractions as text of three digits; None stays, where the template has words for it."""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return [_texts(inner) for inner in value]
+    return {key: _texts(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
-def _metadata(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def _metadata(facts: Mapping[str, Any], published: Published) -> str:
     """The YAML block that the Hub reads: tags, origins, and model-index."""
     results = []
-    for part in metrics.get("results", []):
-        first = part["rules"][0]
+    for part in published.results:
+        first = part.rules[0]
         numbers = [
-            ("f1", f"F1 over surveys, {first['rule']}", first["f1"]),
-            ("roc_auc", "macro AUC", part["auc"]),
+            ("f1", f"F1 over surveys, {first.rule}", first.f1),
+            ("roc_auc", "macro AUC", part.auc),
         ]
         results += [
             EvalResult(
-                task_type="image-classification", task_name="multi-label species prediction",
-                dataset_type=facts["region"], dataset_name=facts["data"],
-                dataset_split=part["part"], metric_type=kind, metric_name=name, metric_value=round(value, 4),
+                task_type="image-classification",
+                task_name="multi-label species prediction",
+                dataset_type=facts["region"],
+                dataset_name=facts["data"],
+                dataset_split=part.part,
+                metric_type=kind,
+                metric_name=name,
+                metric_value=round(value, 4),
             )
-            for kind, name, value in numbers if value is not None
-        ]  # fmt: skip
-    known = facts["licence"].lower() in (
-        "mit",
-        "apache-2.0",
-        "cc-by-4.0",
-        "cc-by-sa-4.0",
-        "cc-by-nc-4.0",
-        "cc0-1.0",
-    )
+            for kind, name, value in numbers
+            if value is not None
+        ]
+    known = facts["licence"].lower() in _HUB_LICENCES
     data = ModelCardData(
         language="en",
         license=facts["licence"].lower() if known else "other",
@@ -321,7 +373,7 @@ def _metadata(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         pipeline_tag="image-classification",
         tags=["glczoo", "timm", "biodiversity", "species-distribution-model", "multi-label"],
         datasets=[facts["region"]],
-        base_model=_base_models(metrics["training"]) or None,
+        base_model=_base_models(published.training) or None,
         model_name=facts["name"] if results else None,
         eval_results=results or None,
         **({} if known else {"license_name": facts["licence"]}),
@@ -329,22 +381,16 @@ def _metadata(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     return data.to_yaml().strip()
 
 
-def _base_models(training: list[Mapping[str, Any]]) -> list[str]:
+def _base_models(training: Sequence[Step]) -> list[str]:
     """What the first steps started from: ImageNet weights by timm, or models on the Hub."""
-    found = []
-    for step in training:
-        recipe = step["recipe"]
-        if recipe["init"] == "imagenet":
-            depth = "50" if "50" in recipe["model"] else "34"
-            found.append("timm/" + (recipe["imagenet"]["tag"] or f"resnet{depth}.tv_in1k"))
-        elif recipe["init"].startswith(PREFIX):
-            found.append(split_id(recipe["init"])[0])
-    return sorted(set(found))
-
-
-def _zoo_members(model: Any) -> list[Any]:
-    return [[member.pretrained_cfg["architecture"], {}, list(channels)] for member, channels in zip(
-        model.members, model.ranges, strict=True)]  # fmt: skip
+    names = set()
+    for recipe in (step.recipe for step in training):
+        weights = recipe.imagenet.tag or _IMAGENET.get(recipe.model)
+        if recipe.init == "imagenet" and weights:
+            names.add(f"timm/{weights}")
+        elif recipe.init.startswith(PREFIX):
+            names.add(split_id(recipe.init)[0])
+    return sorted(names)
 
 
 if __name__ == "__main__":

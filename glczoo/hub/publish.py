@@ -10,18 +10,18 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from glczoo.evaluation.evaluate import results
+from glczoo.evaluation.held_out import held_out_scores
+from glczoo.evaluation.sections import versions
 from glczoo.files import whole
-from glczoo.hub.card import card_of
+from glczoo.hub.card import Published, card_text
 from glczoo.hub_client import (
     PREFIX,
     SUMS,
@@ -32,20 +32,20 @@ from glczoo.hub_client import (
     unexpected,
     upload,
     write_sums,
-)  # fmt: skip
-from glczoo.models.published import read_config
-from glczoo.recipe import read_run_recipe, write_recipe
+)
+from glczoo.recipe import write_recipe
 from glczoo.runs.combine import combine
-from glczoo.runs.lineage import portable, read_lineage, write_recipes
-from glczoo.runs.run import TrainedModel, load_model, region_of
+from glczoo.runs.lineage import portable, write_recipes
+from glczoo.runs.run import Run
+from glczoo.runs.trained import TrainedModel
 
-__all__ = ["pull", "push", "save", "verify", "write_golden"]
+__all__ = ["Verified", "pull", "push", "save", "verify", "write_golden"]
 
 _TOLERANCE = 1e-3  # of the largest golden logit: other processors sum in another order
 
 
 def save(
-    run: str | Path,
+    run: str | Path | Run,
     folder: Path,
     *,
     repo_id: str | None = None,
@@ -66,28 +66,25 @@ def save(
         FileNotFoundError: the run, one that it started from, or the region's data are missing.
         ValueError: no surveys are held out, or the card would state what is no number.
     """
-    run, folder = Path(run), Path(folder)
+    folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; name another folder or delete it first")
-    config = read_config(run)
-    training = read_lineage(run)
-    region = region_of(run)
+    run = Run.find(run)
+    steps, region = run.lineage, run.region
     folder.parent.mkdir(parents=True, exist_ok=True)
     with whole(folder) as partial:
         partial.mkdir()
         for name in ("model.safetensors", "config.json", "species.csv"):
-            shutil.copyfile(run / name, partial / name)
+            shutil.copyfile(run.folder / name, partial / name)
         (partial / "region.yaml").write_text(region.text(), "utf-8")
-        write_recipes(partial, training)
-        last = read_run_recipe(run)[0].model_dump(mode="json")
-        write_recipe(partial / "recipe.yaml", portable(last, "region.yaml"))
-        versions = f"glczoo {version('glczoo')}, torch {torch.__version__}, timm {timm.__version__}"
-        told = {"training": training, "versions": versions, "results": results(run, batch_size=batch_size)}
-        text = json.dumps(told, indent=1, allow_nan=False) + "\n"
-        (partial / "metrics.json").write_text(text, "utf-8")
-        write_golden(partial)
-        name = repo_id or f"{organisation()}/{config['architecture']}"
-        (partial / "README.md").write_text(card_of(partial, name, licence), "utf-8")
+        write_recipes(partial, steps, run.config.glczoo.region)
+        write_recipe(partial / "recipe.yaml", portable(run.recipe, "region.yaml").model_dump(mode="json"))
+        published = Published(steps, versions(), held_out_scores(run, batch_size=batch_size))
+        text = json.dumps(published.to_json(), indent=1, allow_nan=False)
+        (partial / "metrics.json").write_text(text + "\n", "utf-8")
+        write_golden(partial, run.model)
+        name = repo_id or f"{organisation()}/{run.config.architecture}"
+        (partial / "README.md").write_text(card_text(run.config, published, name, licence), "utf-8")
         write_sums(partial)
     return folder
 
@@ -104,7 +101,7 @@ def push(
 ) -> str:
     """Publish a folder made by `save`, a run, or several runs as their ensemble; return the commit's address.
 
-    The folder is verified before anything is sent, and sent in one commit (see `remote.upload`).
+    The folder is verified before anything is sent, and sent in one commit (see `hub_client.upload`).
 
     Args:
         runs: what to publish.
@@ -120,21 +117,32 @@ def push(
         DamagedError: the folder is not what was saved.
         FileNotFoundError, ValueError: see `save` and `combine`.
     """
-    given = [runs] if isinstance(runs, str | Path) else list(runs)
+    names = [runs] if isinstance(runs, str | Path) else list(runs)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(given[0])
-        if len(given) > 1:
-            folder = combine(given, Path(scratch) / "ensemble")
+        folder = Path(names[0])
+        if len(names) > 1:
+            folder = combine(names, Path(scratch) / "ensemble")
         if not (folder / SUMS).exists():
             folder = save(folder, Path(scratch) / "published", repo_id=repo_id, licence=licence)
-        found = verify(folder)
-        message = f"{found['architecture']}: {found['species']} species, {len(found['bands'])} bands"
+        checked = verify(folder)
+        message = f"{checked.architecture}: {checked.species} species, {len(checked.bands)} bands"
         return upload(
             folder, repo_id, message=message, private=private, revision=revision, create_pr=create_pr, tag=tag
         )
 
 
-def verify(model: str | Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Verified:
+    """A published model that is whole."""
+
+    folder: Path
+    architecture: str
+    bands: list[str]
+    species: int
+    difference: float  # the largest between golden logits and those computed here
+
+
+def verify(model: str | Path) -> Verified:
     """Check that a published model is whole and computes here what it computed where it was saved.
 
     SHA-256 of every file; types, shapes and counts; bands, their order and statistics, and the vocabulary
@@ -142,9 +150,6 @@ def verify(model: str | Path) -> dict[str, Any]:
 
     Args:
         model: folder made by `save`, or `ORG/NAME[@REVISION]` on the Hub.
-
-    Returns:
-        folder, architecture, bands, species (their number), difference (largest, of golden logits).
 
     Raises:
         HubError: it cannot be had from the Hub.
@@ -158,17 +163,17 @@ def verify(model: str | Path) -> dict[str, Any]:
         )
     if local:
         check_sums(folder)
-    trained = load_model(folder)
-    golden = folder / "golden.safetensors"
+    run = Run.find(folder)
+    trained, golden = run.model, folder / "golden.safetensors"
     try:
         with safetensors.safe_open(golden, "pt") as file:
-            told = file.metadata() or {}
+            identity = file.metadata() or {}
         tensors = load_file(golden)
         x, expected = tensors["x"], tensors["logits"]
     except (OSError, KeyError, safetensors.SafetensorError) as error:
         raise DamagedError(f"{golden} cannot be read: {error}") from None
     for what, here in _identity(trained).items():
-        if told.get(what) != here:
+        if identity.get(what) != here:
             raise DamagedError(
                 f"{folder}: the {what} of config.json are not those that the model was saved with"
             )
@@ -179,13 +184,7 @@ def verify(model: str | Path) -> dict[str, Any]:
             f"{folder}: the golden logits differ by {difference:.3g}; this torch {torch.__version__} and "
             f"timm {timm.__version__} do not compute what the model's author saw"
         )
-    return {
-        "folder": str(folder),
-        "architecture": read_config(folder)["architecture"],
-        "bands": trained.bands,
-        "species": len(trained.species),
-        "difference": difference,
-    }
+    return Verified(folder, run.config.architecture, trained.bands, len(trained.species), difference)
 
 
 def _identity(trained: TrainedModel) -> dict[str, str]:
@@ -197,11 +196,11 @@ def _identity(trained: TrainedModel) -> dict[str, str]:
     }
 
 
-def write_golden(folder: Path) -> None:
+def write_golden(folder: Path, trained: TrainedModel) -> None:
     """Write golden.safetensors: an input of noise (real patches are somebody's data) and its logits."""
-    trained = load_model(folder)
     shape = (2, len(trained.bands), trained.patch_size, trained.patch_size)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    network = trained.to("cpu").model
     with torch.inference_mode():
-        logits = trained.model(x)
+        logits = network(x)
     save_file({"x": x, "logits": logits.clone()}, folder / "golden.safetensors", metadata=_identity(trained))

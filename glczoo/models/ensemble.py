@@ -7,8 +7,8 @@ probabilities is the default here.
 Shapes: x[B, C, H, W] · member m sees the channels [start, stop) of x · logits[B, K].
 
 The mean of probabilities is returned as the logits whose sigmoid (or softmax, where every member was trained
-by cross-entropy) is that mean, so that the ensemble is used like any model. This file is under the licence of
-the project, Apache-2.0.
+by cross-entropy) is that mean, so that the ensemble is used like any model. Members count alike, as in the
+paper, unless weights are given. This file is under the licence of the project, Apache-2.0.
 """
 
 import math
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from glczoo.models.fusresnet import checkpoint_filter_fn
 from glczoo.models.published import fit_cfg, from_zoo, refuse_unsafe
 
-__all__ = ["Ensemble"]
+__all__ = ["Ensemble", "activate", "mean_probabilities"]
 
 # Architecture, its keywords, and the channels [start, stop) that it sees: lists, as JSON gives them back.
 Member = Sequence[Any]
@@ -33,6 +33,48 @@ GLC23_MEMBERS: tuple[Member, ...] = (
     ["fusresnet34_glc23", {}, [0, 33]],
     ["fusresnet50_glc23", {}, [0, 33]],
 )
+
+
+def activate(logits: Tensor, activation: str) -> Tensor:
+    """Probabilities of logits[B, K], in float32; `logits` leaves them as they are."""
+    if activation == "logits":
+        return logits.float()
+    return logits.float().softmax(1) if activation == "softmax" else logits.float().sigmoid()
+
+
+def mean_probabilities(parts: Iterable[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """The mean of the members' probabilities[B, K], one after the other: two are in memory at a time.
+
+    Args:
+        parts: each member's, of one shape.
+        weights: of the members (see `checked_weights`); None: they count alike.
+    """
+    total, number = None, 0
+    for part in parts:
+        own = part if weights is None else part * weights[number]
+        total = own if total is None else total + own
+        number += 1
+    if total is None:
+        raise ValueError("the mean of no model's probabilities does not exist")
+    return total / number if weights is None else total
+
+
+def checked_weights(weights: Sequence[float] | None, number: int) -> tuple[float, ...] | None:
+    """Weights of `number` members: not negative, and one in sum.
+
+    Raises:
+        ValueError: they are not; the message says what they are.
+    """
+    if weights is None:
+        return None
+    given = tuple(float(weight) for weight in weights)
+    fits = len(given) == number and all(math.isfinite(weight) and weight >= 0 for weight in given)
+    if not fits or abs(sum(given) - 1) > 1e-6:
+        raise ValueError(
+            f"weights must be {number} numbers, one for each member, none below 0 and 1 in sum; got "
+            f"{list(given)}"
+        )
+    return given
 
 
 def _heads(number: int) -> tuple[str, ...]:
@@ -50,6 +92,7 @@ class Ensemble(nn.Module):
         activations: 'sigmoid' or 'softmax' for all members, or one for each. Where members differ the mean is
             returned as logits of a sigmoid.
         drop_rate: Dropout before each member's head.
+        weights: Of the members in the mean, non-negative and one in sum; None: they count alike.
 
     Raises:
         ValueError: a member's channels are not within the input, or an argument is none of those named.
@@ -65,6 +108,7 @@ class Ensemble(nn.Module):
         average: str = "probabilities",
         activations: str | Sequence[str] = "sigmoid",
         drop_rate: float = 0.0,
+        weights: Sequence[float] | None = None,
     ) -> None:
         """Make every member, with new weights."""
         super().__init__()
@@ -83,6 +127,7 @@ class Ensemble(nn.Module):
         for name, keywords, _ in members:
             refuse_unsafe(name, keywords, "a member of the ensemble")
         self.ranges, self.average, self.activations = ranges, average, kinds
+        self.weights = checked_weights(weights, len(members))
         self.num_classes = num_classes
         # A member's own default of other channel counts must not stand in the way: it sees what it is given.
         self.members = nn.ModuleList(
@@ -156,29 +201,33 @@ class Ensemble(nn.Module):
         """x[B, C, H, W] to the ensemble's logits[B, K] and to every member's probabilities[B, K]."""
         features = self.forward_features(x)
         outs = [member.forward_head(part) for member, part in zip(self._each(), features, strict=True)]
-        each = [
-            out.float().softmax(1) if kind == "softmax" else out.float().sigmoid()
-            for out, kind in zip(outs, self.activations, strict=True)
-        ]
+        each = [activate(out, kind) for out, kind in zip(outs, self.activations, strict=True)]
         return self._mean(outs), each
 
     def _mean(self, logits: list[Tensor]) -> Tensor:
         """The mean, computed from logarithms: probabilities near 0 and 1 keep their digits."""
         if self.average == "logits":
-            return torch.stack(logits).mean(dim=0)
-        together, number = all(kind == "softmax" for kind in self.activations), math.log(len(logits))
+            return mean_probabilities(logits, self.weights)
+        together = all(kind == "softmax" for kind in self.activations)
         yes = [
             F.log_softmax(out, dim=1) if kind == "softmax" else F.logsigmoid(out)
             for out, kind in zip(logits, self.activations, strict=True)
         ]
-        log_mean = torch.logsumexp(torch.stack(yes), dim=0) - number
+        log_mean = self._log_mean(yes)
         if together:
             return log_mean
         no = [
             torch.log(-torch.expm1(log_p.clamp(max=-1e-7))) if kind == "softmax" else F.logsigmoid(-out)
             for log_p, out, kind in zip(yes, logits, self.activations, strict=True)
         ]
-        return log_mean - (torch.logsumexp(torch.stack(no), dim=0) - number)
+        return log_mean - self._log_mean(no)
+
+    def _log_mean(self, logs: list[Tensor]) -> Tensor:
+        """The logarithm of the mean of what `logs` are the logarithms of."""
+        if self.weights is None:
+            return torch.logsumexp(torch.stack(logs), dim=0) - math.log(len(logs))
+        weighted = [log + math.log(weight) for log, weight in zip(logs, self.weights, strict=True) if weight]
+        return torch.logsumexp(torch.stack(weighted), dim=0)
 
 
 default_cfgs = generate_default_cfgs(

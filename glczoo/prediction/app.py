@@ -1,11 +1,11 @@
-"""A page to click: `glczoo app RUN`. Gradio's part of it; what it shows comes from `guide`.
+"""A web page: `glczoo app RUN`. Gradio's part of it; what it shows comes from `place`.
 
 Nothing leaves the machine: no share link, no analytics, fonts that are served from here.
 """
 
 import base64
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from glczoo.data.region import Region
-from glczoo.prediction.place import Guide, Patch, Told, read_place
+from glczoo.prediction.place import Patch, PlaceAnswer, PlacePredictor, read_place
+from glczoo.prediction.points import PredictedTable
 
 __all__ = ["page", "serve"]
 
@@ -51,8 +52,8 @@ _CSS = """
 """
 
 
-def page(guide: Guide) -> Any:
-    """The page of a guide, a `gradio.Blocks`.
+def page(predictor: PlacePredictor) -> Any:
+    """The page of a predictor, a `gradio.Blocks`.
 
     Raises:
         ValueError: Gradio is not installed.
@@ -62,82 +63,92 @@ def page(guide: Guide) -> Any:
     except ImportError:
         raise ValueError("the app needs Gradio: pip install 'glczoo[app]'") from None
 
-    def ask(lon: float, lat: float) -> tuple[np.ndarray, str, str]:
-        told = guide.at(lon, lat)
-        marked = guide.map.marked(float(told.asked.lon[0]), float(told.asked.lat[0]))
-        return marked, species_html(told), patches_html(told.patches, guide.shown.name)
-
-    def clicked(event: gr.SelectData) -> tuple[str, Any, str, str]:
-        place = guide.map.place(*event.index)
-        if place is None:
-            return "", guide.map.pixels, error_html("Click inside of the map's frame."), ""
-        text = f"{place[0]:.5f}, {place[1]:.5f}"
-        return text, *pasted(text)
-
-    def pasted(text: str) -> tuple[Any, str, str]:
-        try:
-            return ask(*read_place(text))
-        except ValueError as error:
-            return guide.map.pixels, error_html(str(error)), ""
-
-    def uploaded(path: str | None) -> Iterator[tuple[str, Any]]:
-        if path is None:
-            yield "", gr.File(visible=False)
-            return
-        with tempfile.TemporaryDirectory() as folder:  # Gradio takes its copy before it asks for more
-            out = Path(folder) / "species.csv"
-            try:
-                told = guide.table(Path(path), out)
-            except ValueError as error:
-                yield error_html(str(error)), gr.File(visible=False)
-                return
-            yield table_html(told), gr.File(sorted(map(str, Path(folder).iterdir())), visible=True)
-
-    model, shown, region = " + ".join(member.name for member in guide.members), guide.shown, guide.region
-    patch_id = " and `patchID`" if guide.source.jpegs else ""
-    about = [f"Region {region.name}", region.description]
-    about += [f"Licence: {region.licence}"] if region.licence else []
-    with gr.Blocks(title=f"glczoo · {model}", analytics_enabled=False, delete_cache=(3600, 3600)) as made:
-        gr.Markdown(
-            f"# Which plants grow here?\nClick on the map or paste coordinates: **{model}** looks at "
-            f"{len(shown.bands)} bands around the place ({', '.join(shown.modalities)}) and tells which of "
-            f"{len(shown.species):,} species are to be expected."
-        )
+    model = predictor.model
+    with gr.Blocks(
+        title=f"glczoo · {model.name}", analytics_enabled=False, delete_cache=(3600, 3600)
+    ) as blocks:
+        gr.HTML(_introduction(predictor))
         with gr.Row():
             with gr.Column(scale=5):
                 picture = gr.Image(
-                    guide.map.pixels, format="png", show_label=False, interactive=False, buttons=[],
+                    predictor.map.pixels,
+                    format="png",
+                    show_label=False,
+                    interactive=False,
+                    buttons=[],
                     elem_id="map",
-                )  # fmt: skip
+                )
                 place = gr.Textbox(
-                    label="Longitude, latitude (degrees)", placeholder="6.52, 46.91", submit_btn="Ask",
+                    label="Longitude, latitude (degrees)",
+                    placeholder="6.52, 46.91",
+                    submit_btn="Predict",
                     elem_id="place",
-                )  # fmt: skip
-                gr.HTML(_quiet(_legend(guide)))
+                )
+                gr.HTML(_quiet(_legend(predictor)))
             with gr.Column(scale=4):
-                species = gr.HTML(_quiet("The answer stands here once a place is chosen."), elem_id="species")
+                species = gr.HTML(
+                    _quiet("The species appear here once a place is chosen."), elem_id="species"
+                )
         patches = gr.HTML(elem_id="patches")
+        patch_id = " and `patchID`" if predictor.source.jpegs else ""
         gr.Markdown(
-            f"## Many places\nUpload a CSV with the columns `lon` and `lat`{patch_id}, and take home a table "
+            f"## Many places\nUpload a CSV with the columns `lon` and `lat`{patch_id}, and download a table "
             "of the species of every point, the same that `glczoo predict --points` writes. Points that "
             "cannot be answered are listed with the reason."
         )
         with gr.Row():
             table = gr.File(label="Points (CSV)", file_types=[".csv"], height=140, elem_id="points")
             with gr.Column():
-                said = gr.HTML(elem_id="said")
+                outcome = gr.HTML(elem_id="said")
                 files = gr.File(label="Download", visible=False, interactive=False, elem_id="files")
-        gr.HTML(_quiet(". ".join(part.rstrip(".") for part in about if part) + "."))
+        gr.HTML(_quiet(_about(predictor.region)))
         # One model answers one question at a time.
-        told: dict[str, Any] = {
+        queue: dict[str, Any] = {
             "concurrency_id": "model",
             "concurrency_limit": 1,
             "api_visibility": "private",
         }
-        picture.select(clicked, None, [place, picture, species, patches], **told)
-        place.submit(pasted, place, [picture, species, patches], **told)
-        table.change(uploaded, table, [said, files], **told)
-    return made
+        clicked, pasted, uploaded = _handlers(predictor)
+        picture.select(clicked, None, [place, picture, species, patches], **queue)
+        place.submit(pasted, place, [picture, species, patches], **queue)
+        table.change(uploaded, table, [outcome, files], **queue)
+    return blocks
+
+
+def _handlers(predictor: PlacePredictor) -> tuple[Callable, Callable, Callable]:
+    """What a click on the map, a pasted place and an uploaded table do."""
+    import gradio as gr
+
+    drawn = predictor.map
+
+    def pasted(text: str) -> tuple[np.ndarray, str, str]:
+        try:
+            answer = predictor.at(*read_place(text))
+        except ValueError as error:
+            return drawn.pixels, error_html(str(error)), ""
+        marked = drawn.marked(float(answer.place.lon[0]), float(answer.place.lat[0]))
+        return marked, species_html(answer), patches_html(answer.patches, predictor.shown.name)
+
+    def clicked(event: gr.SelectData) -> tuple[str, np.ndarray, str, str]:
+        place = drawn.place(*event.index)
+        if place is None:
+            return "", drawn.pixels, error_html("Click inside of the map's frame."), ""
+        text = f"{place[0]:.5f}, {place[1]:.5f}"
+        return text, *pasted(text)
+
+    def uploaded(path: str | None) -> Iterator[tuple[str, Any]]:
+        if path is None:
+            yield "", gr.File(visible=False)
+            return
+        with tempfile.TemporaryDirectory() as folder:  # Gradio takes its copy before it asks for more
+            try:
+                written = predictor.table(Path(path), Path(folder) / "species.csv")
+            except ValueError as error:
+                yield error_html(str(error)), gr.File(visible=False)
+                return
+            yield table_html(written), gr.File(sorted(map(str, Path(folder).iterdir())), visible=True)
+
+    return clicked, pasted, uploaded
 
 
 def serve(
@@ -167,63 +178,94 @@ def serve(
         ValueError: Gradio is not installed, the port is taken, or the runs do not fit each other or the
             region.
     """
-    guide = Guide(runs, region, batch_size)
-    made = page(guide)
+    predictor = PlacePredictor(runs, region, batch_size)
+    blocks = page(predictor)
     import gradio as gr
 
     theme = gr.themes.Default(primary_hue="emerald", neutral_hue="stone", font=["system-ui", "sans-serif"])
     try:
-        _, url, _ = made.launch(
-            server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True,
-            ssr_mode=False, run_history=False, footer_links=[], max_file_size=_UPLOAD, css=_CSS, theme=theme,
-        )  # fmt: skip
+        _, url, _ = blocks.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            ssr_mode=False,
+            run_history=False,
+            footer_links=[],
+            max_file_size=_UPLOAD,
+            css=_CSS,
+            theme=theme,
+        )
     except OSError as error:
         raise ValueError(f"no page can be served: {error}; name another: --port, --host") from None
-    print(f"{url} answers by {' + '.join(m.name for m in guide.members)}; Ctrl-C ends it", flush=True)
+    print(f"{url} predicts by {predictor.model.name}; Ctrl-C ends it", flush=True)
     if block:
-        made.block_thread()
-    return made
+        blocks.block_thread()
+    return blocks
 
 
 def _quiet(text: str) -> str:
     return f'<div class="gz"><p class="quiet">{escape(text)}</p></div>'
 
 
-def _legend(guide: Guide) -> str:
-    told = f"White dots: {len(guide.places):,} places that were surveyed. " if len(guide.places) else ""
-    if guide.background:
-        told += f"Colours: {guide.background}, dark is low, bright is high. "
-    return told + "Ring: the place that was asked."
+def _introduction(predictor: PlacePredictor) -> str:
+    shown = predictor.shown
+    return (
+        f'<div class="gz"><h1>Which plants grow here?</h1><p>Click on the map or paste coordinates: '
+        f"<b>{escape(predictor.model.name)}</b> looks at {len(shown.bands)} bands around the place "
+        f"({escape(', '.join(shown.modalities))}) and predicts which of {len(shown.species):,} species to "
+        "expect.</p></div>"
+    )
+
+
+def _about(region: Region) -> str:
+    licence = f"Licence: {region.licence}" if region.licence else ""
+    parts = [f"Region {region.name}", region.description, licence]
+    return ". ".join(part.rstrip(".") for part in parts if part) + "."
+
+
+def _legend(predictor: PlacePredictor) -> str:
+    text = ""
+    if len(predictor.places):
+        text += f"White dots: {len(predictor.places):,} places that were surveyed. "
+    if predictor.background:
+        text += f"Colours: {predictor.background}, dark is low, bright is high. "
+    return text + "Ring: the place that was predicted."
 
 
 def error_html(message: str) -> str:
-    """A message that stands in the place of an answer."""
+    """A message in the place of a prediction."""
     return f'<div class="gz" role="alert"><p class="note bad">{escape(message)}</p></div>'
 
 
-def species_html(told: Told) -> str:
-    """What is said of a place: how far to trust it, and the species with their probabilities."""
-    columns = told.answers.columns
+def species_html(answer: PlaceAnswer) -> str:
+    """The prediction at a place: how far to trust it, and the species with their probabilities."""
+    columns = answer.answers.columns
     rows = []
     for number, name, probability, chosen in zip(
-        columns["speciesId"].tolist(), columns["species"].tolist(), columns["probability"].tolist(),
-        columns["in_set"].tolist(), strict=True,
-    ):  # fmt: skip
-        named = f"<i>{escape(name)}</i>" if name else f"species {number}"
+        columns["speciesId"].tolist(),
+        columns["species"].tolist(),
+        columns["probability"].tolist(),
+        columns["in_set"].tolist(),
+        strict=True,
+    ):
+        label = f"<i>{escape(name)}</i>" if name else f"species {number}"
         rows.append(
             f'<tr class="{"in" if chosen else "out"}" data-species="{number}">'
-            f"<td>{'✓' if chosen else ''}</td><td>{named}</td>"
+            f"<td>{'✓' if chosen else ''}</td><td>{label}</td>"
             f'<td><span class="of"><span class="bar" style="width: {100 * probability:.1f}%"></span></span>'
             f'<span class="number">{probability:.3f}</span></td></tr>'
         )
     chosen = int(columns["in_set"].sum())
-    kind = {True: "good", False: "bad", None: ""}[told.applicable]
-    notes = [f'<p class="note">{escape(note)}</p>' for note in told.notes[:-1]]
-    notes += [f'<p class="note {kind}">{"<b>Careful.</b> " * (kind == "bad")}{escape(told.notes[-1])}</p>']
-    place = f"lon {told.asked.lon[0]:.5f}, lat {told.asked.lat[0]:.5f}"
+    kind = {True: "good", False: "bad", None: ""}[answer.applicable]
+    careful = "<b>Careful.</b> " if answer.applicable is False else ""
+    notes = [f'<p class="note">{escape(note)}</p>' for note in answer.notes[:-1]]
+    notes += [f'<p class="note {kind}">{careful}{escape(answer.notes[-1])}</p>']
+    place = f"lon {answer.place.lon[0]:.5f}, lat {answer.place.lat[0]:.5f}"
     return (
         f'<div class="gz"><h2>{chosen} species to be expected</h2><p class="quiet">at {place}; the set (✓) '
-        f"is chosen by {escape(str(told.answers.decoding))}</p>{''.join(notes)}"
+        f"is chosen by {escape(str(answer.answers.decoding))}</p>{''.join(notes)}"
         "<table><thead><tr><th></th><th>Species</th><th>Probability</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
@@ -243,17 +285,17 @@ def patches_html(patches: Sequence[Patch], model: str) -> str:
         parts.append(f'<section>{title}<div class="patches">{figures}</div></section>')
     return (
         f'<div class="gz"><h2>What {escape(model)} saw</h2><p class="quiet">With the value at the centre. '
-        "Colours span two standard deviations around the mean of the training surveys; cells without data "
+        "Colours span two standard deviations around the mean of the training samples; cells without data "
         f"are filled with that mean, as they are for the model.</p>"
         f'<div class="sections">{"".join(parts)}</div></div>'
     )
 
 
-def table_html(told: dict[str, Any]) -> str:
+def table_html(table: PredictedTable) -> str:
     """What became of an uploaded table."""
-    left = "".join(f"<li>{number} {escape(why)}</li>" for why, number in told["left_out"].items())
+    left = "".join(f"<li>{number} {escape(reason)}</li>" for reason, number in table.left_out.items())
     left = f"<p>Left out, each with its reason in species.left_out.csv:</p><ul>{left}</ul>" if left else ""
     return (
-        f'<div class="gz"><p class="note good">{told["points"]:,} points answered, {told["set_size"]:.1f} '
-        f"species each ({escape(told['decoding'])}).</p>{left}</div>"
+        f'<div class="gz"><p class="note good">{table.points:,} points answered, {table.set_size:.1f} '
+        f"species each ({escape(str(table.decoding))}).</p>{left}</div>"
     )

@@ -1,10 +1,9 @@
-"""What a map says of places: layers made of the answers of models, batch by batch.
+"""What a map shows of places: layers made of the predictions of models, batch by batch.
 
 Shapes: values[L, h, w] of L layers in a block of cells · probabilities[B, K] of a batch of places.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,104 +11,110 @@ from torch import Tensor
 
 from glczoo.data.cache import fingerprint
 from glczoo.data.loader import load
-from glczoo.data.occurrences import Points
+from glczoo.data.occurrences import Points, Samples
 from glczoo.data.patch_source import PatchSource
-from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.tables import read_folds
 from glczoo.decoding import Decoding, Rule
-from glczoo.models.ensemble import Ensemble
+from glczoo.models.ensemble import mean_probabilities
 from glczoo.prediction.applicability import Applicability
 from glczoo.prediction.cartography import Layer
 from glczoo.prediction.grids import Block, Cells
-from glczoo.recipe import read_run_recipe
-from glczoo.runs.run import TrainedModel, activate, locate, mean_decoding, region_of, require_bands
-from glczoo.training.initial_model import starting_samples
+from glczoo.runs.trained import TrainedModel, require_bands
 
 __all__ = ["Layers", "applicability_of"]
 
-_SURVEYS = 200_000  # training surveys that an area of applicability looks at
+_SURVEYS = 200_000  # training samples that an area of applicability looks at
 
 
 class Layers:
-    """The models, the files that they see, and the layers that come of their answers."""
+    """A model, the files that it sees, and the layers that come of its predictions.
+
+    Attributes:
+        predictions: the layers of the model.
+        uncertain: names of those of `layers` that show doubt: disagreement and dissimilarity.
+        applicability: of the model that sees most bands, once it was measured.
+    """
 
     def __init__(
         self,
-        members: list[TrainedModel],
+        model: TrainedModel,
         region: Region,
         species: Sequence[str],
         device: torch.device,
         batch_size: int,
     ) -> None:
-        """Open the region's files for every model, and describe the layers of its predictions.
+        """Open the region's files for every member, and describe the layers of the predictions.
 
         Args:
-            members: share a vocabulary.
+            model: one, or several as their mean.
             region: where the places lie.
             species: speciesIds or names to have a layer each.
-            device: where models answer.
+            device: where the model predicts.
             batch_size: places in a batch.
 
         Raises:
             FileNotFoundError: a raster is not there.
-            ValueError: the region is not the models', a species is unknown, or there is nothing to map.
+            ValueError: the region is not the model's, a species is unknown, or there is nothing to map.
         """
-        self.members, self.region, self.device, self._batch_size = members, region, device, batch_size
-        chosen = members[0].species.find(species)
+        self.model, self.region, self.device, self._batch_size = model, region, device, batch_size
+        chosen = model.species.find(species)
         self._chosen = torch.from_numpy(chosen).to(device)
-        self.near: Applicability | None = None
-        opened: dict[tuple, PatchSource] = {}
-        for member in members:
-            member.model.to(device).eval()
-            key = (*member.modalities, member.patch_size)
-            opened[key] = opened.get(key) or member.open(region)
-        self.sources = list(opened.values())
-        self._source_of = [opened[*member.modalities, member.patch_size] for member in members]
-        self._sums = all(member.activation != "softmax" for member in members)
-        kept, _ = mean_decoding(members)
+        self.applicability: Applicability | None = None
+        model.open(region)
+        self._sources = [member.to(device).open(region) for member in model.each]
+        inputs = {(*m.modalities, m.patch_size): s for m, s in zip(model.each, self._sources, strict=True)}
+        self.sources = list(inputs.values())
+        self._sums = all(member.activation != "softmax" for member in model.each)
+        kept = model.decoding
         self._decoding = kept if kept.rule is not Rule.TOP_K else Decoding(Rule.EXPECTED_F1)  # k is no map
+        self.uncertain: set[str] = set()
         self.predictions = self._described(chosen)
         if not self.predictions:
             raise ValueError(
-                f"{members[0].name} answers with a softmax over species, which has neither a richness nor a "
-                "set size: name --species to map"
+                f"{model.each[0].name} predicts by a softmax over species, which has neither a richness nor "
+                "a set size: name --species to map"
             )
 
     @property
     def layers(self) -> list[Layer]:
         """All layers: predictions and, where it was measured, the area of applicability."""
-        if self.near is None:
+        if self.applicability is None:
             return self.predictions
-        title = f"Dissimilarity to the training surveys (applicable up to {self.near.threshold:.3g})"
-        told = (("threshold", repr(self.near.threshold)),)
+        threshold = self.applicability.threshold
+        title = f"Dissimilarity to the training samples (applicable up to {threshold:.3g})"
+        tags = (("threshold", repr(threshold)),)
         return [
             *self.predictions,
-            Layer("dissimilarity", title, "index", told, limit=2 * self.near.threshold),
+            Layer("dissimilarity", title, "index", tags, limit=2 * threshold),
             Layer("applicable", "Area of applicability: 1 inside, 0 outside", ""),
         ]
 
     def _described(self, chosen: np.ndarray) -> list[Layer]:
-        species, all_members = self.members[0].species, sum(_number(m) for m in self.members)
+        species, number = self.model.species, self.model.number
         ids = species.ids[chosen].tolist()
-        names = [species.names[k] if species.names else f"species {species.ids[k]}" for k in chosen.tolist()]
-        told = [(("speciesId", str(i)), ("species", name)) for i, name in zip(ids, names, strict=True)]
+        names = [f"species {i}" for i in ids]
+        if species.names:
+            names = [species.names[k] for k in chosen.tolist()]
+        tags = [(("speciesId", str(i)), ("species", name)) for i, name in zip(ids, names, strict=True)]
+        described = list(zip(ids, names, tags, strict=True))
         layers = [
-            Layer(f"species_{i}", f"{name}: probability of presence", "probability", tags)
-            for i, name, tags in zip(ids, names, told, strict=True)
+            Layer(f"species_{i}", f"{name}: probability of presence", "probability", own)
+            for i, name, own in described
         ]
         if self._sums:
             layers += [
                 Layer("richness", "Expected species richness (sum of probabilities)", "species"),
-                Layer("set_size", f"Species in the answered set ({self._decoding})", "species"),
+                Layer("set_size", f"Species in the predicted set ({self._decoding})", "species"),
             ]
-        if all_members > 1:
-            of = f"standard deviation among {all_members} members"
-            layers += [Layer("disagreement", f"Disagreement: sum over species of the {of}", "species")]
-            layers += [
-                Layer(f"disagreement_{i}", f"{name}: {of}", "probability", tags)
-                for i, name, tags in zip(ids, names, told, strict=True)
+        if number > 1:
+            of = f"standard deviation among {number} members"
+            doubt = [Layer("disagreement", f"Disagreement: sum over species of the {of}", "species")]
+            doubt += [
+                Layer(f"disagreement_{i}", f"{name}: {of}", "probability", own) for i, name, own in described
             ]
+            self.uncertain |= {layer.name for layer in doubt}
+            layers += doubt
         return layers
 
     def refuse_jpegs(self) -> None:
@@ -118,44 +123,44 @@ class Layers:
         Raises:
             ValueError: a model sees JPEG bands; the message names its modality.
         """
-        for source, member in zip(self._source_of, self.members, strict=True):
-            if source.jpegs is not None:
-                kinds = {m.name: m.kind for m in self.region.modalities}
-                named = [name for name in member.modalities if kinds[name] == "jpeg"]
-                raise ValueError(
-                    f"{member.name} sees the modality {', '.join(named)} ({', '.join(source.jpegs.bands)}): "
-                    "JPEG patches lie around points with a patchID, and the cells of a grid have none. Map a "
-                    "model that sees rasters alone, or the cells that hold the points of --points (CSV with "
-                    "lon, lat and patchID)"
-                )
+        kinds = {modality.name: modality.kind for modality in self.region.modalities}
+        for source, member in zip(self._sources, self.model.each, strict=True):
+            if source.jpegs is None:
+                continue
+            named = [name for name in member.modalities if kinds[name] == "jpeg"]
+            raise ValueError(
+                f"{member.name} sees the modality {', '.join(named)} ({', '.join(source.jpegs.bands)}): "
+                "JPEG patches lie around points with a patchID, and the cells of a grid have none. Map a "
+                "model that sees rasters alone, or the cells that hold the points of --points (CSV with "
+                "lon, lat and patchID)"
+            )
 
-    def add_applicability(self, runs: Sequence[str | Path]) -> None:
-        """Measure the training surveys of the model that sees most bands, in the region it was trained on.
-
-        Args:
-            runs: where the members come from.
+    def add_applicability(self) -> None:
+        """Measure the training samples of the member that sees most bands, where it was trained.
 
         Raises:
             FileNotFoundError: that region's tables or rasters are not there.
-            ValueError: the model sees no raster, or its training surveys cannot be told apart.
+            ValueError: the model sees no raster, or its training samples cannot be told apart.
         """
-        widest = max(range(len(runs)), key=lambda i: len(self.members[i].bands))
-        self._predictors = self._source_of[widest]
+        widest = self.model.widest
+        self._predictors = self._sources[self.model.each.index(widest)]
         try:
-            self.near = applicability_of(runs[widest], self.members[widest], self._predictors, self.device)
+            self.applicability = applicability_of(widest, self._predictors, self.device)
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"{error}. --no-applicability maps without it") from None
+        self.uncertain.add("dissimilarity")
 
     def rasters(self) -> list[tuple[str, int, int]]:
         """Which files are read, so that another version of them is not taken for the same."""
         seen = {band for source in self.sources for stack in source.stacks for band in stack.bands}
         return [
             fingerprint(self.region.find_file(modality, band.file))
-            for band, modality in self.region.bands() if band.name in seen
-        ]  # fmt: skip
+            for band, modality in self.region.bands()
+            if band.name in seen
+        ]
 
     def block(self, cells: Cells, block: Block) -> tuple[np.ndarray, int]:
-        """values[L, h, w] of a block, and how many places were asked for it."""
+        """values[L, h, w] of a block, and at how many places the models predicted for it."""
         values = np.full((len(self.layers), len(block)), np.nan, np.float32)
         here, points = cells.of(block)
         place = np.zeros(len(here), np.int64)
@@ -164,52 +169,54 @@ class Layers:
             place = np.unique(place * (own.max(initial=0) + 1) + own, return_inverse=True)[1]
         _, first, inverse = np.unique(place, return_index=True, return_inverse=True)
         distinct = points.at(first)
-        lacks = [mask for source in self.sources for mask in source.unanswerable(distinct).values()]
-        answerable = ~np.any([*lacks, np.zeros(len(distinct), bool)], axis=0)
-        found = np.full((len(distinct), len(self.layers)), np.nan, np.float32)
+        reasons = [mask for source in self.sources for mask in source.unanswerable(distinct).values()]
+        answerable = ~np.any([*reasons, np.zeros(len(distinct), bool)], axis=0)
+        by_place = np.full((len(distinct), len(self.layers)), np.nan, np.float32)
         if answerable.any():
-            found[answerable] = self._answers(distinct.at(answerable))
-        values[:, here] = found[inverse].T
+            by_place[answerable] = self._predicted(distinct.at(answerable))
+        values[:, here] = by_place[inverse].T
         return values.reshape(len(self.layers), block.height, block.width), int(answerable.sum())
 
     def reach(self) -> str:
         """How far the rasters reach, for a message."""
-        told = []
+        texts = []
         for stack in (stack for source in self.sources for stack in source.stacks):
             west, south, east, north = stack.bounds
-            told.append(
+            texts.append(
                 f"{stack.bands[0]} reaches from lon {west:.3f} to {east:.3f}, lat {south:.3f} to {north:.3f}"
             )
-        return "; ".join(told)
+        return "; ".join(texts)
 
-    def _answers(self, points: Points) -> np.ndarray:
+    def _predicted(self, points: Points) -> np.ndarray:
         """Layers at places that can be answered, float32[n, L]."""
-        found = np.empty((len(points), len(self.layers)), np.float32)
+        values = np.empty((len(points), len(self.layers)), np.float32)
         for index, predicted in self._batches(points):
-            found[index.numpy(), : len(self.predictions)] = predicted.cpu().numpy()
-        if self.near is not None:
-            found[:, -2] = self.near.dissimilarity(self._predictors.values(points))
-            found[:, -1] = found[:, -2] <= self.near.threshold  # false where it is not known
-        return found
+            values[index.numpy(), : len(self.predictions)] = predicted.cpu().numpy()
+        if self.applicability is not None:
+            unlike = self.applicability.dissimilarity(self._predictors.values(points))
+            column = {layer.name: number for number, layer in enumerate(self.layers)}
+            values[:, column["dissimilarity"]] = unlike
+            values[:, column["applicable"]] = unlike <= self.applicability.threshold  # false where unknown
+        return values
 
     def _batches(self, points: Points) -> Iterator[tuple[Tensor, Tensor]]:
         """index[B] and layers[B, L] of the predictions; members of the same input share its patches."""
         batches = list(torch.arange(len(points)).split(self._batch_size))
-        inputs = [
-            (source, tuple(member.mean), tuple(member.std))
-            for source, member in zip(self._source_of, self.members, strict=True)
+        keys = [
+            (*member.modalities, member.patch_size, *member.mean, *member.std) for member in self.model.each
         ]
+        one_of_each = dict(zip(keys, self.model.each, strict=True))
         patches = {
-            key: load(PatchBuilder(key[0], points, key[1], key[2], self.device), batches)
-            for key in dict.fromkeys(inputs)
+            key: load(member.builder(points, self.region, self.device), batches)
+            for key, member in one_of_each.items()
         }
         for built in zip(*patches.values(), strict=True):
             x = {key: batch for key, (_, batch) in zip(patches, built, strict=True)}
-            with torch.inference_mode():
-                asked = [_ask(member, x[key]) for member, key in zip(self.members, inputs, strict=True)]
-                mean = torch.stack([mean for mean, _ in asked]).mean(0)
-                layers = self._reduce(mean, [p for _, each in asked for p in each])
-            yield built[0][0], layers
+            predicted = [
+                member.predict_members(x[key]) for member, key in zip(self.model.each, keys, strict=True)
+            ]
+            mean = mean_probabilities((mean for mean, _ in predicted), self.model.weights)
+            yield built[0][0], self._reduce(mean, [p for _, each in predicted for p in each])
 
     def _reduce(self, mean: Tensor, each: list[Tensor]) -> Tensor:
         """Layers of a batch, float32[B, L], from the mean of probabilities[B, K] and those of all members."""
@@ -223,50 +230,36 @@ class Layers:
 
 
 def applicability_of(
-    run: str | Path, member: TrainedModel, source: PatchSource, device: torch.device | str = "cpu"
+    model: TrainedModel, source: PatchSource, device: torch.device | str = "cpu"
 ) -> Applicability:
-    """Measure the training surveys of a model by the raster bands that it sees.
+    """Measure the training samples of a run by the raster bands that its model sees.
 
     Args:
-        run: where the model comes from; names the region that it was trained on.
-        member: the model.
-        source: what it is asked with.
+        model: of a run, which knows the region and the samples that it was trained on.
+        source: what it sees; says which bands are JPEGs.
         device: where distances are computed.
 
     Raises:
         FileNotFoundError: that region's tables or rasters are not there.
-        ValueError: the model sees no raster, or its training surveys cannot be told apart.
+        ValueError: the model sees no raster, or its training samples cannot be told apart.
     """
     try:
-        run = locate(run)
-        region = region_of(run)
-        rasters = [m.name for m in region.select(member.modalities) if m.kind == "raster"]
+        run, region = model.run, model.region
+        assert run is not None
+        rasters = [m.name for m in region.select(model.modalities) if m.kind == "raster"]
         jpegs = source.jpegs.bands if source.jpegs else ()
         if not rasters:
-            raise ValueError(f"{member.name} sees no raster band: there is no environment to compare")
-        trained_on = PatchSource(region, rasters, member.patch_size)
-        seen = [band for band in member.bands if band not in jpegs]
-        require_bands(trained_on.bands, seen, f"region {region.name}", member.name)
-        recipe, _ = read_run_recipe(run)
-        surveys = starting_samples(recipe, region).training
-        surveys = surveys.subset(np.random.default_rng(0).permutation(len(surveys))[:_SURVEYS])
-        by_file = recipe.data.split == "file" and recipe.data.tables == ["pa"]
-        fold = read_folds(region, surveys)[0] if by_file else None
-        return Applicability(trained_on.values(surveys), fold, device)
+            raise ValueError(f"{model.name} sees no raster band: there is no environment to compare")
+        trained_on = PatchSource(region, rasters, model.patch_size)
+        seen = [band for band in model.bands if band not in jpegs]
+        require_bands(trained_on.bands, seen, f"region {region.name}", model.name)
+        data = run.recipe.data
+        samples = Samples.concatenate([run.split(table).train for table in data.tables])
+        samples = samples.subset(np.random.default_rng(0).permutation(len(samples))[:_SURVEYS])
+        by_file = data.split == "file" and data.tables == ["pa"]
+        fold = read_folds(region, samples)[0] if by_file else None
+        return Applicability(trained_on.values(samples), fold, device)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(
-            f"the area of applicability needs the surveys that {member.name} was trained on: {error}"
+            f"the area of applicability needs the samples that {model.name} was trained on: {error}"
         ) from None
-
-
-def _number(member: TrainedModel) -> int:
-    return len(member.model.members) if isinstance(member.model, Ensemble) else 1
-
-
-def _ask(member: TrainedModel, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Probabilities[B, K] of a model, and of each of its members."""
-    if isinstance(member.model, Ensemble):
-        logits, each = member.model.forward_members(x)
-        return activate(logits, member.activation), each
-    probabilities = activate(member.model(x), member.activation)
-    return probabilities, [probabilities]

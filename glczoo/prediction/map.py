@@ -1,21 +1,21 @@
-"""Maps: what models say of every cell of a grid, as GeoTIFF and PNG. `glczoo map RUN --bbox …`.
+"""Maps: what models predict at every cell of a grid, as GeoTIFF and PNG. `glczoo map RUN --bbox …`.
 
 Shapes: values[L, h, w] of L layers in a block of cells · probability[B, K] of a batch of places.
 
-The grid is cut into blocks. A block's cells that read the same patches are asked once (a map finer than its
-rasters costs as many passes as there are raster cells), reduced to layers batch by batch, and kept in a file
-of its own: [N, K] is held nowhere, an interrupted map goes on, and processes share the blocks.
+The grid is cut into blocks. A block's cells that read the same patches are predicted once (a map finer than
+its rasters costs as many passes as there are raster cells), reduced to layers batch by batch, and kept in a
+file of its own: [N, K] is held nowhere, an interrupted map goes on, and processes share the blocks.
 """
 
 import json
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
@@ -27,11 +27,32 @@ from glczoo.files import sha256, whole
 from glczoo.prediction.cartography import draw, write_cog
 from glczoo.prediction.grids import DEGREES, Block, Cells, Grid, bounds_of, read_polygon
 from glczoo.prediction.layers import Layers
-from glczoo.runs.run import load_members, locate, region_of
+from glczoo.runs.run import Run
+from glczoo.runs.scoring import default_accelerator
+from glczoo.runs.trained import TrainedModel
 
-__all__ = ["make_map"]
+__all__ = ["DrawnMap", "make_map"]
 
 _SIDE = 128  # cells along a block: what an interruption loses at most, for each process
+
+
+@dataclass(frozen=True)
+class DrawnMap:
+    """A map that was made, and what it took."""
+
+    file: Path
+    height: int
+    width: int
+    threshold: float | None  # of dissimilarity; None: without an area of applicability
+    computed: int  # cells of the blocks of this process and call
+    places: int  # where the model predicted for them
+    seconds: float
+    cells: int  # with data; 0 in processes other than the first
+    applicable: float | None  # share of them; None: not measured
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"file": str(self.file)}
 
 
 def make_map(
@@ -49,21 +70,21 @@ def make_map(
     masked: bool = True,
     batch_size: int = 256,
     accelerator: Accelerator | None = None,
-) -> dict[str, Any]:
+) -> DrawnMap:
     """Map a run, or the mean of several, into `out`/map.tif and one PNG for each layer.
 
     Layers: `species_ID`, probability of presence of each chosen species · `richness`, Σp over all species ·
-    `set_size` of the answer by the runs' decoding, or by expected F1 where that is top k · with several
-    members (runs, or those of an `ensemble_glc23`) their `disagreement`, the sum over all species of the
-    standard deviation of p, and `disagreement_ID` of each chosen species · `dissimilarity` to the training
-    surveys and, 1 or 0, whether it is `applicable` there (see `applicability.Applicability`: of the values of
-    the raster bands at the cell's centre, by the model that sees most bands, against the surveys that its
-    last step was trained on, their folds those of the region's split where the recipe keeps it). Sums over
-    species are left out where p is a softmax over species, which sums to one.
+    `set_size` by the runs' decoding, or by expected F1 where that is top k · with several members (runs, or
+    those of an `ensemble_glc23`) their `disagreement`, the sum over all species of the standard deviation of
+    p, and `disagreement_ID` of each chosen species · `dissimilarity` to the training samples and, 1 or 0,
+    whether it is `applicable` there (see `applicability.Applicability`: of the values of the raster bands at
+    the cell's centre, by the model that sees most bands, against the samples that its last step was trained
+    on, their folds those of the region's split where the recipe keeps it). Sums over species are left out
+    where p is a softmax over species, which sums to one.
 
-    A cell is asked at its centre. It has no data where the centre lies outside of a raster or the polygon, or
-    where no raster has a value, and, if `masked`, outside of the area of applicability. Called again with the
-    same arguments after an interruption it goes on, and the values are the same.
+    A cell is predicted at its centre. It has no data where the centre lies outside of a raster or the
+    polygon, or where no raster has a value, and, if `masked`, outside of the area of applicability. Called
+    again with the same arguments after an interruption it goes on, and the values are the same.
 
     Args:
         runs: folders of finished runs, or `hf-hub:ORG/NAME`, that share a vocabulary.
@@ -71,20 +92,15 @@ def make_map(
         resolution: side of a cell, in units of the CRS.
         bbox: west, south, east, north in units of the CRS; None: as far as the polygon or the points reach.
         polygon: GeoJSON file; only cells whose centre is inside.
-        points: CSV with lon, lat and patchID: only cells that hold a point are mapped, asked at that which
-            lies nearest to the centre. The only way to map JPEG bands, whose patches lie around points.
+        points: CSV with lon, lat and patchID: only cells that hold a point are mapped, predicted at the
+            nearest to the centre. The only way to map JPEG bands, whose patches lie around points.
         crs: of the map, such as EPSG:3035.
         species: speciesIds or names.
         region: where the rasters are; the first run's if None.
-        applicability: needs the training surveys of the run.
+        applicability: needs the training samples of the run.
         masked: False keeps predictions outside of the area of applicability.
         batch_size: places in a batch.
         accelerator: several processes share the blocks; the first puts them together when all are there.
-
-    Returns:
-        JSON values: file, height, width, threshold, computed (cells of the blocks of this process and call),
-        places (asked for them), seconds; of the first process also cells (with data) and applicable (share
-        of them, or None).
 
     Raises:
         FileExistsError: `out` holds a map, or an unfinished one of other arguments.
@@ -92,58 +108,83 @@ def make_map(
         ValueError: the runs do not fit each other or the region, JPEG bands without points, an unknown
             species, a grid without area, or no cell has data.
     """
-    accelerator = accelerator or Accelerator(cpu=not torch.accelerator.is_available())
+    accelerator = accelerator or default_accelerator()
     if (out / "map.tif").exists():
         raise FileExistsError(f"{out} holds a map; name another folder or delete it first")
-    members = load_members(runs)
-    region = region or region_of(locate(runs[0]))
+    model = Run.load(runs)
+    region = region or model.region
     shapes = read_polygon(polygon) if polygon else None
-    given = read_points(region, points) if points else None
-    grid = Grid.cover(bbox or bounds_of(shapes, given, resolution, crs), resolution, crs)
-    asked = Layers(members, region, species, accelerator.device, batch_size)
-    if given is None:
-        asked.refuse_jpegs()
+    places = read_points(region, points) if points else None
+    grid = Grid.cover(bbox or bounds_of(shapes, places, resolution, crs), resolution, crs)
+    layers = Layers(model, region, species, accelerator.device, batch_size)
+    if places is None:
+        layers.refuse_jpegs()
     if applicability:
-        asked.add_applicability(runs)
-    threshold = asked.near.threshold if asked.near else None
-    cells = Cells(grid, shapes, given)
+        layers.add_applicability()
+    threshold = layers.applicability.threshold if layers.applicability else None
+    cells = Cells(grid, shapes, places)
     plan: dict[str, Any] = {
-        "glczoo": __version__, "weights": [_weights(run) for run in runs], "region": region.text(),
-        "rasters": asked.rasters(), "grid": vars(grid), "layers": [layer.name for layer in asked.layers],
-        "cells": cells.digest(), "batch_size": batch_size, "threshold": threshold,
-    }  # fmt: skip
+        "glczoo": __version__,
+        "weights": _weights(model),
+        "region": region.text(),
+        "rasters": layers.rasters(),
+        "grid": vars(grid),
+        "layers": [layer.name for layer in layers.layers],
+        "cells": cells.digest(),
+        "batch_size": batch_size,
+        "threshold": threshold,
+    }
     folder = out / ".map"
     with accelerator.main_process_first():
         _agree(folder, plan)
     blocks = grid.blocks(_SIDE)
-    start, computed, places = time.perf_counter(), 0, 0
-    # Dealt out in a drawn order, the same for all: the sea costs nothing, and lies on one side.
-    drawn = np.random.default_rng(0).permutation(len(blocks)).tolist()
-    mine = drawn[accelerator.process_index :: accelerator.num_processes]
-    for number in tqdm(mine, "map", unit="block", disable=not accelerator.is_main_process):
-        if not (kept := _kept(folder, blocks[number])).exists():
-            values, distinct = asked.block(cells, blocks[number])
-            _keep(kept, values)
-            computed, places = computed + len(blocks[number]), places + distinct
+    start = time.perf_counter()
+    computed, predicted = _compute(layers, cells, blocks, folder, accelerator)
     seconds = time.perf_counter() - start
-    found = {
-        "file": str(out / "map.tif"), "height": grid.height, "width": grid.width,
-        "threshold": threshold, "computed": computed, "places": places, "seconds": seconds,
-    }  # fmt: skip
+    counted, applicable = 0, None
     if accelerator.is_main_process:
         while not all(_kept(folder, block).exists() for block in blocks):
             time.sleep(0.2)  # others are at theirs; a barrier would give up after some minutes
-        names = " + ".join(member.name for member in members)
         tags = {
-            "model": names, "weights_sha256": " ".join(plan["weights"]),
-            "region": region.name, "software": f"glczoo {__version__}",
-        }  # fmt: skip
-        found |= _assemble(out, grid, asked, tags, masked)
-    return found
+            "model": model.name,
+            "weights_sha256": " ".join(plan["weights"]),
+            "region": region.name,
+            "software": f"glczoo {__version__}",
+        }
+        counted, applicable = _assemble(out, grid, layers, tags, masked)
+    return DrawnMap(
+        file=out / "map.tif",
+        height=grid.height,
+        width=grid.width,
+        threshold=threshold,
+        computed=computed,
+        places=predicted,
+        seconds=seconds,
+        cells=counted,
+        applicable=applicable,
+    )
 
 
-def _weights(run: str | Path) -> str:
-    return sha256(locate(run) / "model.safetensors")
+def _weights(model: TrainedModel) -> list[str]:
+    """Which weights the map is of, so that those of another run are not taken for the same."""
+    return [sha256(m.run.folder / "model.safetensors") for m in model.each if m.run is not None]
+
+
+def _compute(
+    layers: Layers, cells: Cells, blocks: Sequence[Block], folder: Path, accelerator: Accelerator
+) -> tuple[int, int]:
+    """Make this process's share of the blocks that are not there; how many cells and places it took."""
+    # Dealt out in a drawn order, the same for all: the sea costs nothing, and lies on one side.
+    drawn = np.random.default_rng(0).permutation(len(blocks)).tolist()
+    mine = drawn[accelerator.process_index :: accelerator.num_processes]
+    computed, places = 0, 0
+    for number in tqdm(mine, "map", unit="block", disable=not accelerator.is_main_process):
+        kept = _kept(folder, blocks[number])
+        if not kept.exists():
+            values, distinct = layers.block(cells, blocks[number])
+            _keep(kept, values)
+            computed, places = computed + len(blocks[number]), places + distinct
+    return computed, places
 
 
 def _agree(folder: Path, plan: dict[str, Any]) -> None:
@@ -170,34 +211,37 @@ def _keep(path: Path, values: np.ndarray) -> None:
         np.save(partial, values, allow_pickle=False)
 
 
-def _assemble(out: Path, grid: Grid, asked: Layers, tags: dict[str, str], masked: bool) -> dict[str, Any]:
-    """The blocks as one GeoTIFF and its pictures; counts the cells that have data and are applicable."""
-    layers, counted = asked.layers, {"cells": 0, "applicable": 0}
-    predicted = len(asked.predictions)
+def _assemble(
+    out: Path, grid: Grid, layers: Layers, tags: dict[str, str], masked: bool
+) -> tuple[int, float | None]:
+    """The blocks as one GeoTIFF and its pictures; cells with data, and the share that is applicable."""
+    column = {layer.name: number for number, layer in enumerate(layers.layers)}
+    cells, applicable = 0, 0
 
     def read(block: Block) -> np.ndarray:
+        nonlocal cells, applicable
         path = _kept(out / ".map", block)
         try:
             values = np.load(path)
         except (ValueError, EOFError) as error:
             raise ValueError(f"{path} is damaged ({error}); delete it and repeat the command") from None
-        counted["cells"] += int((~np.isnan(values[0])).sum())
-        if asked.near is not None:
-            counted["applicable"] += int((values[-1] == 1).sum())
+        cells += int((~np.isnan(values[0])).sum())
+        if "applicable" in column:
+            inside = values[column["applicable"]] == 1
+            applicable += int(inside.sum())
             if masked:
-                values[:predicted, values[-1] != 1] = np.nan
+                values[: len(layers.predictions), ~inside] = np.nan
         return values
 
     whole = out / ".map" / "map.tif"
-    write_cog(whole, grid, layers, read, _SIDE, tags)
-    if not counted["cells"]:
+    write_cog(whole, grid, layers.layers, read, _SIDE, tags)
+    if not cells:
         shutil.rmtree(out / ".map")
-        raise ValueError(f"no cell of the map has data: {asked.reach()}")
-    for layer in layers:
+        raise ValueError(f"no cell of the map has data: {layers.reach()}")
+    for layer in layers.layers:
         if layer.name != "applicable":
-            colours = UNCERTAIN if layer.name.startswith("dis") else SEQUENTIAL
+            colours = UNCERTAIN if layer.name in layers.uncertain else SEQUENTIAL
             draw(out / f"{layer.name}.png", whole, layer, f"{tags['model']} · {tags['software']}", colours)
     whole.replace(out / "map.tif")
     shutil.rmtree(out / ".map")
-    share = counted["applicable"] / counted["cells"]
-    return {"cells": counted["cells"], "applicable": share if asked.near else None}
+    return cells, applicable / cells if "applicable" in column else None

@@ -1,31 +1,29 @@
-"""What a page tells of a place: the species there, what the model saw, and whether to trust it.
+"""What a place looks like to a model: prediction, neighbourhood, area of applicability, and the map to click.
 
-The page itself is `app`. Species come from `predict.answer`, the same that `glczoo predict` writes.
+Used by `app`, without anything of its page.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from glczoo.data.occurrences import Points
-from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.splits import nearest_km
 from glczoo.data.tables import read_points, read_species
 from glczoo.figures.click_map import ClickMap
 from glczoo.figures.style import png
 from glczoo.prediction.layers import applicability_of
-from glczoo.prediction.points import Answers, answer, predict_points
+from glczoo.prediction.points import Answers, PredictedTable, answer, predict_points
 from glczoo.regions.check import read_table
 from glczoo.regions.check_page import extent_of
-from glczoo.runs.run import load_members, locate, region_of
+from glczoo.runs.run import Run
 
-__all__ = ["Guide", "Patch", "Told", "read_place"]
+__all__ = ["Patch", "PlaceAnswer", "PlacePredictor", "read_place"]
 
 _BACKGROUND = 400  # cells along a side of the map's background
 _SHOWN = 64  # pixels along a side of a band's picture, at most
@@ -43,23 +41,35 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is told of a place."""
+class PlaceAnswer:
+    """What is predicted at a place."""
 
-    asked: Points  # the one point that was asked
+    place: Points  # the one point that was predicted at
     answers: Answers
     applicable: bool | None  # None: not known
-    notes: list[str]  # what to know before the answer is believed
+    notes: list[str]  # what to know before the prediction is believed
     patches: list[Patch]
 
 
-class Guide:
-    """One or several models, opened once, and asked place by place."""
+class PlacePredictor:
+    """One or several models, opened once, and asked place by place.
+
+    Attributes:
+        model: one, or several as their mean.
+        region: where the rasters are.
+        shown: the member that sees most bands, whose input is shown.
+        source: the files that it sees.
+        places: of the region's surveys (else records) and test points.
+        applicability: measured at the training samples; None where they are not there, and `unmeasured` says
+            why.
+        background: the band that colours the map, "" for none.
+        map: the picture that is clicked.
+    """
 
     def __init__(
         self, runs: Sequence[str | Path], region: Region | None = None, batch_size: int = 256
     ) -> None:
-        """Load the models, draw the map, and measure the training surveys.
+        """Load the models, draw the map, and measure the training samples.
 
         Tables of the region that are not there cost their dots on the map and the area of applicability.
 
@@ -72,25 +82,22 @@ class Guide:
             FileNotFoundError: a run or a raster is not there.
             ValueError: the runs do not fit each other or the region.
         """
-        self.members, self._batch_size = load_members(runs), batch_size
-        self.region = region or region_of(locate(runs[0]))
-        for member in self.members:
-            member.open(self.region)
-        widest = max(range(len(runs)), key=lambda i: len(self.members[i].bands))
-        self.shown = self.members[widest]
-        self.source = self.shown.open(self.region)
+        self.model, self._batch_size = Run.load(runs), batch_size
+        self.region = region or self.model.region
+        self.shown = self.model.widest
+        self.source = self.model.open(self.region)
         self.places = self._read_places()
-        self.near, self.unmeasured = None, ""
+        self.applicability, self.unmeasured = None, ""
         try:
-            self.near = applicability_of(runs[widest], self.shown, self.source)
+            self.applicability = applicability_of(self.shown, self.source)
         except (ValueError, FileNotFoundError) as error:
             self.unmeasured = str(error)
         jpegs = self.source.jpegs.bands if self.source.jpegs else ()
         self.background = next((band for band in self.source.bands if band not in jpegs), "")
         self.map = self._drawn()
 
-    def at(self, lon: float, lat: float, top: int = 15) -> Told:
-        """Ask the models at a place, or, where they see JPEG patches, at the nearest place that has one.
+    def at(self, lon: float, lat: float, top: int = 15) -> PlaceAnswer:
+        """Predict at a place, or, where the models see JPEG patches, at the nearest place that has one.
 
         Args:
             lon: degrees east.
@@ -98,36 +105,36 @@ class Guide:
             top: species to list at least, in the set or not.
 
         Raises:
-            ValueError: nothing can be said there; the message says why.
+            ValueError: nothing can be predicted there; the message says why.
         """
-        asked, notes = Points(*(np.array([v]) for v in (lon, lat, -1, 0))), []
+        place, notes = Points(*(np.array([value]) for value in (lon, lat, -1, 0))), []
         if self.source.jpegs is not None:
-            asked, note = self._nearest(asked)
+            place, note = self._nearest(place)
             notes += [note] if note else []
-        answers = answer(self.members, self.region, asked, top=top, batch_size=self._batch_size)
-        if len(answers.left):
-            raise ValueError(self._outside(lon, lat, str(answers.reason[0])))
-        applicable, note = self._applicable(asked)
-        return Told(asked, answers, applicable, [*notes, note], self._patches(asked))
+        answers = answer(self.model, place, self.region, top=top, batch_size=self._batch_size)
+        if len(answers.left_out):
+            raise ValueError(self._outside(lon, lat, str(answers.reasons[0])))
+        applicable, note = self._applicable(place)
+        return PlaceAnswer(place, answers, applicable, [*notes, note], self._patches(place))
 
-    def table(self, points: Path, out: Path) -> dict[str, Any]:
-        """Answer a CSV as `glczoo predict --points` does; see `predict.predict_points`."""
+    def table(self, points: Path, out: Path) -> PredictedTable:
+        """Predict at the points of a CSV as `glczoo predict --points` does; see `points.predict_points`."""
         try:
             given = read_points(self.region, points)
-            return predict_points(self.members, self.region, given, out, batch_size=self._batch_size)
+            return predict_points(self.model, given, out, self.region, batch_size=self._batch_size)
         except ValueError as error:
             raise ValueError(str(error).replace(str(points), points.name)) from None
 
     def _read_places(self) -> Points:
-        """Samples (else records) and test points; those with a patch, where one is needed."""
-        found, tables = [], self.region.tables
+        """Surveys (else records) and test points; those with a patch, where one is needed."""
+        read, tables = [], self.region.tables
         for name in ("pa" if "pa" in tables else "po", "test"):
             if name in tables:
                 try:
-                    found.append(read_table(self.region, name, read_species(self.region)))
+                    read.append(read_table(self.region, name, read_species(self.region)))
                 except FileNotFoundError:
                     continue
-        columns = ([getattr(points, name) for points in found] for name in ("lon", "lat", "patch_id", "ids"))
+        columns = ([getattr(points, name) for points in read] for name in ("lon", "lat", "patch_id", "ids"))
         places = Points(*(np.concatenate([[], *column]) for column in columns))
         places = Points(places.lon, places.lat, places.patch_id.astype(np.int64), places.ids.astype(np.int64))
         return places if self.source.jpegs is None else places.at(~self.source.jpegs.missing(places.patch_id))
@@ -158,71 +165,77 @@ class Guide:
                 f"table of region {self.region.name} with such points is here: upload a CSV with patchID"
             )
         apart = np.hypot((self.places.lon - lon) * np.cos(np.radians(lat)), self.places.lat - lat)
-        asked = self.places.at(np.array([apart.argmin()]))
-        there = self.source.unanswerable(replace(clicked, patch_id=asked.patch_id))
-        if reasons := [why for why, mask in there.items() if mask[0]]:
+        place = self.places.at(np.array([apart.argmin()]))
+        there = self.source.unanswerable(replace(clicked, patch_id=place.patch_id))
+        if reasons := [reason for reason, mask in there.items() if mask[0]]:
             raise ValueError(self._outside(lon, lat, "; ".join(reasons)))
-        far = nearest_km(clicked, asked)[0]
+        far = nearest_km(clicked, place)[0]
         if far < 1e-3:
-            return asked, ""
-        return asked, (
-            f"Satellite patches lie around known points only: asked at the nearest, {far:.1f} km away "
-            f"(lon {asked.lon[0]:.5f}, lat {asked.lat[0]:.5f}, patch {asked.patch_id[0]})."
+            return place, ""
+        return place, (
+            f"Satellite patches lie around known points only: predicted at the nearest, {far:.1f} km away "
+            f"(lon {place.lon[0]:.5f}, lat {place.lat[0]:.5f}, patch {place.patch_id[0]})."
         )
 
     def _outside(self, lon: float, lat: float, reason: str) -> str:
-        told = f"Nothing can be said of lon {lon:.5f}, lat {lat:.5f}: {reason}."
+        message = f"Nothing can be predicted at lon {lon:.5f}, lat {lat:.5f}: {reason}."
         west, south, east, north = self._reach()
-        told += f" The rasters reach from lon {west:.3f} to {east:.3f}, lat {south:.3f} to {north:.3f}."
+        message += f" The rasters reach from lon {west:.3f} to {east:.3f}, lat {south:.3f} to {north:.3f}."
         if west <= lat <= east and south <= lon <= north:
-            told += " With lon and lat exchanged the place would lie there: lon comes first."
-        return told
+            message += " With lon and lat exchanged the place would lie there: lon comes first."
+        return message
 
-    def _applicable(self, asked: Points) -> tuple[bool | None, str]:
-        if self.near is None:
-            return None, f"Not compared with the training surveys: {self.unmeasured}."
-        index, limit = float(self.near.dissimilarity(self.source.values(asked))[0]), self.near.threshold
+    def _applicable(self, place: Points) -> tuple[bool | None, str]:
+        if self.applicability is None:
+            return None, f"Not compared with the training samples: {self.unmeasured}."
+        limit = self.applicability.threshold
+        index = float(self.applicability.dissimilarity(self.source.values(place))[0])
         if np.isnan(index):
-            return (
-                None,
-                "A raster has no value here: unknown whether it is like the training surveys.",
-            )
-        told = f"dissimilarity {index:.2f}, those among themselves up to {limit:.2f}"
+            return None, "A raster has no value here: unknown whether it is like the training samples."
+        numbers = f"dissimilarity {index:.2f}, those among themselves up to {limit:.2f}"
         if index <= limit:
-            return True, f"The environment is like that of the training surveys ({told})."
+            return True, f"The environment is like that of the training samples ({numbers})."
         return False, (
-            f"The environment is unlike that of any training survey ({told}): the model was never tested on "
-            "such places, do not rely on its answer."
+            f"The environment is unlike that of any training sample ({numbers}): the model was never tested "
+            "on such places, do not rely on its prediction."
         )
 
-    def _patches(self, asked: Points) -> list[Patch]:
+    def _patches(self, place: Points) -> list[Patch]:
         """The input of the model that sees most, back in the bands' units."""
         member, source = self.shown, self.source
-        x = PatchBuilder(source, asked, member.mean, member.std)(torch.arange(1))[0].numpy()
-        mean, std = (np.array(v)[:, None, None] for v in (member.mean, member.std))
-        step = -(-source.size // _SHOWN)
+        x = member.builder(place, self.region)(torch.arange(1))[0].numpy()
+        mean, std = (np.array(values)[:, None, None] for values in (member.mean, member.std))
         seen = dict(zip(source.bands, x * std + mean, strict=True))
         jpegs = source.jpegs.bands if source.jpegs else ()
-        rasters = [band for band in source.bands if band not in jpegs]
-        here = dict(zip(rasters, source.values(asked)[0].tolist(), strict=True))
-        filled, patches = source.filled(asked), []
+        texts = self._values(place, [band for band in source.bands if band not in jpegs])
+        step = -(-source.size // _SHOWN)
+        patches = []
         for modality in self.region.select(list(source.modalities)):
-            told = f"{modality.name} · {source.size} × {source.size} cells"
-            told += f" of {modality.resolution}" if modality.resolution else ""
-            units = {band.name: band.unit for band in modality.bands}
-            if set(_COLOUR) <= units.keys() & set(jpegs):
+            title = f"{modality.name} · {source.size} × {source.size} cells"
+            title += f" of {modality.resolution}" if modality.resolution else ""
+            names = [band.name for band in modality.bands]
+            if set(_COLOUR) <= set(names) & set(jpegs):
                 colours = np.stack([seen[band] for band in _COLOUR], axis=-1).round().clip(0, 255)
-                patches.append(Patch(told, "red, green, blue", png(colours.astype(np.uint8)), ""))
-                units = {name: unit for name, unit in units.items() if name not in _COLOUR}
-            for name, unit in units.items():
-                i, text = source.bands.index(name), ""
-                if name in here:
-                    value = f"{here[name]:.5g}" + (f" [{unit}]" if unit else "")
-                    text = "no value here" if np.isnan(here[name]) else value
-                    text += f", {100 * filled[name]:.0f} % filled" if filled[name] else ""
+                patches.append(Patch(title, "red, green, blue", png(colours.astype(np.uint8)), ""))
+                names = [name for name in names if name not in _COLOUR]
+            for name in names:
+                i = source.bands.index(name)
                 low, high = (member.mean[i] + side * member.std[i] for side in (-2, 2))
-                patches.append(Patch(told, name, png(seen[name][::step, ::step], low, high), text))
+                picture = png(seen[name][::step, ::step], low, high)
+                patches.append(Patch(title, name, picture, texts.get(name, "")))
         return patches
+
+    def _values(self, place: Points, rasters: Sequence[str]) -> dict[str, str]:
+        """Texts below the raster bands: the value at the place, and how much of the patch is filled."""
+        here = dict(zip(rasters, self.source.values(place)[0].tolist(), strict=True))
+        units, filled = {band.name: band.unit for band, _ in self.region.bands()}, self.source.filled(place)
+        texts = {}
+        for name, value in here.items():
+            text = "no value here"
+            if not np.isnan(value):
+                text = f"{value:.5g}" + (f" [{units[name]}]" if units[name] else "")
+            texts[name] = text + (f", {100 * filled[name]:.0f} % filled" if filled[name] else "")
+        return texts
 
 
 def read_place(text: str) -> tuple[float, float]:

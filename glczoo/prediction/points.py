@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
 
@@ -13,85 +14,186 @@ from glczoo.data.occurrences import Points, SpeciesIndex
 from glczoo.data.region import Region
 from glczoo.data.tables import table_writer, write_csv
 from glczoo.decoding import Decoding, Rule
-from glczoo.runs.run import TrainedModel, ask, load_members, mean_decoding
+from glczoo.runs.run import Run
+from glczoo.runs.scoring import default_accelerator
+from glczoo.runs.trained import TrainedModel
 
-__all__ = ["Answers", "answer", "predict_points", "probabilities_at", "write_submission"]
+__all__ = ["Answers", "PredictedTable", "Predictor", "answer", "predict_points", "write_submission"]
 
 _POINTS = 8192  # points at a time: 330 MB of probabilities of 10,039 species
 
 
-def probabilities_at(
-    runs: Sequence[str | Path],
-    region: Region,
-    points: Points,
-    *,
-    batch_size: int = 256,
-    accelerator: Accelerator | None = None,
-) -> tuple[torch.Tensor, SpeciesIndex, Decoding]:
-    """Mean of the runs' probabilities at points, float32[N, K], the species, and how sets are answered.
+@dataclass(frozen=True)
+class Answers:
+    """What a model predicts at points: a table's columns (see `predict_points`), and what is left out."""
 
-    Raises:
-        FileNotFoundError: a run, a raster or a patch is not there.
-        ValueError: the runs do not fit each other or the region, or a point cannot be read.
-    """
-    accelerator = accelerator or Accelerator(cpu=not torch.accelerator.is_available())
-    members = load_members(runs)
-    probabilities = _mean(accelerator, members, region, points, batch_size)
-    return probabilities, members[0].species, mean_decoding(members)[0]
+    columns: dict[str, np.ndarray]  # without rows if no point can be answered
+    decoding: Decoding
+    points: int  # how many were answered
+    left_out: Points
+    reasons: np.ndarray  # str[len(left_out)]
+
+    @property
+    def set_size(self) -> float:
+        """Species in a set on average; nan without a point."""
+        return float(self.columns["in_set"].sum() / self.points) if self.points else float("nan")
+
+    def reason_counts(self) -> dict[str, int]:
+        """How many points were left out for each reason."""
+        reasons, counts = np.unique(self.reasons, return_counts=True)
+        return {str(reason): int(number) for reason, number in zip(reasons, counts, strict=True)}
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What models answer at points: the columns of a table (see `predict_points`), and what is left out."""
+class PredictedTable:
+    """A table that `predict_points` wrote."""
 
-    columns: dict[str, np.ndarray]  # none if no point is answered
+    points: int  # answered
     decoding: Decoding
-    left: Points  # not answered
-    reason: np.ndarray  # str[len(left)]: why
+    set_size: float  # species in a set on average
+    left_out: dict[str, int]  # points by reason
+    left_out_file: Path  # there if any were left out
+
+
+class Predictor:
+    """A run, a published model, or the mean of several, asked from Python; `glczoo.load` makes one.
+
+    Attributes:
+        model: the `TrainedModel` behind it.
+    """
+
+    def __init__(self, model: TrainedModel) -> None:
+        """Predict by a model."""
+        self.model = model
+
+    @classmethod
+    def load(cls, run: "str | Path | Sequence[str | Path]") -> "Predictor":
+        """Load a model; see `glczoo.load`."""
+        return cls(Run.load([run] if isinstance(run, str | Path) else list(run)))
+
+    def __repr__(self) -> str:
+        """What is loaded."""
+        model = self.model
+        return f"<{model.name}: {len(model.species):,} species, {len(model.bands)} bands>"
+
+    def predict(
+        self,
+        lon: float | Sequence[float] | np.ndarray,
+        lat: float | Sequence[float] | np.ndarray,
+        patch_id: int | Sequence[int] | np.ndarray | None = None,
+        ids: int | Sequence[int] | np.ndarray | None = None,
+        *,
+        k: int | None = None,
+        top: int = 0,
+        region: Region | str | Path | None = None,
+        batch_size: int = 256,
+    ) -> pd.DataFrame:
+        """The species to expect at places.
+
+        Args:
+            lon: degrees east, one number or N.
+            lat: degrees north, as many.
+            patch_id: names of the places' JPEG patches, for models that see any.
+            ids: what to call the places; 0 to N - 1 if None.
+            k: predict this many species; by the model's own rule if None.
+            top: list this many species at least, in the set or not.
+            region: region.yaml with the rasters, or its folder; the model's own if None.
+            batch_size: places in a batch.
+
+        Returns:
+            A row for each place and species, most probable first: id, lon, lat, rank (from 1), speciesId,
+            species (its name, "" where none is known), probability and in_set (1: predicted, 0: listed
+            because of `top`). Places that cannot be answered have no row; `.attrs["left_out"]` lists them, a
+            dict of id, lon, lat and reason for each (plain values, so that tables can be concatenated and
+            saved).
+
+        Raises:
+            FileNotFoundError: a raster is not there.
+            ValueError: lon, lat, patch_id and ids differ in length, a place is not on Earth, or the region
+                is not the model's.
+        """
+        points = _points(lon, lat, patch_id, ids)
+        if isinstance(region, str | Path):
+            region = Region.load(region)
+        answers = answer(self.model, points, region, k=k, top=top, batch_size=batch_size)
+        table = pd.DataFrame(answers.columns)
+        left = answers.left_out
+        rows = zip(left.ids, left.lon, left.lat, answers.reasons, strict=True)
+        table.attrs["left_out"] = [
+            {"id": int(number), "lon": float(east), "lat": float(north), "reason": str(reason)}
+            for number, east, north, reason in rows
+        ]
+        return table
+
+
+def _points(lon: Any, lat: Any, patch_id: Any, ids: Any) -> Points:
+    """Places of what somebody passed, checked."""
+    columns: dict[str, np.ndarray] = {
+        "lon": np.atleast_1d(np.asarray(lon, np.float64)),
+        "lat": np.atleast_1d(np.asarray(lat, np.float64)),
+    }
+    number = len(columns["lon"])
+    columns["patch_id"] = np.full(number, -1) if patch_id is None else np.atleast_1d(np.asarray(patch_id))
+    columns["ids"] = np.arange(number) if ids is None else np.atleast_1d(np.asarray(ids))
+    sizes = {name: column.shape for name, column in columns.items()}
+    if set(sizes.values()) != {(number,)}:
+        raise ValueError(f"lon, lat, patch_id and ids are one number or equally many each, got {sizes}")
+    for name in ("patch_id", "ids"):
+        if columns[name].dtype.kind not in "iu":
+            raise ValueError(f"{name} are whole numbers, got {columns[name].dtype}")
+        columns[name] = columns[name].astype(np.int64)
+    wrong = ~((np.abs(columns["lon"]) <= 180) & (np.abs(columns["lat"]) <= 90))
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise ValueError(
+            f"{wrong.sum()} of {number} places are not on Earth, the first: lon {columns['lon'][first]:g}, "
+            f"lat {columns['lat'][first]:g}; lon lies in [-180, 180], lat in [-90, 90] (degrees)"
+        )
+    return Points(columns["lon"], columns["lat"], columns["patch_id"], columns["ids"])
 
 
 def answer(
-    runs: Sequence[str | Path | TrainedModel],
-    region: Region,
+    model: TrainedModel,
     points: Points,
+    region: Region | None = None,
     *,
     k: int | None = None,
     top: int = 0,
     batch_size: int = 256,
     accelerator: Accelerator | None = None,
 ) -> Answers:
-    """What `predict_points` writes, for who does not want a file.
+    """What `predict_points` writes, without a file.
 
     Raises:
-        FileNotFoundError: a run, a raster or a patch is not there.
-        ValueError: the runs do not fit each other or the region.
+        FileNotFoundError: a raster or a patch is not there.
+        ValueError: the region's bands are not the model's.
     """
-    accelerator = accelerator or Accelerator(cpu=not torch.accelerator.is_available())
-    members = load_members(runs)
-    reason = _left_out(members, region, points)
-    answered = points.at(reason == "")
-    decoding = Decoding(Rule.TOP_K, k) if k else mean_decoding(members)[0]
-    parts = []
+    accelerator = accelerator or default_accelerator()
+    reasons = _reasons(model, points, region)
+    answered = points.at(reasons == "")
+    decoding = Decoding(Rule.TOP_K, k) if k else model.decoding
+    parts = [
+        _rows(answered.at(np.arange(0)), torch.empty(0, len(model.species)), decoding, top, model.species)
+    ]
     for start in range(0, len(answered), _POINTS):
         some = answered.at(np.arange(start, min(start + _POINTS, len(answered))))
-        probabilities = _mean(accelerator, members, region, some, batch_size)
-        mask = decoding(probabilities, some.datasets)
-        parts.append(_rows(some, probabilities, mask, top, members[0].species))
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-    return Answers(columns, decoding, points.at(reason != ""), reason[reason != ""])
+        probabilities = model.probabilities(some, region, batch_size=batch_size, accelerator=accelerator)
+        parts.append(_rows(some, probabilities, decoding, top, model.species))
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Answers(columns, decoding, len(answered), points.at(reasons != ""), reasons[reasons != ""])
 
 
 def predict_points(
-    runs: Sequence[str | Path | TrainedModel],
-    region: Region,
+    model: TrainedModel,
     points: Points,
     out: Path,
+    region: Region | None = None,
     *,
     k: int | None = None,
     top: int = 0,
     batch_size: int = 256,
     accelerator: Accelerator | None = None,
-) -> dict[str, Any]:
+) -> PredictedTable:
     """Write a table id,lon,lat,rank,speciesId,species,probability,in_set for points, most probable first.
 
     Each point has a row for every species of its set (`in_set` 1) and for its `top` most probable ones.
@@ -99,74 +201,57 @@ def predict_points(
     they stand with the reason in a table beside, NAME.left_out.csv, which is there only if there are any.
 
     Args:
-        runs: folders of finished runs, or `hf-hub:ORG/NAME`, that share a vocabulary.
-        region: where the points lie.
+        model: see `Run.load`.
         points: see `tables.read_points`.
         out: table to write: .parquet by pyarrow, else CSV.
-        k: species in a set; None: sets by the decoding kept with the runs.
+        region: where the points lie; the model's own if None.
+        k: species in a set; None: sets by the model's own decoding.
         top: species to list at least, in the set or not.
         batch_size: points in a batch.
         accelerator: several processes share the work, the first one writes.
 
-    Returns:
-        JSON values: points (answered), decoding, set_size (mean), left_out (number by reason), left_out_file.
-
     Raises:
-        FileNotFoundError: a run, a raster or a patch is not there.
-        ValueError: the runs do not fit each other or the region, no point can be answered, or pyarrow is not
-            installed.
+        FileNotFoundError: a raster or a patch is not there.
+        ValueError: the region is not the model's, no point can be answered, or pyarrow is not installed.
     """
     write = table_writer(out)
-    accelerator = accelerator or Accelerator(cpu=not torch.accelerator.is_available())
-    given = answer(runs, region, points, k=k, top=top, batch_size=batch_size, accelerator=accelerator)
-    left, answered = given.left, len(points) - len(given.left)
-    reasons, counts = np.unique(given.reason, return_counts=True)
-    told = {str(why): int(number) for why, number in zip(reasons, counts, strict=True)}
-    if not answered:
+    accelerator = accelerator or default_accelerator()
+    answers = answer(model, points, region, k=k, top=top, batch_size=batch_size, accelerator=accelerator)
+    reasons = answers.reason_counts()
+    if not answers.points:
         first = f", the first: {points.named(0)}" if len(points) else ""
-        raise ValueError(
-            f"none of {len(points)} points can be answered: "
-            + "; ".join(f"{number} {why}" for why, number in told.items()) + first
-        )  # fmt: skip
+        counted = "; ".join(f"{number} {reason}" for reason, number in reasons.items())
+        raise ValueError(f"none of {len(points)} points can be answered: {counted}{first}")
     beside = out.with_name(f"{out.stem}.left_out.csv")
     if accelerator.is_main_process:
-        write(given.columns)
+        write(answers.columns)
         beside.unlink(missing_ok=True)
+        left = answers.left_out
         if len(left):
-            where = {"id": left.ids, "lon": left.lon, "lat": left.lat, "patchID": left.patch_id}
-            write_csv(beside, where | {"reason": given.reason})
-    return {
-        "points": answered, "decoding": str(given.decoding),
-        "set_size": float(given.columns["in_set"].sum() / answered),
-        "left_out": told, "left_out_file": str(beside),
-    }  # fmt: skip
+            columns = {"id": left.ids, "lon": left.lon, "lat": left.lat, "patchID": left.patch_id}
+            write_csv(beside, columns | {"reason": answers.reasons})
+    return PredictedTable(answers.points, answers.decoding, answers.set_size, reasons, beside)
 
 
-def _left_out(members: Sequence[TrainedModel], region: Region, points: Points) -> np.ndarray:
+def _reasons(model: TrainedModel, points: Points, region: Region | None) -> np.ndarray:
     """Why a point cannot be answered, str[N]; empty where it can."""
-    whys: list[list[str]] = [[] for _ in range(len(points))]
-    lacks: dict[str, np.ndarray] = {}
-    for member in members:
-        lacks |= member.open(region).unanswerable(points)
-    for why, mask in lacks.items():
+    reasons: list[list[str]] = [[] for _ in range(len(points))]
+    for reason, mask in model.unanswerable(points, region).items():
         for i in np.flatnonzero(mask).tolist():
-            whys[i].append(why)
-    return np.array(["; ".join(why) for why in whys], str)
-
-
-def _mean(
-    accelerator: Accelerator, members: Sequence[TrainedModel], region: Region, points: Points, batch_size: int
-) -> torch.Tensor:
-    total = sum(ask(accelerator, member, region, points, batch_size) for member in members)
-    return torch.as_tensor(total) / len(members)
+            reasons[i].append(reason)
+    return np.array(["; ".join(each) for each in reasons], str)
 
 
 def _rows(
-    points: Points, probabilities: torch.Tensor, mask: torch.Tensor, top: int, species: SpeciesIndex
+    points: Points, probabilities: torch.Tensor, decoding: Decoding, top: int, species: SpeciesIndex
 ) -> dict[str, np.ndarray]:
-    """Columns of the table; `mask`: bool[N, K], which species are answered: always the most probable ones."""
+    """Columns of the table; a set always holds the most probable species."""
+    mask = torch.zeros_like(probabilities, dtype=torch.bool)
+    if len(points):
+        mask = decoding(probabilities, points.datasets)
     top, sizes = min(top, len(species)), mask.sum(1)
-    values, classes = probabilities.topk(max(top, int(sizes.max())), dim=1)
+    largest = max(top, int(sizes.max())) if len(points) else 0
+    values, classes = probabilities.topk(largest, dim=1)
     rank = torch.arange(1, values.shape[1] + 1)
     listed = rank <= sizes.clamp_min(top)[:, None]
     each = torch.arange(len(points))[:, None].expand_as(listed)[listed].numpy()

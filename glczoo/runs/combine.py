@@ -3,21 +3,29 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
 
 from glczoo.files import sha256, whole
-from glczoo.models.published import keywords_of, read_config
-from glczoo.runs.lineage import read_lineage, write_recipes
-from glczoo.runs.run import TrainedModel, export_model, is_finished, load_members, mean_decoding
+from glczoo.models.published import keywords_of
+from glczoo.runs.export import export_model
+from glczoo.runs.lineage import write_recipes
+from glczoo.runs.run import Run, is_finished
+from glczoo.runs.trained import TrainedModel
 
 __all__ = ["combine"]
 
 
-def combine(runs: Sequence[str | Path], out: Path, average: str = "probabilities") -> Path:
+def combine(
+    runs: Sequence[str | Path],
+    out: Path,
+    average: Literal["probabilities", "logits"] = "probabilities",
+    weights: Sequence[float] | None = None,
+) -> Path:
     """Build `ensemble_glc23` from runs: one folder, one file of weights, read by timm like any run.
 
     Its logits give the mean of the runs' probabilities, as `glczoo evaluate` computes it.
@@ -25,90 +33,95 @@ def combine(runs: Sequence[str | Path], out: Path, average: str = "probabilities
     Args:
         runs: finished runs; members may see a part of the bands of the one that sees most.
         out: folder to write; must not hold a model.
-        average: 'probabilities' or 'logits'.
+        average: of what the mean is taken.
+        weights: of the members, non-negative and one in sum; None: they count alike.
 
     Raises:
         FileExistsError: `out` holds a model.
         FileNotFoundError: a run is not there or not finished.
-        ValueError: fewer than two runs, one of them twice, or runs that differ in vocabulary, bands,
-            statistics or patch size; the message says which.
+        ValueError: fewer than two runs, one of them twice, weights that do not fit, or runs that differ in
+            vocabulary, bands, statistics or patch size; the message says which.
     """
-    folders = [Path(run) for run in runs]
-    if len(folders) < 2:
-        raise ValueError(f"an ensemble needs two runs or more, given {[str(f) for f in folders]}")
+    if len(runs) < 2:
+        raise ValueError(f"an ensemble needs two runs or more, given {[str(run) for run in runs]}")
     if is_finished(out):
         raise FileExistsError(f"{out} holds a model; name another folder or delete it first")
-    members = load_members(folders)
-    _refuse_twins(folders)
-    widest = max(members, key=lambda member: len(member.bands))
-    ranges = [_channels(member, widest, folder) for member, folder in zip(members, folders, strict=True)]
-    configs = [read_config(folder) for folder in folders]
+    members = [Run.find(run) for run in runs]
+    _refuse_twins(members)
+    together = TrainedModel.ensemble([member.model for member in members], weights)
+    widest = next(member for member in members if member.model is together.widest)
+    ranges = [_channels(member, widest) for member in members]
+    keywords: dict[str, Any] = {"average": average}
+    if together.weights is not None:
+        keywords["weights"] = list(together.weights)
     model: Any = timm.create_model(
         "ensemble_glc23",
         members=[
-            [config["architecture"], keywords_of(config), list(channels)]
-            for config, channels in zip(configs, ranges, strict=True)
+            [member.config.architecture, keywords_of(member.config), list(channels)]
+            for member, channels in zip(members, ranges, strict=True)
         ],
-        num_classes=len(widest.species),
-        average=average,
-        activations=[member.activation for member in members],
+        num_classes=len(together.species),
+        activations=[member.model.activation for member in members],
+        **keywords,
     )
     for own, member in zip(model.members, members, strict=True):
-        own.load_state_dict(member.model.state_dict())
-    decoding, tuned = mean_decoding(members)
-    told = dict(configs[members.index(widest)]["glczoo"])
-    told |= {
-        "activation": "softmax" if all(m.activation == "softmax" for m in members) else "sigmoid",
-        "decoding": decoding.to_json(),
-        "tuned": tuned,
-        "members": [member.name for member in members],
-    }
-    training = [
-        {"member": config["architecture"], **step}
-        for config, folder in zip(configs, folders, strict=True)
-        for step in read_lineage(folder)
+        own.load_state_dict(member.model.model.state_dict())
+    section = widest.config.glczoo.model_copy(
+        update={
+            "activation": together.activation,
+            "decoding": together.decoding,
+            "tuned": together.tuned,
+            "members": [member.name for member in members],
+        }
+    )
+    steps = [
+        replace(step, member=step.member or member.config.architecture)
+        for member in members
+        for step in member.lineage
     ]
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folders[0] / "recipe.yaml", out / "recipe.yaml")
-    export_model(out, model, widest.species, widest.mean, widest.std, told)
+    shutil.copyfile(members[0].folder / "recipe.yaml", out / "recipe.yaml")
+    export_model(out, model, together.species, together.mean, together.std, section)
+    history = {"training": [step.to_json() for step in steps]}
     with whole(out / "metrics.json") as partial:
-        partial.write_text(json.dumps({"training": training}, indent=1) + "\n", "utf-8")
-    write_recipes(out, training)
+        partial.write_text(json.dumps(history, indent=1) + "\n", "utf-8")
+    write_recipes(out, steps, section.region)
     return out
 
 
-def _refuse_twins(folders: Sequence[Path]) -> None:
+def _refuse_twins(members: Sequence[Run]) -> None:
     """The same weights twice add nothing, and count one member double."""
     seen: dict[str, Path] = {}
-    for folder in folders:
-        digest = sha256(folder / "model.safetensors")
+    for member in members:
+        digest = sha256(member.folder / "model.safetensors")
         if digest in seen:
             raise ValueError(
-                f"{folder} and {seen[digest]} hold the same weights: a member may stand there once"
+                f"{member.folder} and {seen[digest]} hold the same weights: a member may stand there once"
             )
-        seen[digest] = folder
+        seen[digest] = member.folder
 
 
-def _channels(member: TrainedModel, widest: TrainedModel, folder: Path) -> tuple[int, int]:
-    """The channels of `widest` that are the member's bands, with the same statistics."""
-    if member.patch_size != widest.patch_size:
+def _channels(run: Run, widest: Run) -> tuple[int, int]:
+    """The channels of `widest` that are the run's bands, with the same statistics."""
+    member, whole = run.model, widest.model
+    if member.patch_size != whole.patch_size:
         raise ValueError(
-            f"{folder} was trained on patches of {member.patch_size} cells, {widest.name} on those of "
-            f"{widest.patch_size}"
+            f"{run.folder} was trained on patches of {member.patch_size} cells, {whole.name} on those of "
+            f"{whole.patch_size}"
         )
-    start = widest.bands.index(member.bands[0]) if member.bands[0] in widest.bands else 0
+    start = whole.bands.index(member.bands[0]) if member.bands[0] in whole.bands else 0
     stop = start + len(member.bands)
-    if widest.bands[start:stop] != member.bands:
+    if whole.bands[start:stop] != member.bands:
         raise ValueError(
-            f"the bands of {folder} are no run of neighbours among those of {widest.name}: {member.bands} in "
-            f"{widest.bands}"
+            f"the bands of {run.folder} are no run of neighbours among those of {whole.name}: "
+            f"{member.bands} in {whole.bands}"
         )
-    for what, own, other in (("mean", member.mean, widest.mean), ("std", member.std, widest.std)):
+    for what, own, other in (("mean", member.mean, whole.mean), ("std", member.std, whole.std)):
         differ = ~torch.isclose(torch.tensor(own), torch.tensor(other[start:stop]), rtol=1e-5)
         if differ.any():
             named = [band for band, wrong in zip(member.bands, differ.tolist(), strict=True) if wrong]
             raise ValueError(
-                f"{folder} and {widest.name} were normalised by another {what} in {named}: train both from "
-                "step 1 on the same surveys"
+                f"{run.folder} and {whole.name} were normalised by another {what} in {named}: train both "
+                "from step 1 on the same samples"
             )
     return start, stop

@@ -1,79 +1,94 @@
-"""How a model came about: every step that led to a run, to be told on its card and published with it."""
+"""How a model came about: every step that led to a run, printed on its card and published with it."""
 
-import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from glczoo.hub_client import PREFIX, pull
-from glczoo.models.published import read_config
-from glczoo.recipe import read_run_recipe, renamed, write_recipe
-from glczoo.runs.run import is_finished, read_metrics
+from glczoo.hub_client import PREFIX, DamagedError
+from glczoo.recipe import Recipe, renamed, write_recipe
 
-__all__ = ["portable", "predecessor", "read_lineage", "write_recipes"]
+if TYPE_CHECKING:
+    from glczoo.runs.run import Run
+
+__all__ = ["Step", "portable", "write_recipes"]
 
 
-def read_lineage(run: Path) -> list[dict[str, Any]]:
-    """Every step that led to a run, the first first: what it was told, and how it went.
+@dataclass(frozen=True)
+class Step:
+    """One training step: what it was asked for, and how it went."""
 
-    Raises:
-        FileNotFoundError: a run that another started from is not there any more.
-    """
-    if (run / "recipes").is_dir():  # an ensemble, or published: it brings its history along
-        steps = json.loads((run / "metrics.json").read_text("utf-8"))["training"]
-        return [step | {"recipe": renamed(step["recipe"])} for step in steps]
-    recipe, processes = read_run_recipe(run)
-    epochs = [line for line in read_metrics(run) if line["kind"] == "epoch"]
-    told = recipe.model_dump(mode="json") | {"region": read_config(run)["glczoo"]["region"]}
+    recipe: Recipe  # without folders of the machine; its region is a name
+    processes: int = 1
+    seconds: float = 0.0
+    loss: float | None = None  # of the last epoch
+    validation_f1: float | None = None  # the best
+    member: str = ""  # architecture of the member of an ensemble that it trained
+
+    def to_json(self) -> dict[str, Any]:
+        """What metrics.json keeps under `training`."""
+        member = {"member": self.member} if self.member else {}
+        return member | {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "processes": self.processes,
+            "seconds": self.seconds,
+            "loss": self.loss,
+            "validation_f1": self.validation_f1,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: Path) -> "Step":
+        """What `to_json` wrote, also in an earlier release.
+
+        Raises:
+            DamagedError: it is no step.
+        """
+        try:
+            recipe = Recipe.model_validate(renamed(dict(values["recipe"])))
+            rest = {key: values[key] for key in ("processes", "seconds", "loss", "validation_f1")}
+            return cls(recipe, member=str(values.get("member", "")), **rest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedError(f"{where}: a training step cannot be read: {error}") from None
+
+
+def own_step(run: "Run") -> Step:
+    """The last step of a run."""
+    epochs = [line for line in run.metrics if line["kind"] == "epoch"]
     measured = [line["validation_f1"] for line in epochs if line["validation_f1"] is not None]
-    step = {
-        "recipe": portable(told, told["region"]),
-        "processes": processes,
-        "seconds": sum(line["seconds"] for line in epochs),
-        "loss": epochs[-1]["loss"] if epochs else None,
-        "validation_f1": max(measured, default=None),
-    }
-    before = predecessor(run)
-    return [step] if before is None else [*read_lineage(before), step]
+    return Step(
+        recipe=portable(run.recipe, run.config.glczoo.region),
+        processes=run.processes,
+        seconds=sum(line["seconds"] for line in epochs),
+        loss=epochs[-1]["loss"] if epochs else None,
+        validation_f1=max(measured, default=None),
+    )
 
 
-def predecessor(run: Path) -> Path | None:
-    """The folder of the run, or of the model on the Hub, that a run started from; None where it started anew.
-
-    Raises:
-        FileNotFoundError: it is not there any more.
-        HubError: it cannot be had from the Hub.
-    """
-    init = read_run_recipe(run)[0].init
-    if init in ("imagenet", "random"):
-        return None
-    if init.startswith(PREFIX):
-        return pull(init)
-    before = next((p for p in (run.parent / init, Path(init)) if is_finished(p)), None)
-    if before is None:
-        raise FileNotFoundError(
-            f"{run} started from the run {run.parent / init}, which is not there any more: its "
-            "history cannot be told"
-        )
-    return before
-
-
-def write_recipes(folder: Path, training: list[dict[str, Any]]) -> None:
-    """Write recipes/NUMBER-NAME.yaml of every step, in order."""
-    region = read_config(folder)["glczoo"]["region"]
-    for number, step in enumerate(training, 1):
-        target = folder / "recipes" / f"{number}-{step['recipe']['name']}.yaml"
+def write_recipes(folder: Path, steps: Sequence[Step], region: str) -> None:
+    """Write recipes/NUMBER-NAME.yaml of every step, in order; `region`: whose region.yaml lies there."""
+    for number, step in enumerate(steps, 1):
+        target = folder / "recipes" / f"{number}-{step.recipe.name}.yaml"
         target.parent.mkdir(parents=True, exist_ok=True)
-        told = step["recipe"]
-        write_recipe(target, told | {"region": "../region.yaml"} if told["region"] == region else told)
+        values = step.recipe.model_dump(mode="json")
+        if step.recipe.region == region:
+            values["region"] = "../region.yaml"
+        write_recipe(target, values)
 
 
-def portable(told: dict[str, Any], region: str) -> dict[str, Any]:
+def portable(recipe: Recipe, region: str) -> Recipe:
     """A recipe without the folders of this machine."""
-    weights = told["imagenet"]["weights"]
-    imagenet = told["imagenet"] | {"weights": Path(weights).name if weights else None}
-    pseudo = told.get("pseudo") and told["pseudo"] | {"teacher": _name(told["pseudo"]["teacher"])}
-    own = {"init": _name(told["init"]), "imagenet": imagenet, "pseudo": pseudo}
-    return told | {"region": region, **own, "runs": "runs"}
+    weights, pseudo = recipe.imagenet.weights, recipe.pseudo
+    return recipe.model_copy(
+        update={
+            "region": region,
+            "init": _name(recipe.init),
+            "imagenet": recipe.imagenet.model_copy(
+                update={"weights": Path(weights).name if weights else None}
+            ),
+            "pseudo": pseudo and pseudo.model_copy(update={"teacher": _name(pseudo.teacher)}),
+            "runs": "runs",
+        }
+    )
 
 
 def _name(run: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from glczoo.data.patch_source import Statistics
 from glczoo.data.region import Region
-from glczoo.models.published import create
+from glczoo.models.published import Config, create
 
 __all__ = ["Plan", "freeze"]
 
@@ -24,7 +24,7 @@ __all__ = ["Plan", "freeze"]
 class Plan:
     """What of a trained model goes where in a new one."""
 
-    config: Mapping[str, Any]  # of the trained model
+    config: Config  # of the trained model
     name: str  # what the model was asked for by
     bands: dict[str, tuple[str, list[int]]]  # new band → its branch, and its origins: channels of the model
     modalities: list[str]  # of the region, to read
@@ -32,9 +32,7 @@ class Plan:
     branches: dict[str, int] | None  # new branches and their channels; None: a network of one stem
 
     @classmethod
-    def make(
-        cls, config: Mapping[str, Any], region: Region, modalities: list[str] | None, name: str
-    ) -> "Plan":
+    def make(cls, config: Config, region: Region, modalities: list[str] | None, name: str) -> "Plan":
         """Match a region's bands to a trained model's.
 
         Args:
@@ -46,15 +44,15 @@ class Plan:
         Raises:
             ValueError: no band is known, a unit differs, or the bands of a branch do not lie side by side.
         """
-        old = {band["name"]: channel for channel, band in enumerate(config["glczoo"]["bands"])}
-        described = config["glczoo"]["bands"]
+        old = {name: channel for channel, name in enumerate(config.glczoo.band_names)}
+        described = config.glczoo.bands
         branch_of, branched = _branch_of_channels(config)
         bands: dict[str, tuple[str, list[int]]] = {}
         visible, left_out = [], []
         for modality in region.select(modalities):
             known = [old[band.name] for band in modality.bands if band.name in old]
-            kin = {described[channel]["modality"] for channel in known} or {modality.name}
-            siblings = [channel for channel, band in enumerate(described) if band["modality"] in kin]
+            kin = {described[channel].modality for channel in known} or {modality.name}
+            siblings = [channel for channel, band in enumerate(described) if band.modality in kin]
             homes = sorted({branch_of[channel] for channel in known or siblings})
             if not homes:
                 left_out.append(modality.name)
@@ -67,7 +65,7 @@ class Plan:
             visible.append(modality.name)
             for band in modality.bands:
                 if band.name in old:
-                    _same_unit(band.name, band.unit, described[old[band.name]]["unit"], name)
+                    _same_unit(band.name, band.unit, described[old[band.name]].unit, name)
                 origin = [old[band.name]] if band.name in old else siblings
                 bands[band.name] = (homes[0], [c for c in origin if branch_of[c] == homes[0]])
         if modalities is not None and left_out:
@@ -87,7 +85,7 @@ class Plan:
             )
         counts = {branch: [b for b, _ in bands.values()].count(branch) for branch in order}
         plan = cls(config, name, bands, visible, left_out, counts if branched else None)
-        if config["architecture"] == "ensemble_glc23" and not plan.same_bands:
+        if config.architecture == "ensemble_glc23" and not plan.same_bands:
             raise ValueError(
                 f"{name} is an ensemble: it is fine-tuned on the same bands in the same order, {list(old)}. "
                 "For other bands fine-tune a member"
@@ -97,11 +95,11 @@ class Plan:
     @property
     def same_bands(self) -> bool:
         """Whether the new model sees exactly the bands of the old one."""
-        return list(self.bands) == [band["name"] for band in self.config["glczoo"]["bands"]]
+        return list(self.bands) == self.config.glczoo.band_names
 
     def text(self, species: list[str]) -> str:
         """The plan for people, before training starts. `species`: the new vocabulary."""
-        old = [band["name"] for band in self.config["glczoo"]["bands"]]
+        old = self.config.glczoo.band_names
         carried = [band for band in self.bands if band in old]
         lines = [f"fine-tuning {self.name}: {len(carried)} of its {len(old)} bands are here"]
         for branch in self.branches or {"": 0}:
@@ -115,7 +113,7 @@ class Plan:
             lines.append(f"  dropped, not in the region: {_listed(dropped)}")
         if self.left_out:
             lines.append(f"  left out, the model knows nothing like it: {_listed(self.left_out)}")
-        number = len(self.config["label_names"])
+        number = len(self.config.label_names)
         lines.append(
             f"  head: kept, {number} species"
             if self.keeps_head(species)
@@ -126,11 +124,11 @@ class Plan:
     def keeps_head(self, species: list[str]) -> bool:
         """Whether the head fits: the same species on the same branches."""
         same_branches = self.branches is None or list(self.branches) == list(_branches(self.config))
-        return species == self.config["label_names"] and same_branches
+        return species == self.config.label_names and same_branches
 
     def model_args(self, num_classes: int) -> dict[str, Any]:
         """Keywords of the new model's architecture."""
-        args = {k: v for k, v in self.config.get("model_args", {}).items() if k != "in_chans"}
+        args = {k: v for k, v in self.config.model_args.items() if k != "in_chans"}
         args["num_classes"] = num_classes
         if self.branches is not None:
             return args | {"branches": self.branches}
@@ -142,8 +140,8 @@ class Plan:
         Raises:
             ValueError: a weight has no place or another shape, as after other `model_args`.
         """
-        heads = self.config["pretrained_cfg"]["classifier"]
-        heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+        named = self.config.pretrained_cfg.classifier or []
+        heads = tuple(f"{head}." for head in ([named] if isinstance(named, str) else named))
         kept = self.keeps_head(species)
         own = model.state_dict()
         new = {key: value for key, value in state.items() if kept or not key.startswith(heads)}
@@ -170,7 +168,7 @@ class Plan:
         model.load_state_dict(own | new)
 
     def _stem(self, prefix: str, state: Mapping[str, Tensor]) -> str:
-        first = self.config["pretrained_cfg"].get("first_conv") or "conv1"
+        first = self.config.pretrained_cfg.first_conv or "conv1"
         for name in (first, f"{first}.0"):  # timm's deep stems are a sequence
             if f"{prefix}{name}.weight" in state:
                 return f"{prefix}{name}.weight"
@@ -178,11 +176,11 @@ class Plan:
 
     def statistics(self, own: Statistics) -> Statistics:
         """The model's mean and standard deviation of the bands it knows, the region's `own` of others."""
-        cfg = self.config["pretrained_cfg"]
-        at = {band["name"]: channel for channel, band in enumerate(self.config["glczoo"]["bands"])}
+        cfg = self.config.pretrained_cfg
+        at = {name: channel for channel, name in enumerate(self.config.glczoo.band_names)}
         mean, std = (
-            [float(cfg[key][at[band]]) if band in at else values[i] for i, band in enumerate(self.bands)]
-            for key, values in (("mean", own.mean), ("std", own.std))
+            [float(trained[at[band]]) if band in at else values[i] for i, band in enumerate(self.bands)]
+            for trained, values in ((cfg.mean, own.mean), (cfg.std, own.std))
         )
         return Statistics(mean, std, own.filled)
 
@@ -195,14 +193,14 @@ def freeze(model: Any) -> None:
         parameter.requires_grad_(True)
 
 
-def _branches(config: Mapping[str, Any]) -> dict[str, int]:
+def _branches(config: Config) -> dict[str, int]:
     """Branches of a model and their channels; one without a name for a network of one stem."""
     with torch.device("meta"):
         model = create(config)
-    return getattr(model, "branch_chans", None) or {"": len(config["glczoo"]["bands"])}
+    return getattr(model, "branch_chans", None) or {"": len(config.glczoo.bands)}
 
 
-def _branch_of_channels(config: Mapping[str, Any]) -> tuple[list[str], bool]:
+def _branch_of_channels(config: Config) -> tuple[list[str], bool]:
     """The branch of every channel, and whether the model has branches at all."""
     branches = _branches(config)
     return [branch for branch, number in branches.items() for _ in range(number)], list(branches) != [""]

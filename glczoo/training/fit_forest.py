@@ -18,7 +18,8 @@ from glczoo.models.forest import Forest
 from glczoo.models.published import load_weights
 from glczoo.recipe import Recipe, write_run_recipe
 from glczoo.recipe.sections import Decode
-from glczoo.runs.run import export_run, is_finished
+from glczoo.runs.export import export_run
+from glczoo.runs.run import is_finished
 from glczoo.training.initial_model import prior_of
 from glczoo.training.prepare import read_inputs
 from glczoo.training.tuning import Tuning
@@ -88,7 +89,17 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
     tuning = Tuning("sigmoid", recipe.decoding.fixed(tuned), tuned, None)
     run.mkdir(parents=True, exist_ok=True)
     write_run_recipe(run, recipe, processes=1)
-    export_run(run, model, species, region, source, statistics, epoch=0, init=recipe.init, **tuning.to_json())
+    export_run(
+        run,
+        model,
+        species,
+        region,
+        source,
+        statistics,
+        **vars(tuning),
+        epoch=0,
+        init=recipe.init,
+    )
     return run
 
 

@@ -15,21 +15,21 @@ from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.patch_source import PatchSource, Statistics
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
-from glczoo.data.splits import Split, split_samples
 from glczoo.data.tables import read_samples, read_species
-from glczoo.hub_client import PREFIX, DamagedError
+from glczoo.hub_client import PREFIX, DamagedError, pull
 from glczoo.models import init_from_imagenet
-from glczoo.models.published import build, keywords_of, load_weights, read_config
+from glczoo.models.published import Config, build, keywords_of, load_weights, read_config
 from glczoo.recipe import Recipe
 from glczoo.recipe.sections import TableName
-from glczoo.runs.run import is_finished, locate, require_bands
+from glczoo.runs.run import is_finished
+from glczoo.runs.split import split_table
+from glczoo.runs.trained import require_bands
 from glczoo.training.finetune import Plan, freeze
 
 __all__ = [
     "Parts",
     "find_run",
     "prior_of",
-    "split_table",
     "starting_model",
     "starting_samples",
     "training_builder",
@@ -81,20 +81,6 @@ def _weighted(recipe: Recipe, table: TableName, samples: Samples) -> Samples:
     if not weights:
         return samples
     return replace(samples, weight=np.full(len(samples), weights.get(table, 1.0), np.float32))
-
-
-def split_table(recipe: Recipe, region: Region, table: TableName, vocabulary: SpeciesIndex) -> Split:
-    """The samples of a table, cut as the recipe says: PO always at random, PA by its split and fraction."""
-    data = recipe.data
-    return split_samples(
-        region,
-        read_samples(region, table, vocabulary),
-        kind=data.split if table == "pa" else "random",
-        validation=data.validation[table],
-        fraction=data.pa_fraction if table == "pa" else 1.0,
-        seed=data.seed,
-        **data.blocks.model_dump(),
-    )
 
 
 def visible_modalities(recipe: Recipe, region: Region) -> list[str] | None:
@@ -167,17 +153,15 @@ def starting_model(
     before = find_run(recipe, region, recipe.init)
     config = read_config(before)
     hint = "; another region's model is fitted with finetune={} (recipes/finetune.yaml)"
-    require_bands(
-        source.bands, [band["name"] for band in config["glczoo"]["bands"]], "this recipe", str(before), hint
-    )
+    require_bands(source.bands, config.glczoo.band_names, "this recipe", str(before), hint)
     _require_vocabulary(config, vocabulary, before, hint)
     try:
         load_weights(model, before)
     except DamagedError as error:  # a damaged file, or another architecture: both name what is wrong
         raise ValueError(f"the weights of {before} do not fit {recipe.model}: {error}") from None
-    cfg = config["pretrained_cfg"]
-    filled = [config["glczoo"]["filled"][band] for band in source.bands]
-    return model, Statistics(list(cfg["mean"]), list(cfg["std"]), filled)
+    cfg = config.pretrained_cfg
+    filled = [config.glczoo.filled[band] for band in source.bands]
+    return model, Statistics(list(cfg.mean), list(cfg.std), filled)
 
 
 def training_builder(
@@ -215,23 +199,23 @@ def prior_of(
         )
     before = find_run(recipe, region, recipe.init)
     config = read_config(before)
-    section, cfg = config["glczoo"], config["pretrained_cfg"]
-    if section["activation"] != "softmax":
+    section, cfg = config.glczoo, config.pretrained_cfg
+    if section.activation != "softmax":
         raise ValueError(
             f"{before} cannot be a prior: it was not trained by cross-entropy, and would be too sure of the "
             "surveys that it trained on; take a run of step 2 that started from random or ImageNet weights"
         )
-    bands = [band["name"] for band in section["bands"]]
+    bands = section.band_names
     start = source.bands.index(bands[0]) if bands[0] in source.bands else 0
     stop = start + len(bands)
     require_bands(source.bands[start:stop], bands, "this recipe", str(before))
     _require_vocabulary(config, vocabulary, before)
     statistics = Statistics(
-        [*own.mean[:start], *cfg["mean"], *own.mean[stop:]],
-        [*own.std[:start], *cfg["std"], *own.std[stop:]],
+        [*own.mean[:start], *cfg.mean, *own.mean[stop:]],
+        [*own.std[:start], *cfg.std, *own.std[stop:]],
         own.filled,
     )
-    return [config["architecture"], keywords_of(config), [start, stop]], before, statistics
+    return [config.architecture, keywords_of(config), [start, stop]], before, statistics
 
 
 def _corrected_model(
@@ -245,10 +229,10 @@ def _corrected_model(
     return model, statistics
 
 
-def _require_vocabulary(config: dict[str, Any], species: SpeciesIndex, before: Path, hint: str = "") -> None:
-    if config["label_names"] != _labels(species):
+def _require_vocabulary(config: Config, species: SpeciesIndex, before: Path, hint: str = "") -> None:
+    if config.label_names != _labels(species):
         raise ValueError(
-            f"{before} was trained for {len(config['label_names'])} species, not for this vocabulary{hint}"
+            f"{before} was trained for {len(config.label_names)} species, not for this vocabulary{hint}"
         )
 
 
@@ -259,7 +243,7 @@ def find_run(recipe: Recipe, region: Region, named: str, key: str = "init") -> P
         FileNotFoundError: there is none, or it is not finished; the message says what makes it.
     """
     if named.startswith(PREFIX):
-        return locate(named)
+        return pull(named)
     sibling = Path(os.path.normpath(recipe.run_folder(region, named)))  # also of ../MODEL/NAME
     folder = Path(named)
     if not is_finished(sibling) and (folder / "config.json").exists():
@@ -277,11 +261,11 @@ def find_run(recipe: Recipe, region: Region, named: str, key: str = "init") -> P
     return sibling
 
 
-def _plan(recipe: Recipe, region: Region, config: dict[str, Any]) -> Plan:
-    if config["architecture"] != recipe.model:
+def _plan(recipe: Recipe, region: Region, config: Config) -> Plan:
+    if config.architecture != recipe.model:
         raise ValueError(
-            f"init: {recipe.init} is a {config['architecture']}, the recipe's model is {recipe.model}; set "
-            f"model={config['architecture']}"
+            f"init: {recipe.init} is a {config.architecture}, the recipe's model is {recipe.model}; set "
+            f"model={config.architecture}"
         )
     return Plan.make(config, region, recipe.modalities, recipe.init)
 

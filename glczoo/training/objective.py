@@ -17,8 +17,9 @@ from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.losses import LOSSES, NEEDS, SUMS
+from glczoo.models.ensemble import activate
 from glczoo.recipe import Loss, Recipe
-from glczoo.runs.run import activate, load_model
+from glczoo.runs.run import load_model
 from glczoo.training.checkpoints import EpochOrder
 from glczoo.training.initial_model import find_run, split_table
 from glczoo.training.label_memory import LabelEstimates, PseudoNegatives, class_weights

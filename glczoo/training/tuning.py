@@ -1,7 +1,7 @@
 """What is decided on samples that are held out for it: the best epoch, the calibration, the set size."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -11,8 +11,10 @@ from glczoo.calibration import fit_temperature, fit_vector, rescale
 from glczoo.data.occurrences import Samples
 from glczoo.data.patches import PatchBuilder
 from glczoo.decoding import Decoding, tune, tune_by_source
+from glczoo.models.ensemble import activate
+from glczoo.models.published import Calibration
 from glczoo.recipe import Recipe
-from glczoo.runs.run import activate, mean_f1, score
+from glczoo.runs.scoring import mean_f1, score
 
 __all__ = ["Tuning", "tune_run", "validation_f1"]
 
@@ -21,20 +23,10 @@ __all__ = ["Tuning", "tune_run", "validation_f1"]
 class Tuning:
     """How a model's logits become sets of species."""
 
-    activation: str
+    activation: Literal["sigmoid", "softmax"]
     decoding: Decoding
     tuned: dict[str, float]  # the best number of every rule, where there were samples to tune it on
-    calibration: dict[str, Any] | None  # how, mean_temperature; the head's weights hold it already
-
-    def to_json(self) -> dict[str, Any]:
-        """What config.json keeps."""
-        calibration = {"calibration": self.calibration} if self.calibration else {}
-        return {
-            "activation": self.activation,
-            **calibration,
-            "decoding": self.decoding.to_json(),
-            "tuned": self.tuned,
-        }
+    calibration: Calibration | None  # how, mean_temperature; the head's weights hold it already
 
 
 def validation_f1(
@@ -64,7 +56,7 @@ def tune_run(
         scale, bias = _fit(recipe, logits, target)
         _fold(model, scale, bias)
         logits = rescale(logits, scale, bias)
-        calibration = {"how": recipe.calibration, "mean_temperature": float(1 / scale.mean())}
+        calibration = Calibration(how=recipe.calibration, mean_temperature=float(1 / scale.mean()))
     probabilities = activate(logits, recipe.activation)
     tuned = tune(probabilities, target)
     decoding = recipe.decoding.fixed(tuned)

@@ -38,7 +38,7 @@ def one(part: str, given: argparse.Namespace) -> None:
             given.runs, Path(folder) / "map", resolution=given.resolution, bbox=given.bbox,
             species=given.species,
         )  # fmt: skip
-    found |= {"whole": time.perf_counter() - start, "torch": imported, "peak": peak()}
+    found = found.to_json() | {"whole": time.perf_counter() - start, "torch": imported, "peak": peak()}
     print(json.dumps(found))
 
 

@@ -17,12 +17,11 @@ from glczoo.cli import main
 from glczoo.data.region import Region
 from glczoo.data.tables import read_points
 from glczoo.decoding import Decoding, tune_by_source
-from glczoo.evaluation.evaluate import evaluate, samples_of
+from glczoo.evaluation.evaluate import evaluate
 from glczoo.metrics import sample_f1
-from glczoo.prediction.points import probabilities_at
 from glczoo.recipe import Recipe, override, read_run_recipe
 from glczoo.runs.combine import combine
-from glczoo.runs.run import load_model
+from glczoo.runs.run import Run, load_model
 from glczoo.train import train
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -38,10 +37,11 @@ def test_the_ensemble_is_the_mean_of_probabilities(runs, world):
     region = Region.load(world)
     test = region.find(*region.table("test").file)
     points = read_points(region, test, region.table("test"))
-    each = [probabilities_at([run], region, points)[0] for run in runs]
-    together, species, decoding = probabilities_at(runs, region, points)
-    assert torch.equal(together, (each[0] + each[1]) / 2) and decoding == Decoding("top_k", 5)
-    assert together.shape == (len(points), len(species))
+    each = [Run.load([run]).probabilities(points, region) for run in runs]
+    ensemble = Run.load(runs)
+    together = ensemble.probabilities(points, region)
+    assert torch.equal(together, (each[0] + each[1]) / 2) and ensemble.decoding == Decoding("top_k", 5)
+    assert together.shape == (len(points), len(ensemble.species))
 
 
 def test_rows_by_every_rule_and_truth(runs, world, capsys, tmp_path):
@@ -79,18 +79,19 @@ def test_a_run_keeps_its_decoding_and_everything_answers_by_it(runs, world, tmp_
     decoding = Decoding(**kept["decoding"])
     assert decoding.rule in told and set(kept["tuned"]) == {"top_k", "threshold", "expected_size"}
     assert decoding.value == kept["tuned"].get(decoding.rule)
-    found = evaluate([run], part="validation")["rows"]
-    assert found[0]["rule"] == str(decoding) and len(found) == 4 + ("exact" in told or "source" in told)
+    found = evaluate([run], part="validation").rows
+    assert found[0].decoding == decoding and len(found) == 4 + ("exact" in told or "source" in told)
 
     region = Region.load(world)
     points = read_points(region, region.find(*region.table("test").file), region.table("test"))
-    probabilities, species, same = probabilities_at([run], region, points)
-    assert same == decoding
+    trained = load_model(run)
+    probabilities, species = trained.probabilities(points, region), trained.species
+    assert trained.decoding == decoding
     sets = [set(species.ids[row.numpy()].tolist()) for row in decoding(probabilities, points.datasets)]
     assert len({len(each) for each in sets}) > 1 or decoding.rule not in ("threshold", "top_k")
     if "by_source" in told:
-        surveys = samples_of(read_run_recipe(run)[0], region, species, "validation")
-        p = probabilities_at([run], region, surveys)[0]
+        surveys = Run(run).samples("validation")
+        p = Run.load([run]).probabilities(surveys, region)
         target = surveys.targets(torch.arange(len(surveys)), len(species))
         assert decoding.by_source == tune_by_source(p, target, surveys.datasets)
         assert points.datasets is not None and set(points.datasets) <= set(decoding.by_source)
@@ -154,7 +155,7 @@ def test_several_processes_agree(runs, world, tmp_path):
             lambda run: (run / "config.json").write_text(
                 (run / "config.json").read_text().replace('"top_k"', '"top_p"')
             ),
-            "names no decoding that can be applied: there is no decoding rule 'top_p'",
+            "glczoo.decoding: there is no decoding rule 'top_p'",
         ),
         (lambda run: (run / "model.safetensors").unlink(), "no finished run"),
         (lambda run: (run / "species.csv").write_text("class;speciesId;name\n0;1;\n"), "label_names"),
@@ -181,10 +182,10 @@ def test_an_ensemble_of_runs_is_one_model(runs, world, tmp_path, capsys):
     capsys.readouterr()
     region = Region.load(world)
     points = read_points(region, region.find(*region.table("test").file), region.table("test"))
-    apart, _, _ = probabilities_at(runs, region, points)
-    together, _, decoding = probabilities_at([out], region, points)
+    apart = Run.load(runs).probabilities(points, region)
+    together = load_model(out).probabilities(points, region)
     torch.testing.assert_close(apart, together, atol=1e-6, rtol=1e-5)
-    assert decoding == Decoding("top_k", 5) and sorted(p.name for p in out.iterdir()) == [
+    assert load_model(out).decoding == Decoding("top_k", 5) and sorted(p.name for p in out.iterdir()) == [
         "config.json",
         "metrics.json",
         "model.safetensors",
@@ -192,8 +193,7 @@ def test_an_ensemble_of_runs_is_one_model(runs, world, tmp_path, capsys):
         "recipes",
         "species.csv",
     ]
-    rows = evaluate([out])["rows"]
-    assert rows[0]["f1"] == pytest.approx(evaluate(runs)["rows"][-len(rows)]["f1"], abs=1e-6)
+    assert evaluate([out]).own.f1 == pytest.approx(evaluate(runs).own.f1, abs=1e-6)
     for folders, message in (
         ([runs[0], runs[0]], "hold the same weights"),
         (runs[:1], "needs two runs or more"),

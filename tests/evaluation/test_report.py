@@ -18,15 +18,15 @@ from glczoo.data.patch_source import PatchSource
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.splits import block_bounds, spatial_blocks
-from glczoo.data.tables import read_species
 from glczoo.decoding import Decoding
-from glczoo.evaluation.evaluate import evaluate, samples_of
+from glczoo.evaluation.evaluate import evaluate
 from glczoo.evaluation.explain import errors_by_block, permutation_importance, response_curves
 from glczoo.evaluation.report import report
 from glczoo.hub.publish import push, save
 from glczoo.metrics import sample_f1
 from glczoo.recipe import read_recipe, read_run_recipe
-from glczoo.runs.run import TrainedModel
+from glczoo.runs.run import Run
+from glczoo.runs.trained import TrainedModel
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SECTIONS = [
@@ -45,7 +45,8 @@ def runs(trained_run):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Most of a small page's time, and no matter of its text."""
-    monkeypatch.setattr("glczoo.evaluation.report.svg_uri", lambda figure: "data:,")
+    for module in ("report", "sections"):
+        monkeypatch.setattr(f"glczoo.evaluation.{module}.svg_uri", lambda figure: "data:,")
 
 
 class Page(HTMLParser):
@@ -103,16 +104,17 @@ def test_the_page_holds_everything_and_loads_nothing(runs, tmp_path, capsys):
         assert b'href="http' not in picture
 
     # The numbers are those of `evaluate`, step by step.
-    found = [evaluate([run], part="validation")["rows"] for run in runs]
-    lead = f"{found[2][0]['f1']:.3f}"
+    found = [evaluate([run], part="validation") for run in runs]
+    lead = f"{found[2].own.f1:.3f}"
     assert f"F1 {lead} (top 5)" in printed and f"mean F1 of {lead} [" in " ".join(page.text.split())
-    for number, rows in enumerate(found, 1):
+    for number, each in enumerate(found, 1):
         told = page.row(f"step{number}")
         assert told[1] == ("PO" if number == 2 else "PA") and told[4] == ("1", "1+2", "1+2+3")[number - 1]
-        expected = next(row for row in rows if row["decoding"] == "expected_f1")
-        assert told[5].startswith(f"{rows[0]['f1']:.3f}") and told[6] == f"{expected['f1']:.3f}"
-        assert told[7] == f"{rows[0]['auc']:.3f}" and told[9] == ("0.200", "0.073", "0.254")[number - 1]
-    gain = found[0][0]["f1"] - found[1][0]["f1"]
+        assert told[5].startswith(f"{each.own.f1:.3f}") and told[6] == f"{each.expected.f1:.3f}"
+        assert (
+            told[7] == f"{each.own.summary['auc']:.3f}" and told[9] == ("0.200", "0.073", "0.254")[number - 1]
+        )
+    gain = found[0].own.f1 - found[1].own.f1
     claims = [page.row(claim) for claim in ("1 better than 1+2", "1+2+3 better than 1")]
     assert claims[0][1] == "+0.127" and claims[0][2].startswith(f"{gain:+.3f} [")
     assert {claim[3] for claim in claims} <= {"yes", "no", "cannot be told apart"}
@@ -122,15 +124,15 @@ def test_the_page_holds_everything_and_loads_nothing(runs, tmp_path, capsys):
 
 def test_the_recipes_on_the_page_make_the_run_again(runs, world, tmp_path, no_pictures):
     facts = report(runs[2], tmp_path / "r.html", sample=0)
-    for run, step in zip(runs, facts["made"]["steps"], strict=True):
-        (tmp_path / step["file"]).write_text(step["recipe"])
-        assert step["command"] == f"python -m glczoo.train {step['file']} region=REGION/region.yaml"
-        again = read_recipe(tmp_path / step["file"], [f"region={world}/region.yaml"])
+    for run, step in zip(runs, facts.made.steps, strict=True):
+        (tmp_path / step.file).write_text(step.recipe)
+        assert step.command == f"python -m glczoo.train {step.file} region=REGION/region.yaml"
+        again = read_recipe(tmp_path / step.file, [f"region={world}/region.yaml"])
         assert again.model_copy(update={"region": "", "runs": ""}) == read_run_recipe(run)[0].model_copy(
             update={"region": "", "runs": ""}
         )
     assert Page(tmp_path / "r.html").sections == SECTIONS
-    assert "Left out" in (tmp_path / "r.html").read_text() and facts["importance"] is None
+    assert "Left out" in (tmp_path / "r.html").read_text() and facts.importance is None
 
 
 def test_a_published_model_has_no_curves_and_a_lonely_run_no_history(
@@ -143,16 +145,16 @@ def test_a_published_model_has_no_curves_and_a_lonely_run_no_history(
     assert not list(tmp_path.glob("*.html*"))
     monkeypatch.setenv("GLCZOO_DATA", str(world))
     facts = report("hf-hub:me/tiny", tmp_path / "hub.html", sample=0)
-    assert facts["pictures"]["training"] is None
+    assert facts.pictures["training"] is None
     page = Page(tmp_path / "hub.html")
     assert "there are no curves to draw" in page.text and "hf-hub:me/tiny" in page.text
-    own = evaluate([runs[0]], part="validation")["rows"][0]["f1"]
+    own = evaluate([runs[0]], part="validation").own.f1
     assert page.row("step1")[5] == f"{own:.3f} (top 5)"
 
     lonely = Path(shutil.copytree(runs[2], tmp_path / "elsewhere" / "step3"))
     facts = report(lonely, tmp_path / "lonely.html", sample=0)
-    assert "elsewhere/step1" not in facts["missing"] and "elsewhere/step2, which is not" in facts["missing"]
-    assert facts["missing"] in Page(tmp_path / "lonely.html").text
+    assert "elsewhere/step1" not in facts.missing and "elsewhere/step2, which is not" in facts.missing
+    assert facts.missing in Page(tmp_path / "lonely.html").text
 
 
 def test_the_table_of_the_study_stands_beside(runs, tmp_path, no_pictures):
@@ -189,7 +191,10 @@ def test_names_are_text_and_not_html(runs, tmp_path, no_pictures):
     ("told", "message"),
     [
         (dict(run="nowhere"), "nowhere is no finished run: it holds no model.safetensors"),
-        (dict(species=["33"]), "--species 33: the model predicts no such speciesId or name; of its 24 species"),
+        (
+            dict(species=["33"]),
+            "--species 33: the model predicts no such speciesId or name; of its 24 species",
+        ),
         (dict(species=["Rosa"]), "--species Rosa: .* the first: 1, 2, 3"),
         (dict(out="report.pdf"), "ends in .html, given .*report.pdf"),
         (dict(out="no/such/folder/report.html"), "the folder .*no/such/folder does not exist"),
@@ -208,7 +213,7 @@ def test_bad_input_is_told_and_nothing_is_written(runs, tmp_path, told, message)
 def test_near_names_are_listed():
     species = SpeciesIndex(np.array([4, 7, 9]), ("Abies alba", "Acer campestre", "Acer platanoides"))
     assert species.find(["9", "abies ALBA", "7", "9"]).tolist() == [2, 0, 1]
-    with pytest.raises(ValueError, match="knows 3, near: 7 Acer campestre"):
+    with pytest.raises(ValueError, match="of its 3 species, near: 7 Acer campestre"):
         species.find(["Acer campester"])
 
 
@@ -232,7 +237,7 @@ def known(runs, world):
     """The model, its region, surveys that hold species 0 where it says so and 1 elsewhere, z of each."""
     region = Region.load(world)
     recipe, _ = read_run_recipe(runs[0])
-    points = samples_of(recipe, region, read_species(region), "train")
+    points = Run(runs[0]).samples("train")
     source = PatchSource(region, None, 16)
     like = source.statistics(points)
     channel, weight = 3, 1.5

@@ -4,14 +4,13 @@ from pathlib import Path
 
 from glczoo.hub.publish import verify
 from glczoo.recipe import read_run_recipe
-from glczoo.runs.lineage import read_lineage
-from glczoo.runs.run import load_model
+from glczoo.runs.run import Run, load_model
 
 EARLIER = Path(__file__).parents[1] / "fixtures" / "published_0.1.0"
 
 
 def test_its_golden_logits_are_computed_again():
-    assert verify(EARLIER)["difference"] < 1e-5
+    assert verify(EARLIER).difference < 1e-5
 
 
 def test_it_loads_with_its_decoding():
@@ -24,4 +23,4 @@ def test_its_recipes_are_read_under_the_new_keys():
     assert "surveys: [" in (EARLIER / "recipe.yaml").read_text().replace("surveys:\n  - ", "surveys: [")
     recipe, _ = read_run_recipe(EARLIER)
     assert (recipe.data.tables, recipe.decoding.tune_on) == (["pa"], "validation")
-    assert [step["recipe"]["data"]["tables"] for step in read_lineage(EARLIER)] == [["po"], ["pa"]]
+    assert [step.recipe.data.tables for step in Run(EARLIER).lineage] == [["po"], ["pa"]]

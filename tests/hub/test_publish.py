@@ -21,7 +21,8 @@ from glczoo.hub.publish import push, save, verify, write_golden
 from glczoo.hub_client import DamagedError, HubError, pull, write_sums
 from glczoo.recipe import read_recipe
 from glczoo.runs.combine import combine
-from glczoo.runs.run import export_model, load_model
+from glczoo.runs.export import export_model
+from glczoo.runs.run import Run, load_model
 from glczoo.train import train
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -96,9 +97,12 @@ def test_a_saved_folder_holds_everything_and_no_folder_of_this_machine(saved, ru
 
 def test_results_are_those_of_evaluate(saved, run):
     (part,) = json.loads((saved / "metrics.json").read_text())["results"]
-    rows = evaluate([run], part="validation")["rows"]
-    assert [rule["f1"] for rule in part["rules"]] == pytest.approx([row["f1"] for row in rows])
-    assert part["auc"] == pytest.approx(rows[0]["auc"]) and part["auc_low"] < part["auc"] < part["auc_high"]
+    rows = evaluate([run], part="validation").rows
+    assert [rule["f1"] for rule in part["rules"]] == pytest.approx([row.f1 for row in rows])
+    assert (
+        part["auc"] == pytest.approx(rows[0].summary["auc"])
+        and part["auc_low"] < part["auc"] < part["auc_high"]
+    )
     assert sum(source["surveys"] for source in part["sources"]) == part["surveys"] == 24
     assert part["rules"][0]["f1_low"] < part["rules"][0]["f1"] < part["rules"][0]["f1_high"]
 
@@ -193,7 +197,7 @@ DAMAGE = {
         "the weights cannot be loaded",
     ),
     "no JSON": (lambda f: ((f / "config.json").write_text("{"), write_sums(f)), "config.json is damaged"),
-    "no key": (lambda f: edit(f, lambda c: c.pop("pretrained_cfg")), "KeyError 'pretrained_cfg'"),
+    "no key": (lambda f: edit(f, lambda c: c.pop("pretrained_cfg")), "pretrained_cfg: it is missing"),
     "an unknown architecture": (
         lambda f: edit(f, lambda c: c.update(architecture="hf-hub:evil/model")), "'hf-hub:evil/model' is reg"
     ),
@@ -246,7 +250,7 @@ def test_push_then_load_cold_warm_and_by_commit(logged_in, saved, run, monkeypat
     pull(f"me/tiny@{folder.name}")  # a commit cannot change: nothing to ask
     assert requests(logged_in) == []
     found = verify("me/tiny")
-    assert found["species"] == 24 and found["bands"][:2] == ["bio1", "bio2"] and found["difference"] == 0
+    assert found.species == 24 and found.bands[:2] == ["bio1", "bio2"] and found.difference == 0
     assert load_model("hf-hub:me/tiny").name == "me/tiny"
 
 
@@ -440,23 +444,23 @@ def test_a_model_of_500_mb(logged_in, saved, run, tmp_path):
     model = timm.create_model("fusresnet50_glc23").eval()
     big = Path(shutil.copytree(run, tmp_path / "runs/step3"))
     shutil.copytree(run.parent / "step1", tmp_path / "runs/step1")
-    told = json.loads((run / "config.json").read_text())["glczoo"] | {"patch_size": 64}
+    section = Run(run).config.glczoo.model_copy(update={"patch_size": 64})
     ids = SpeciesIndex(torch.arange(3, 3 + 10039).numpy())
-    export_model(big, model, ids, [0.0] * 33, [1.0] * 33, told)
+    export_model(big, model, ids, [0.0] * 33, [1.0] * 33, section)
     folder = tmp_path / "big"
     folder.mkdir()
     for name in ("model.safetensors", "config.json", "species.csv"):
         shutil.move(big / name, folder / name)
     for name in ("metrics.json", "recipe.yaml", "region.yaml", "README.md"):
         shutil.copyfile(saved / name, folder / name)
-    write_golden(folder)
+    write_golden(folder, load_model(folder))
     write_sums(folder)
     assert (folder / "model.safetensors").stat().st_size > 500e6
     push(folder, "me/big")
     expected = load_file(folder / "golden.safetensors")["logits"]
     shutil.rmtree(folder)
     found = verify("me/big")
-    assert found["species"] == 10039 and found["difference"] < 1e-3 and expected.shape == (2, 10039)
+    assert found.species == 10039 and found.difference < 1e-3 and expected.shape == (2, 10039)
 
 
 # Cards.

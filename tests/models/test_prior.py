@@ -14,8 +14,7 @@ from glczoo.hub_client import DamagedError
 from glczoo.models.prior import Prior
 from glczoo.recipe import Recipe, read_recipe
 from glczoo.runs.combine import combine
-from glczoo.runs.lineage import read_lineage
-from glczoo.runs.run import load_model
+from glczoo.runs.run import Run, load_model
 from glczoo.train import train
 from glczoo.training.fit_forest import fit_forest
 
@@ -87,7 +86,7 @@ def test_a_run_corrects_the_one_that_init_names(world, prior):
     assert len(model.bands) == 33 and model.mean[:28] == pytest.approx(before.mean)
     config = json.loads((run / "config.json").read_text())
     assert config["model_args"]["prior"] == ["quadratic_glc23", {}, [0, 28]]
-    assert [step["recipe"]["name"] for step in read_lineage(run)] == ["po", "corrected"]
+    assert [step.recipe.name for step in Run(run).lineage] == ["po", "corrected"]
 
 
 def test_with_a_forest_that_sees_the_prior_it_is_one_model(world, prior, tmp_path):
@@ -100,10 +99,10 @@ def test_with_a_forest_that_sees_the_prior_it_is_one_model(world, prior, tmp_pat
     runs = [corrected(world, prior), forest]
     both = combine(runs, tmp_path / "both")
     apart, together = (
-        [row for row in evaluate(each, part="validation")["rows"] if row["decoding"] == "expected_f1"]
+        [row for row in evaluate(each, part="validation").rows if row.decoding.rule == "expected_f1"]
         for each in (runs, [both])
     )
-    assert together[0]["f1"] == pytest.approx(apart[2]["f1"], abs=1e-6)
+    assert together[0].f1 == pytest.approx(apart[2].f1, abs=1e-6)
     again = timm.create_model(f"local-dir:{both}", pretrained=True).eval()
     torch.testing.assert_close(again(x), load_model(both).model(x))
 

@@ -25,7 +25,7 @@ from glczoo.data.region import Region
 from glczoo.data.tables import read_points
 from glczoo.hub.publish import push
 from glczoo.prediction import app
-from glczoo.prediction.place import Guide, read_place
+from glczoo.prediction.place import PlacePredictor, read_place
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SPACE = Path(__file__).parents[2] / "model_cards" / "space"
@@ -46,12 +46,12 @@ def runs(trained_run):
 
 @pytest.fixture(scope="module")
 def climate(runs):
-    return Guide(runs[:1])
+    return PlacePredictor(runs[:1])
 
 
 @pytest.fixture(scope="module")
 def everything(runs):
-    return Guide(runs[1:])
+    return PlacePredictor(runs[1:])
 
 
 def predicted(run: Path, folder: Path, point: str, head: str = "lon,lat") -> list[tuple[str, str, str]]:
@@ -70,7 +70,7 @@ def test_a_place_is_answered_as_predict_answers(climate, runs, tmp_path):
     assert [row[0] for row in rows] == [str(i) for i in columns["speciesId"]] and len(rows) >= 15
     assert [float(row[1]) for row in rows] == pytest.approx(columns["probability"].tolist(), rel=1e-5)
     assert [row[2] for row in rows] == [str(i) for i in columns["in_set"]]
-    assert (told.asked.lon[0], told.asked.lat[0], told.asked.patch_id[0]) == (5.2, 46.8, -1)
+    assert (told.place.lon[0], told.place.lat[0], told.place.patch_id[0]) == (5.2, 46.8, -1)
     html = app.species_html(told)
     assert re.findall(r'class="(\w+)" data-species="(\d+)"', html) == [
         ("in" if chosen == "1" else "out", number) for number, _, chosen in rows
@@ -82,7 +82,7 @@ def test_satellite_is_asked_at_the_nearest_known_point(everything, runs, tmp_pat
     places = everything.places
     lon, lat = places.lon[7] + 1e-4, places.lat[7]
     told = everything.at(lon, lat)
-    assert told.asked.patch_id[0] == places.patch_id[7] and told.asked.lon[0] == places.lon[7]
+    assert told.place.patch_id[0] == places.patch_id[7] and told.place.lon[0] == places.lon[7]
     assert f"0.0 km away (lon {places.lon[7]:.5f}" in told.notes[0]
     assert len(everything.at(places.lon[7], places.lat[7]).notes) == len(told.notes) - 1
     point = f"{places.lon[7]},{places.lat[7]},{places.patch_id[7]}"
@@ -102,10 +102,10 @@ def test_the_patches_are_what_the_model_saw(everything, world):
     bands = Region.load(world).band_names
     assert names == [*bands[:28], "red, green, blue", "nir", "hfp2009"]
     source, patch = everything.source, told.patches[28]
-    stored = source.jpegs.read(int(told.asked.patch_id[0]), 16).numpy().transpose(1, 2, 0)[..., :3]
+    stored = source.jpegs.read(int(told.place.patch_id[0]), 16).numpy().transpose(1, 2, 0)[..., :3]
     drawn = imread(io.BytesIO(patch.picture))[..., :3] * 255
     assert drawn.shape == (16, 16, 3) and np.abs(drawn - stored).max() <= 1
-    value = source.values(told.asked)[0, 0]
+    value = source.values(told.place)[0, 0]
     assert told.patches[0].text.startswith(f"{value:.5g} [0.1 K]")
     assert told.patches[0].modality == "bioclim · 16 × 16 cells of 30 arc seconds (about 1 km)"
     assert app.patches_html(told.patches, "m").count("<figure") == len(names)
@@ -114,16 +114,16 @@ def test_the_patches_are_what_the_model_saw(everything, world):
 def test_it_warns_where_the_place_is_unlike_the_training_surveys(climate, monkeypatch):
     at = climate.places.lon[0], climate.places.lat[0]
     told = climate.at(*at)
-    assert told.applicable is True and "is like that of the training surveys" in told.notes[-1]
+    assert told.applicable is True and "is like that of the training samples" in told.notes[-1]
     assert "note good" in app.species_html(told) and "Careful" not in app.species_html(told)
-    monkeypatch.setattr(climate.near, "threshold", -1.0)
+    monkeypatch.setattr(climate.applicability, "threshold", -1.0)
     told = climate.at(*at)
-    assert told.applicable is False and "unlike that of any training survey" in told.notes[-1]
+    assert told.applicable is False and "unlike that of any training sample" in told.notes[-1]
     assert '<p class="note bad"><b>Careful.</b>' in app.species_html(told)
-    monkeypatch.setattr(climate, "near", None)
+    monkeypatch.setattr(climate, "applicability", None)
     monkeypatch.setattr(climate, "unmeasured", "no <table>")
     told = climate.at(*at)
-    assert told.applicable is None and "Not compared with the training surveys: no &lt;table&gt;" in (
+    assert told.applicable is None and "Not compared with the training samples: no &lt;table&gt;" in (
         app.species_html(told)
     )
 
@@ -133,10 +133,10 @@ def test_a_region_without_tables_still_answers(runs, world, tmp_path):
     for name in ("EnvironmentalRasters", "SatelliteImages"):
         (tmp_path / name).symlink_to(world / name)
     shutil.copy(world / "region.yaml", tmp_path)
-    guide = Guide(runs[:1], Region.load(tmp_path))
+    guide = PlacePredictor(runs[:1], Region.load(tmp_path))
     assert not len(guide.places) and guide.map.extent == pytest.approx((5, 5 + 64 / 120, 47 - 64 / 120, 47))
     assert guide.at(5.2, 46.8).answers.columns["speciesId"].tolist() == (
-        Guide(runs[:1]).at(5.2, 46.8).answers.columns["speciesId"].tolist()
+        PlacePredictor(runs[:1]).at(5.2, 46.8).answers.columns["speciesId"].tolist()
     )
 
 
@@ -189,7 +189,7 @@ def test_tables_as_predict_writes_them(climate, runs, tmp_path):
 
 def test_without_gradio_the_message_says_how_to_get_it(runs, climate, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.setattr(app, "Guide", lambda *_: climate)
+    monkeypatch.setattr(app, "PlacePredictor", lambda *_: climate)
     with pytest.raises(SystemExit, match=r"needs Gradio: pip install 'glczoo\[app\]'"):
         main(["app", str(runs[0])])
 
@@ -198,7 +198,7 @@ def test_the_server_is_local_and_a_port_that_is_taken_is_told(runs, climate, mon
     made = MagicMock()
     made.launch.side_effect = OSError("Cannot find empty port in range: 7860-7860")
     monkeypatch.setitem(sys.modules, "gradio", MagicMock())  # its own import takes seconds
-    monkeypatch.setattr(app, "Guide", lambda *_: climate)
+    monkeypatch.setattr(app, "PlacePredictor", lambda *_: climate)
     monkeypatch.setattr(app, "page", lambda _: made)
     with pytest.raises(SystemExit, match="served: Cannot find empty port.*; name another: --port, --host"):
         main(["app", str(runs[0]), "--port", "7860"])
@@ -251,7 +251,7 @@ def test_in_a_browser(runs, world, tmp_path):
             server.send_signal(signal.SIGINT)
             server.wait(30)
     said = (tmp_path / "log").read_text()
-    assert "answers by test_fusresnet_glc23/step1" in said
+    assert "predicts by test_fusresnet_glc23/step1" in said
     assert "STRANGER" not in said and "Traceback" not in said
     assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == []
 
@@ -263,7 +263,7 @@ def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
 
 
 def use(page, address: str, run: Path, world: Path, folder: Path) -> None:
-    guide = Guide([run])
+    guide = PlacePredictor([run])
     page.goto(address)
     picture = page.locator("#map img")
     # The element is there before its picture is: until then it has no width to click at.
@@ -331,7 +331,7 @@ def species(page) -> list[tuple[str, bool]]:
     ]
 
 
-def predicted_species(run: Path, folder: Path, guide: Guide, i: int) -> list[tuple[str, bool]]:
+def predicted_species(run: Path, folder: Path, guide: PlacePredictor, i: int) -> list[tuple[str, bool]]:
     point = f"{guide.places.lon[i]},{guide.places.lat[i]},{guide.places.patch_id[i]}"
     return [(number, chosen == "1") for number, _, chosen in predicted(run, folder, point, "lon,lat,patchID")]
 
@@ -340,12 +340,12 @@ def test_the_space_is_the_same_page_for_a_model_of_the_hub(runs, world, hub, mon
     monkeypatch.setenv("HF_TOKEN", "write")
     push(runs[0], "me/plants")
     asked = []
-    monkeypatch.setattr(app, "serve", lambda models: asked.append(Guide(models)))
+    monkeypatch.setattr(app, "serve", lambda models: asked.append(PlacePredictor(models)))
     monkeypatch.setenv("GLCZOO_MODEL", "hf-hub:me/plants")
     monkeypatch.setenv("GLCZOO_DATA", str(world))
     runpy.run_path(str(SPACE / "app.py"))
     (guide,) = asked
-    there, here = (each.at(5.2, 46.8) for each in (guide, Guide(runs[:1])))
+    there, here = (each.at(5.2, 46.8) for each in (guide, PlacePredictor(runs[:1])))
     assert there.answers.columns["speciesId"].tolist() == here.answers.columns["speciesId"].tolist()
     assert there.applicable is not None and there.applicable == here.applicable
     _, header, _ = (SPACE / "README.md").read_text().split("---\n", 2)

@@ -26,10 +26,9 @@ from glczoo.prediction.applicability import Applicability
 from glczoo.prediction.cartography import Layer, draw, write_cog
 from glczoo.prediction.grids import DEGREES, Grid
 from glczoo.prediction.map import make_map
-from glczoo.prediction.points import probabilities_at
 from glczoo.recipe import read_run_recipe
 from glczoo.runs.combine import combine
-from glczoo.runs.run import load_model
+from glczoo.runs.run import Run, load_model
 from glczoo.training.initial_model import starting_samples
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -64,9 +63,9 @@ def test_a_map_is_what_predict_says_at_every_centre(runs, world, tmp_path, no_pi
     col, row = np.meshgrid(np.arange(10), np.arange(10))
     lon, lat = BOX[0] + (col + 0.5) * side, BOX[3] - (row + 0.5) * side
     inside = (lon > 5) & (lat < 47)
-    assert 50 < inside.sum() < 100 == found["height"] * found["width"] and found["cells"] == inside.sum()
+    assert 50 < inside.sum() < 100 == found.height * found.width and found.cells == inside.sum()
     points = Points(lon[inside], lat[inside], np.full(inside.sum(), -1), np.arange(inside.sum()))
-    each = torch.stack([probabilities_at([run], region, points)[0] for run in runs[:2]])
+    each = torch.stack([Run.load([run]).probabilities(points, region) for run in runs[:2]])
     mean, apart = each.mean(0), (each[0] - each[1]).abs() / 2  # the standard deviation of two
     species = load_model(runs[0]).species.ids.tolist()
     a, b = species.index(3), species.index(20)
@@ -86,8 +85,8 @@ def test_a_map_is_what_predict_says_at_every_centre(runs, world, tmp_path, no_pi
     index = near.dissimilarity(source.values(points))
     assert layers["dissimilarity"][inside] == pytest.approx(index, abs=1e-6)
     assert (layers["applicable"][inside] == (index <= near.threshold)).all()
-    assert found["applicable"] == pytest.approx((index <= near.threshold).mean())
-    assert 0 < found["applicable"] < 1 and found["threshold"] == near.threshold
+    assert found.applicable == pytest.approx((index <= near.threshold).mean())
+    assert 0 < found.applicable < 1 and found.threshold == near.threshold
 
 
 def test_the_geotiff_is_cloud_optimised_and_says_what_it_is(runs, tmp_path, capsys):
@@ -122,12 +121,12 @@ def test_cells_of_one_raster_cell_are_asked_once(runs, tmp_path, monkeypatch, no
     step = 1 / 120
     box = (5, 47 - 12 * step, 5 + 12 * step, 47)
     found = make_map(runs[:1], tmp_path / "fine", resolution=step / 10, bbox=box, applicability=False)
-    assert found["computed"] == found["cells"] == 120 * 120
-    assert found["places"] == 144  # one block: no raster cell stands in two
+    assert found.computed == found.cells == 120 * 120
+    assert found.places == 144  # one block: no raster cell stands in two
     monkeypatch.setattr(mapping, "_SIDE", 16)
     make_map(runs[:1], tmp_path / "blocks", resolution=step / 10, bbox=box, applicability=False)
     coarse = make_map(runs[:1], tmp_path / "coarse", resolution=step, bbox=box, applicability=False)
-    assert coarse["places"] == 144 and coarse["applicable"] is None
+    assert coarse.places == 144 and coarse.applicable is None
     fine, blocks, whole = (read(tmp_path / name)["richness"] for name in ("fine", "blocks", "coarse"))
     assert fine == pytest.approx(np.kron(whole, np.ones((10, 10))), abs=1e-5)
     assert blocks == pytest.approx(fine, abs=1e-5)
@@ -186,7 +185,7 @@ def test_a_block_that_was_kept_is_not_asked_again(runs, tmp_path, monkeypatch, n
     with pytest.raises(ValueError, match="is damaged .*; delete it and repeat the command"):
         make_map(runs[:1], tmp_path, **arguments)
     kept[0].unlink()
-    assert make_map(runs[:1], tmp_path, **arguments)["computed"] in (64, 128, 256)
+    assert make_map(runs[:1], tmp_path, **arguments).computed in (64, 128, 256)
 
 
 def test_an_ensembles_members_disagree_like_runs(runs, tmp_path, no_pictures):
@@ -214,7 +213,8 @@ def test_jpeg_bands_are_mapped_at_points_alone(runs, world, tmp_path, capsys, no
     table.write_text("\n".join(["patchID,lon,lat", *rows]) + "\n")
     main(["map", str(runs[2]), "--points", str(table), *arguments, "--unmasked"])
     layer = read(tmp_path / "map")["species_3"]
-    answers, species, _ = probabilities_at([runs[2]], region, test)
+    model = load_model(runs[2])
+    answers, species = model.probabilities(test, region), model.species
     values = answers[:, species.ids.tolist().index(3)].numpy()
     with rasterio.open(tmp_path / "map" / "map.tif") as file:
         cells = [file.index(lon, lat) for lon, lat in zip(test.lon, test.lat, strict=True)]
@@ -261,7 +261,7 @@ def test_without_the_training_surveys_there_is_no_area_of_applicability(runs, wo
     shutil.copytree(runs[0], run)
     recipe = (run / "recipe.yaml").read_text().replace(str(world), str(bare))
     (run / "recipe.yaml").write_text(recipe)
-    with pytest.raises(FileNotFoundError, match="needs the surveys .* --no-applicability maps without it"):
+    with pytest.raises(FileNotFoundError, match="needs the samples .* --no-applicability maps without it"):
         make_map([run], tmp_path / "map", resolution=0.05, bbox=BOX)
     make_map([run], tmp_path / "map", resolution=0.05, bbox=BOX, applicability=False)
     assert "applicable" not in read(tmp_path / "map")

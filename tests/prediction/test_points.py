@@ -18,7 +18,8 @@ from glczoo.data.tables import read_points, table_writer
 from glczoo.decoding import Decoding
 from glczoo.prediction import points as predict
 from glczoo.prediction.grids import DEGREES
-from glczoo.prediction.points import predict_points, probabilities_at
+from glczoo.prediction.points import predict_points
+from glczoo.runs.run import load_model
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -57,7 +58,8 @@ def test_top_species_and_the_set(run, world, table, tmp_path, capsys, monkeypatc
     region = Region.load(world)
     points = read_points(region, table)
     points = points.at(points.ids >= 100)
-    probabilities, species, decoding = probabilities_at([run], region, points)
+    model = load_model(run)
+    probabilities, species, decoding = model.probabilities(points, region), model.species, model.decoding
     assert decoding == Decoding("expected_size", 0.5)
     sets = Decoding("top_k", 3)(probabilities) if told else decoding(probabilities)
     rows = read(out)
@@ -135,7 +137,7 @@ def test_parquet(run, world, table, tmp_path, monkeypatch):
     region, columns = Region.load(world), ["speciesId", "rank", "in_set"]
     points = read_points(region, table)
     for name in ("a.csv", "a.parquet"):
-        predict_points([run], region, points, tmp_path / name, k=3)
+        predict_points(load_model(run), points, tmp_path / name, region, k=3)
     one, other = pd.read_csv(tmp_path / "a.csv"), pd.read_parquet(tmp_path / "a.parquet")
     assert (one[columns] == other[columns]).all().all() and len(one) >= 30
     assert one["probability"].to_numpy() == pytest.approx(other["probability"].to_numpy(), rel=1e-4)

@@ -71,7 +71,7 @@ def test_bands_are_matched_by_name(trained, other):
     model = timm.create_model("test_fusresnet_glc23", **plan.model_args(7))
     head = model.fc.weight.clone()
     plan.fill(model, state, [str(i) for i in range(7)])
-    new, old = model.state_dict(), [band["name"] for band in config["glczoo"]["bands"]]
+    new, old = model.state_dict(), config.glczoo.band_names
     for channel, band in enumerate(list(plan.bands)[:18]):
         expected = state[STEM].mean(1) if band == "heat" else state[STEM][:, old.index(band)]
         torch.testing.assert_close(new[STEM][:, channel], expected)
@@ -84,7 +84,7 @@ def test_bands_are_matched_by_name(trained, other):
     kept = plan.statistics(own)
     heat = list(plan.bands).index("heat")
     assert (kept.mean[heat], kept.std[heat]) == (0.5, 2.0)
-    assert kept.mean[-1] == config["pretrained_cfg"]["mean"][32]
+    assert kept.mean[-1] == config.pretrained_cfg.mean[32]
 
 
 def test_the_plan_is_told_before_training(trained, other, tmp_path, capsys):
@@ -101,17 +101,17 @@ def test_the_plan_is_told_before_training(trained, other, tmp_path, capsys):
     ):
         assert line in told, line
     config = read_config(run)
-    assert [band["name"] for band in config["glczoo"]["bands"]][2:5] == ["bio4", "heat", "bio6"]
-    assert config["model_args"]["branches"] == {"bioclim": 18, "satellite": 5}
+    assert config.glczoo.band_names[2:5] == ["bio4", "heat", "bio6"]
+    assert config.model_args["branches"] == {"bioclim": 18, "satellite": 5}
 
 
 def test_the_same_species_and_branches_keep_the_head(trained, world):
     config = read_config(trained)
     plan = Plan.make(config, Region.load(world), None, "A")
     model = timm.create_model("test_fusresnet_glc23", **plan.model_args(24))
-    plan.fill(model, weights(trained), config["label_names"])
+    plan.fill(model, weights(trained), config.label_names)
     assert all(torch.equal(model.state_dict()[key], value) for key, value in weights(trained).items())
-    assert "head: kept, 24 species" in plan.text(config["label_names"])
+    assert "head: kept, 24 species" in plan.text(config.label_names)
     assert "head: new, 3 species (the model had 24)" in plan.text(["1", "2", "3"])
 
 
@@ -219,4 +219,4 @@ def test_from_the_hub_to_a_card_that_tells_where_it_came_from(hub, trained, othe
     assert card.data.base_model == ["me/a"]
     assert "1. **step1** on presence–absence surveys of virtual" in card.text
     assert "2. **finetune** on presence–absence surveys of other" in card.text
-    assert verify(folder)["difference"] == 0
+    assert verify(folder).difference == 0

@@ -48,11 +48,11 @@ def test_a_forest_is_a_run_and_a_member(world, tmp_path):
     cnn = train(read_recipe(RECIPES / "step1.yaml", [*shared, *small]))
     both = combine([cnn, forest], tmp_path / "both")
     apart, together = (
-        [row for row in evaluate(runs, part="validation")["rows"] if row["decoding"] == "expected_f1"]
+        [row for row in evaluate(runs, part="validation").rows if row.decoding.rule == "expected_f1"]
         for runs in ([cnn, forest], [both])
     )
-    assert together[0]["f1"] == pytest.approx(apart[2]["f1"], abs=1e-6)
-    assert apart[1]["model"].startswith("forest_glc23") and apart[1]["auc"] > 0.6
+    assert together[0].f1 == pytest.approx(apart[2].f1, abs=1e-6)
+    assert apart[1].model.startswith("forest_glc23") and apart[1].summary["auc"] > 0.6
 
 
 def test_what_a_forest_cannot_do(world, data, tmp_path):

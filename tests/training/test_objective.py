@@ -16,14 +16,11 @@ from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.region import Region
 from glczoo.data.tables import read_species
 from glczoo.decoding import best_threshold
-from glczoo.evaluation.evaluate import samples_of
 from glczoo.hub import card
 from glczoo.losses import LOSSES, NEEDS, bce
 from glczoo.models.published import read_config
-from glczoo.prediction.points import probabilities_at
-from glczoo.recipe import Recipe, override, read_recipe, read_run_recipe
-from glczoo.runs.lineage import read_lineage
-from glczoo.runs.run import load_model
+from glczoo.recipe import Recipe, override, read_recipe
+from glczoo.runs.run import Run, load_model
 from glczoo.train import train
 from glczoo.training import initial_model as start
 from glczoo.training import label_memory as estimates
@@ -167,7 +164,7 @@ def test_losses_of_records_train_beside_bce(world, tmp_path, name):
     mixture = ["data.tables=[po, pa]", "data.validation={pa: 0.2, po: 0.95}", "data.weights={po: 0.1}"]
     run = train(recipe(world, tmp_path, *mixture, told, "epochs=2", "checkpoint_every=99"))
     assert all(value.isfinite().all() for value in load_file(run / "model.safetensors").values())
-    assert ", of records " in card._settings(read_lineage(run)[0]["recipe"])
+    assert ", of records " in card._settings(Run(run).lineage[0].recipe)
 
 
 def test_background_places_follow_the_batch_and_are_other_ones(world, tmp_path):
@@ -294,7 +291,7 @@ def test_pseudo_labels_are_the_teachers_where_it_is_sure(world, tmp_path, teache
     index = torch.cat([po.nonzero()[:20, 0], (~po).nonzero()[:6, 0]])[torch.randperm(26)]
     po = po[index]
     region = Region.load(world)
-    p = probabilities_at([teacher], region, training.subset(index[po].numpy()))[0]
+    p = load_model(teacher).probabilities(training.subset(index[po].numpy()), region)
     recorded = training.targets(index, 24)
     logits = torch.randn(26, 24, requires_grad=True)
     loss = found(logits, index)
@@ -326,7 +323,7 @@ def test_a_teacher_is_no_part_of_what_is_learnt(world, tmp_path, teacher):
     run = train(told)
     after = load_file(teacher / "model.safetensors")
     assert all(torch.equal(value, before[key]) for key, value in after.items())
-    assert "labelled by `teacher` (absent at 0.3 or below" in card._settings(read_lineage(run)[-1]["recipe"])
+    assert "labelled by `teacher` (absent at 0.3 or below" in card._settings(Run(run).lineage[-1].recipe)
 
 
 def test_teachers_that_do_not_fit(world, tmp_path, teacher):
@@ -380,13 +377,13 @@ def test_a_run_is_calibrated_in_its_head(world, tmp_path, how):
     slope = (new[1:] - new[0]) / (old[1:] - old[0])
     spread = slope.std(0).max()
     assert spread < 0.05 * slope.abs().mean()  # one line for each species
-    kept = read_config(scaled)["glczoo"]["calibration"]
-    assert kept["how"] == how and "calibration" not in read_config(plain)["glczoo"]
+    kept = read_config(scaled).glczoo.calibration
+    assert kept.how == how and read_config(plain).glczoo.calibration is None
     if how == "temperature":
-        torch.testing.assert_close(new * kept["mean_temperature"], old, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(new * kept.mean_temperature, old, rtol=1e-3, atol=1e-4)
     region = Region.load(world)
-    surveys = samples_of(read_run_recipe(scaled)[0], region, after.species, "validation")
-    uncalibrated, probabilities = (probabilities_at([run], region, surveys)[0] for run in (plain, scaled))
+    surveys = Run(scaled).samples("validation")
+    uncalibrated, probabilities = (Run.load([run]).probabilities(surveys, region) for run in (plain, scaled))
     target = surveys.targets(torch.arange(len(surveys)), 24)
     if how == "vector":
         off, still_off = (float(p.sum() - target.sum()) for p in (uncalibrated, probabilities))

@@ -98,4 +98,4 @@ def test_it_ends_in_a_model_that_predicts_by_its_rule(trained, name):
     own, run = trained[name]
     model = load_model(run)
     assert model.decoding.rule == own.decoding.rule and model.decoding.value is not None
-    assert read_config(run)["glczoo"]["activation"] == own.activation
+    assert read_config(run).glczoo.activation == own.activation
