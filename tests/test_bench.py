@@ -113,7 +113,7 @@ def test_the_command_measures_a_virtual_region_and_removes_it(
     ((folder, size),) = made
     assert size == 64 and not folder.exists()
     assert json.loads((tmp_path / "b.json").read_text())["surveys"] == 392
-    assert "test_fusresnet_glc23 on cpu" in capsys.readouterr().out
+    assert "test_fusresnet_glc23 by ce on cpu" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_demo_makes_everything_it_names_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     small = {"species": 20, "po": 200, "pa": 60, "test": 30, "size": 64, "grid": 6, "patch_size": 16}
-    short = {name: told | {"epochs": 1} for name, told in demo_module._RECIPES.items()}
+    short = {name: values | {"epochs": 1} for name, values in demo_module._RECIPES.items()}
     monkeypatch.setattr(demo_module, "_WORLD", small)
     monkeypatch.setattr(demo_module, "_RECIPES", short)
     report = demo(tmp_path / "demo", seed=3).read_text()
