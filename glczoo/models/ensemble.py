@@ -67,14 +67,14 @@ def checked_weights(weights: Sequence[float] | None, number: int) -> tuple[float
     """
     if weights is None:
         return None
-    given = tuple(float(weight) for weight in weights)
-    fits = len(given) == number and all(math.isfinite(weight) and weight >= 0 for weight in given)
-    if not fits or abs(sum(given) - 1) > 1e-6:
+    checked = tuple(float(weight) for weight in weights)
+    fits = len(checked) == number and all(math.isfinite(weight) and weight >= 0 for weight in checked)
+    if not fits or abs(sum(checked) - 1) > 1e-6:
         raise ValueError(
             f"weights must be {number} numbers, one for each member, none below 0 and 1 in sum; got "
-            f"{list(given)}"
+            f"{list(checked)}"
         )
-    return given
+    return checked
 
 
 def _heads(number: int) -> tuple[str, ...]:

@@ -121,23 +121,36 @@ def make_map(
         layers.refuse_jpegs()
     if applicability:
         layers.add_applicability()
-    threshold = layers.applicability.threshold if layers.applicability else None
     cells = Cells(grid, shapes, places)
-    plan: dict[str, Any] = {
+    with accelerator.main_process_first():
+        _agree(out / ".map", _plan(layers, grid, cells, batch_size))
+    return _drawn(out, grid, layers, cells, masked, accelerator)
+
+
+def _plan(layers: Layers, grid: Grid, cells: Cells, batch_size: int) -> dict[str, Any]:
+    """All that the values of a map depend on."""
+    return {
         "glczoo": __version__,
-        "weights": _weights(model),
-        "region": region.text(),
+        "weights": _weights(layers.model),
+        "region": layers.region.text(),
         "rasters": layers.rasters(),
         "grid": vars(grid),
         "layers": [layer.name for layer in layers.layers],
         "cells": cells.digest(),
         "batch_size": batch_size,
-        "threshold": threshold,
+        "threshold": _threshold(layers),
     }
-    folder = out / ".map"
-    with accelerator.main_process_first():
-        _agree(folder, plan)
-    blocks = grid.blocks(_SIDE)
+
+
+def _threshold(layers: Layers) -> float | None:
+    return layers.applicability.threshold if layers.applicability else None
+
+
+def _drawn(
+    out: Path, grid: Grid, layers: Layers, cells: Cells, masked: bool, accelerator: Accelerator
+) -> DrawnMap:
+    """Compute the blocks that are not there yet, and put all of them together."""
+    folder, blocks = out / ".map", grid.blocks(_SIDE)
     start = time.perf_counter()
     computed, predicted = _compute(layers, cells, blocks, folder, accelerator)
     seconds = time.perf_counter() - start
@@ -146,9 +159,9 @@ def make_map(
         while not all(_kept(folder, block).exists() for block in blocks):
             time.sleep(0.2)  # others are at theirs; a barrier would give up after some minutes
         tags = {
-            "model": model.name,
-            "weights_sha256": " ".join(plan["weights"]),
-            "region": region.name,
+            "model": layers.model.name,
+            "weights_sha256": " ".join(_weights(layers.model)),
+            "region": layers.region.name,
             "software": f"glczoo {__version__}",
         }
         counted, applicable = _assemble(out, grid, layers, tags, masked)
@@ -156,7 +169,7 @@ def make_map(
         file=out / "map.tif",
         height=grid.height,
         width=grid.width,
-        threshold=threshold,
+        threshold=_threshold(layers),
         computed=computed,
         places=predicted,
         seconds=seconds,

@@ -120,8 +120,8 @@ class PlacePredictor:
     def table(self, points: Path, out: Path) -> PredictedTable:
         """Predict at the points of a CSV as `glczoo predict --points` does; see `points.predict_points`."""
         try:
-            given = read_points(self.region, points)
-            return predict_points(self.model, given, out, self.region, batch_size=self._batch_size)
+            table = read_points(self.region, points)
+            return predict_points(self.model, table, out, self.region, batch_size=self._batch_size)
         except ValueError as error:
             raise ValueError(str(error).replace(str(points), points.name)) from None
 

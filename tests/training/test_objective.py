@@ -20,6 +20,7 @@ from glczoo.hub import card
 from glczoo.losses import LOSSES, NEEDS, bce
 from glczoo.models.published import read_config
 from glczoo.recipe import Recipe, override, read_recipe
+from glczoo.recipe.sections import Loss
 from glczoo.runs.run import Run, load_model
 from glczoo.train import train
 from glczoo.training import initial_model as start
@@ -59,8 +60,11 @@ def test_every_loss_trains(world, tmp_path, name):
 
 def test_the_card_has_words_for_every_loss():
     assert set(card._LOSSES) == set(LOSSES)
-    assert card._loss({"name": "wan"}) == "weighted assume-negative BCE"
-    assert card._loss({"name": "epr", "k": 2.5}) == "expected positive regularisation (k 2.5)"
+    assert card._loss(Loss(name="wan")) == "weighted assume-negative BCE"
+    assert (
+        card._loss(Loss.model_validate({"name": "epr", "k": 2.5}))
+        == "expected positive regularisation (k 2.5)"
+    )
 
 
 @pytest.mark.parametrize(
