@@ -26,6 +26,7 @@ __all__ = [
     "ranking",
     "reliability",
     "sample_f1",
+    "sample_recall",
     "set_summary",
     "size_error",
     "species_scores",
@@ -46,6 +47,12 @@ def sample_f1(predicted: Tensor, target: Tensor) -> Tensor:
     hits = (predicted & target).sum(1)
     both = predicted.sum(1) + target.sum(1)
     return torch.where(both > 0, 2 * hits / both.clamp_min(1), 1.0)
+
+
+def sample_recall(predicted: Tensor, target: Tensor) -> Tensor:
+    """Share of each survey's species that its set holds, float[N]; 1 for a survey without species."""
+    target = target.bool()
+    return torch.where(target.any(1), (predicted & target).sum(1) / target.sum(1).clamp_min(1), 1.0)
 
 
 def macro_f1(predicted: Tensor, target: Tensor) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score, roc_curve
 from torch import Tensor
 
 from glczoo.metrics import (
@@ -22,6 +22,7 @@ from glczoo.metrics import (
     ranking,
     reliability,
     sample_f1,
+    sample_recall,
     size_error,
     species_scores,
     summary,
@@ -54,6 +55,12 @@ def test_f1_equals_scikit_learn(answers: tuple[Tensor, Tensor, Tensor]) -> None:
     assert macro_f1(predicted, target) == pytest.approx(
         f1_score(y, p, labels=seen, average="macro"), abs=1e-6
     )
+
+
+def test_recall_equals_scikit_learn(answers: tuple[Tensor, Tensor, Tensor]) -> None:
+    predicted, _, target = answers
+    expected = recall_score(target.numpy(), predicted.numpy(), average="samples", zero_division=1)
+    assert sample_recall(predicted, target).mean().item() == pytest.approx(expected, abs=1e-6)
 
 
 def best_skill(target: np.ndarray, scores: np.ndarray) -> float:
