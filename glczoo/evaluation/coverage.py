@@ -81,8 +81,9 @@ def coverage(
     rows = means_by(values, blocks)
     block_recall = np.array([row["recall"] for row in rows])
     low, high = bootstrap(values["recall"], blocks)
-    source = torch.from_numpy(np.asarray(samples.source, np.int64))
-    datasets = means_by(values, source) if samples.source_names else []
+    datasets = []
+    if samples.dataset is not None:
+        datasets = means_by(values, torch.from_numpy(samples.dataset))
     return Coverage(
         promised=promised,
         surveys=len(target),
@@ -96,7 +97,7 @@ def coverage(
         block_number=np.array([int(row["number"]) for row in rows], np.int64),
         datasets=[
             Group(
-                samples.source_names[int(row["group"])] or "not named",
+                samples.dataset_names[int(row["group"])] or "not named",
                 int(row["number"]),
                 row["recall"],
                 row["size"],

@@ -16,9 +16,9 @@ TARGET = torch.tensor([[1.0, 1, 0]] * 4)
 
 def samples(names: tuple[str, ...] = ("A", "")) -> Samples:
     lon, lat = np.array([5.0, 5.01, 10.0, 10.01]), np.full(4, 46.5)
-    source = np.array([0, 1, 0, 1]) if names else np.zeros(4, int)
     ids, offsets, species = np.arange(4), 2 * np.arange(5), np.tile([0, 1], 4)
-    return Samples(lon, lat, ids, ids, offsets, species, source, names)
+    dataset = np.array([0, 1, 0, 1]) if names else None
+    return Samples(lon, lat, ids, ids, offsets, species, dataset=dataset, dataset_names=names)
 
 
 @pytest.fixture
