@@ -73,6 +73,7 @@ def test_with_too_few_tuning_samples_training_does_not_start(world, tmp_path):
 
 
 def test_the_card_says_what_is_promised_and_calls_the_threshold():
-    words, call = (card._decoding(Decoding(Rule.RECALL, 0.9, threshold=0.25))[key] for key in ("words", "call"))
+    description = card._decoding(Decoding(Rule.RECALL, 0.9, threshold=0.25))
+    words, call = description["words"], description["call"]
     assert "hold 0.9 of the species on average" in words and "not far from the data" in words
     assert call == "threshold(probabilities, 0.25)"
