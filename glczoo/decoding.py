@@ -1,11 +1,12 @@
 """From probabilities[B, K] to sets of species: mask[B, K], true where a species is predicted.
 
-Five rules: `top_k` (one size for all, or one for each source of surveys), `threshold` (one probability),
+Six rules: `top_k` (one size for all, or one for each source of surveys), `threshold` (one probability),
 `expected_size` (as many species as expected), `expected_f1` (the size that promises most, see
-`glczoo.expected_f1`) and `expected_f1_exact` (the same without the approximation). Their parameters are tuned
-by `best_…` on tuning samples, never on those that a result is reported on. Every rule predicts the most
-probable species, at least `least` of them; `least=0` allows the empty set, for surveys that may be empty. A
-run keeps its rule and number as a `Decoding`, which everything that predicts sets applies.
+`glczoo.expected_f1`), `expected_f1_exact` (the same without the approximation) and `recall` (the smallest
+sets that hold a promised share of the species). Their parameters are tuned by `best_…` and `recall_threshold`
+on tuning samples, never on those that a result is reported on. Every rule predicts the most probable species,
+at least `least` of them; `least=0` allows the empty set, for surveys that may be empty. A run keeps its rule
+and number as a `Decoding`, which everything that predicts sets applies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ __all__ = [
     "expected_f1",
     "expected_size",
     "f1_by_k",
+    "recall_threshold",
     "threshold",
     "top_k",
     "tune",
@@ -46,10 +48,11 @@ class Rule(StrEnum):
     EXPECTED_SIZE = "expected_size"
     EXPECTED_F1 = "expected_f1"
     EXPECTED_F1_EXACT = "expected_f1_exact"
+    RECALL = "recall"
 
     @property
     def has_number(self) -> bool:
-        """Whether it takes a number: k, a probability or α."""
+        """Whether it takes a number: k, a probability, α or a recall."""
         return self not in (Rule.EXPECTED_F1, Rule.EXPECTED_F1_EXACT)
 
 
@@ -62,8 +65,9 @@ class Decoding:
     """
 
     rule: Rule
-    value: float | None = None  # k, a probability or α; the expected_f1 rules take none
+    value: float | None = None  # k, a probability, α or a recall; the expected_f1 rules take none
     by_source: Mapping[str, int] | None = None  # the k of surveys of these sources, of others it is `value`
+    threshold: float | None = None  # of recall: the probability that keeps its promise, once tuned
 
     def __post_init__(self) -> None:
         """Refuse what cannot be applied."""
@@ -72,6 +76,9 @@ class Decoding:
         object.__setattr__(self, "rule", Rule(self.rule))
         if self.rule is Rule.TOP_K:
             takes, fits = "a whole number of species", _is_size(self.value)
+        elif self.rule is Rule.RECALL:
+            takes = "a share of the species above 0 and below 1"
+            fits = isinstance(self.value, int | float) and 0 < self.value < 1
         elif self.rule.has_number:
             takes, fits = "a positive number", isinstance(self.value, int | float) and self.value > 0
         else:
@@ -98,6 +105,10 @@ class Decoding:
             return threshold(probabilities, self.value)
         if self.rule is Rule.EXPECTED_SIZE:
             return expected_size(probabilities, self.value)
+        if self.rule is Rule.RECALL:
+            if self.threshold is None:
+                raise ValueError("decoding by recall applies a threshold, which tuning samples have to set")
+            return threshold(probabilities, self.threshold)
         if not self.by_source or sources is None:
             return top_k(probabilities, int(self.value))
         names, group = np.unique(sources, return_inverse=True)
@@ -113,22 +124,28 @@ class Decoding:
             return f"threshold {self.value:.3g}"
         if self.rule is Rule.EXPECTED_SIZE:
             return f"{self.value:.3g} × expected size"
+        if self.rule is Rule.RECALL:
+            return f"recall of {self.value:.3g} or more"
         return "expected F1" if self.rule is Rule.EXPECTED_F1 else "expected F1, exact"
 
     def to_json(self) -> dict[str, Any]:
         """What config.json keeps; `Decoding(**…)` of it is this one."""
         by_source = {"by_source": dict(self.by_source)} if self.by_source else {}
-        return {"rule": self.rule.value, "value": self.value, **by_source}
+        threshold = {} if self.threshold is None else {"threshold": self.threshold}
+        return {"rule": self.rule.value, "value": self.value, **by_source, **threshold}
 
     @classmethod
     def mean(cls, decodings: "Sequence[Decoding]") -> "Decoding":
         """The decoding of an ensemble: the members' rule with the mean of their numbers, source by source.
 
-        Where members have different rules it is `expected_f1`, which needs no number of theirs.
+        Where members have different rules it is `expected_f1`, which needs no number of theirs; where they
+        promise a recall too, for the threshold of one model promises nothing of another's probabilities.
         """
         rule, values = decodings[0].rule, [float(decoding.value or 0) for decoding in decodings]
         if any(decoding.rule is not rule for decoding in decodings):
             return cls(Rule.EXPECTED_F1)
+        if rule is Rule.RECALL:
+            return decodings[0] if len(decodings) == 1 else cls(Rule.EXPECTED_F1)
         if not rule.has_number:
             return cls(rule)
         value = sum(values) / len(values)
@@ -247,6 +264,45 @@ def best_alpha(probabilities: Tensor, target: Tensor, least: int = 1, largest: f
     half_way = torch.arange(most, device=total.device) + 0.5
     low, high = _sweep(half_way / total[:, None], f1, least, largest)
     return (max(low, 0.0) + high) / 2
+
+
+def recall_threshold(probabilities: Tensor, target: Tensor, recall: float) -> float:
+    """The highest threshold whose sets hold, in expectation, the share `recall` of a new survey's species.
+
+    Conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814, Theorem 1): with the loss 1 - recall,
+    bounded by B = 1 and never higher for a lower threshold t, and its mean R(t) over n surveys, of
+
+        t̂ = max { t : n / (n + 1) R(t) + B / (n + 1) ≤ 1 - recall }
+
+    the expected loss on the next survey is at most 1 - `recall`, whatever the model, if all are exchangeable.
+    The expectation is over surveys like the tuning samples, and over these: it is no promise for one survey,
+    nor for places far from the data. What chose the model by the same samples (its best epoch, calibration)
+    makes it approximate.
+
+    Args:
+        probabilities: of the tuning samples, [N, K].
+        target: their species, [N, K]; a sample without species has all of them in any set.
+        recall: in (0, 1).
+
+    Returns:
+        The threshold for sets of one species at least; 0, every species, where nothing higher keeps the
+        promise: with fewer than 1 / (1 - recall) - 1 samples nothing can.
+    """
+    target = target.bool()
+    number = len(target)
+    gain = (1 / target.sum(1).clamp_min(1)).double()
+    always = top_k(probabilities, 1) & target
+    certain = float((~target.any(1)).sum() + (always.sum(1) * gain).sum())
+    rows, columns = (target & ~always).nonzero(as_tuple=True)
+    keys, order = probabilities[rows, columns].double().sort(descending=True)
+    held = torch.nn.functional.pad(gain[rows][order].cumsum(0), (1, 0)) + certain
+    bound = (number * (1 - held / number) + 1) / (number + 1)
+    kept = (bound <= 1 - recall).nonzero()[:, 0]
+    if not len(kept):
+        return 0.0
+    first = int(kept[0])
+    # Where the most probable species alone keep it, a threshold above all probabilities.
+    return float(keys[first - 1]) if first else 1.001 * float(probabilities.max())
 
 
 def _is_size(value: Any) -> bool:

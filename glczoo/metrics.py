@@ -26,6 +26,7 @@ __all__ = [
     "ranking",
     "reliability",
     "sample_f1",
+    "sample_recall",
     "set_summary",
     "size_error",
     "species_scores",
@@ -46,6 +47,12 @@ def sample_f1(predicted: Tensor, target: Tensor) -> Tensor:
     hits = (predicted & target).sum(1)
     both = predicted.sum(1) + target.sum(1)
     return torch.where(both > 0, 2 * hits / both.clamp_min(1), 1.0)
+
+
+def sample_recall(predicted: Tensor, target: Tensor) -> Tensor:
+    """Share of each survey's species that its set holds, float[N]; 1 for a survey without species."""
+    target = target.bool()
+    return torch.where(target.any(1), (predicted & target).sum(1) / target.sum(1).clamp_min(1), 1.0)
 
 
 def macro_f1(predicted: Tensor, target: Tensor) -> float:
@@ -146,13 +153,14 @@ def boyce(presence: Tensor, background: Tensor, windows: int = 101, width: float
     span = background[-1] - background[0]
     low = background[0] + (1 - width) * span * torch.linspace(0, 1, windows, dtype=torch.float64).to(span)
     high = torch.cat([low[:-1] + width * span, background[-1:]])  # no rounding shuts out the highest score
-    share = [
-        (torch.searchsorted(x, high, side="right") - torch.searchsorted(x, low)) / len(x)
-        for x in (presence, background)
-    ]
-    ratio = (share[0] / share[1])[share[1] > 0]
-    rank = (ratio[:, None] > ratio).sum(1) + ((ratio[:, None] == ratio).sum(1) + 1) / 2
-    place = torch.arange(len(ratio), dtype=torch.float64, device=ratio.device)
+    seen, available = (
+        torch.searchsorted(x, high, side="right") - torch.searchsorted(x, low) for x in (presence, background)
+    )
+    seen, available = seen[available > 0], available[available > 0]
+    # P / E in whole numbers: equal ratios are ties, whatever a division would round them to.
+    mine, other = seen[:, None] * available, seen * available[:, None]
+    rank = (mine > other).sum(1) + ((mine == other).sum(1) + 1) / 2
+    place = torch.arange(len(rank), dtype=torch.float64, device=rank.device)
     rank, place = rank.double() - rank.double().mean(), place - place.mean()
     return float((rank * place).sum() / (rank.square().sum() * place.square().sum()).sqrt())
 

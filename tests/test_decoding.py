@@ -17,13 +17,14 @@ from glczoo.decoding import (
     best_threshold,
     expected_f1,
     expected_size,
+    recall_threshold,
     threshold,
     top_k,
     tune,
     tune_by_source,
 )
 from glczoo.expected_f1 import expected_values, power_sums
-from glczoo.metrics import sample_f1
+from glczoo.metrics import sample_f1, sample_recall
 
 
 def some_probabilities(num: int = 30, classes: int = 12) -> Tensor:
@@ -212,6 +213,7 @@ DECODINGS = [
     (Decoding(Rule.EXPECTED_SIZE, 1.5), expected_size(P, 1.5), "1.5 × expected size"),
     (Decoding(Rule.EXPECTED_F1), expected_f1(P), "expected F1"),
     (Decoding(Rule.EXPECTED_F1_EXACT), expected_f1(P, exact=True), "expected F1, exact"),
+    (Decoding(Rule.RECALL, 0.9, threshold=0.25), threshold(P, 0.25), "recall of 0.9 or more"),
 ]
 BY_SOURCE = Decoding(Rule.TOP_K, 3, {"A": 5, "": 1})
 
@@ -230,7 +232,7 @@ def test_a_decoding_is_read_back_as_it_was(decoding):
     assert Decoding(**json.loads(json.dumps(decoding.to_json()))) == decoding
 
 
-@pytest.mark.parametrize("decoding", [*(decoding for decoding, _, _ in DECODINGS), BY_SOURCE])
+@pytest.mark.parametrize("decoding", [*(decoding for decoding, _, _ in DECODINGS[:-1]), BY_SOURCE])
 def test_the_mean_of_the_same_decodings_is_that_one(decoding):
     assert Decoding.mean([decoding, decoding]) == decoding
 
@@ -248,6 +250,11 @@ def test_a_k_by_source_is_compared_with_the_k_of_all():
 def test_an_ensemble_takes_the_mean_number_of_its_members():
     assert Decoding.mean([Decoding("top_k", 2), Decoding("top_k", 5), Decoding("top_k", 4)]).value == 4
     assert Decoding.mean([Decoding("threshold", 0.2), Decoding("threshold", 0.4)]).value == pytest.approx(0.3)
+
+
+def test_an_ensemble_promises_no_recall_by_the_thresholds_of_its_members():
+    mean = Decoding.mean([Decoding("recall", 0.9, threshold=0.2), Decoding("recall", 0.9, threshold=0.4)])
+    assert mean == Decoding(Rule.EXPECTED_F1)
 
 
 def test_an_ensemble_of_unlike_rules_takes_expected_f1():
@@ -294,6 +301,8 @@ def test_tuned_numbers_are_the_best_of_their_rules():
         ("threshold", None, "takes a positive number, got None"),
         ("expected_f1", 3, "takes no number, got 3"),
         ("expected_f1_exact", 3, "takes no number, got 3"),
+        ("recall", 1.0, "takes a share of the species above 0 and below 1, got 1.0"),
+        ("recall", None, "takes a share of the species above 0 and below 1, got None"),
     ],
 )
 def test_a_decoding_that_cannot_be_applied(rule, value, message):
@@ -305,3 +314,66 @@ def test_a_decoding_that_cannot_be_applied(rule, value, message):
 def test_numbers_by_source_are_whole_and_of_top_k(rule, by_source):
     with pytest.raises(ValueError, match="by_source holds whole numbers of species and goes with top_k"):
         Decoding(rule, 4, by_source)
+
+
+# Sets with a promise.
+
+
+def surveys(num: int, seed: int, classes: int = 20, crooked: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Probabilities that are wrong by a power, and what was observed; some surveys are empty."""
+    generator = torch.Generator().manual_seed(seed)
+    p = torch.rand(num, classes, generator=generator) ** 4
+    target = (torch.rand(p.shape, generator=generator) < p).float()
+    return p**crooked, target
+
+
+@pytest.mark.parametrize("recall", [0.5, 0.8, 0.95])
+def test_the_threshold_of_a_recall_equals_a_search(recall: float) -> None:
+    p, target = surveys(60, 3)
+    p = (p * 50).round() / 50  # with ties
+
+    def kept(t: float) -> bool:
+        risk = 1 - sample_recall(threshold(p, t), target).double().mean().item()
+        return (60 * risk + 1) / 61 <= 1 - recall
+
+    best = max(t for t in [0.0, *p.unique().tolist()] if kept(t))
+    assert recall_threshold(p, target, recall) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("crooked", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("recall", [0.7, 0.9])
+def test_on_exchangeable_surveys_the_recall_is_what_was_promised(recall: float, crooked: float) -> None:
+    """The mean over many draws of 40 tuning samples, and not much more: sets are no larger than need be."""
+    p, target = surveys(400 * 41, 0, crooked=crooked)
+    means = []
+    for mine, truth in zip(p.split(41), target.split(41), strict=True):
+        t = recall_threshold(mine[:40], truth[:40], recall)
+        means.append(sample_recall(threshold(mine[40:], t), truth[40:]))
+    mean = float(torch.cat(means).mean())
+    error = float(torch.cat(means).std()) / 20
+    assert recall - 2 * error < mean < recall + 1 / 40 + 2 * error
+
+
+def test_where_surveys_differ_from_the_tuning_samples_the_promise_fails() -> None:
+    p, target = surveys(500, 0)
+    far, elsewhere = surveys(500, 1)
+    t = recall_threshold(p, target, 0.9)
+    assert sample_recall(threshold(far**3, t), elsewhere).mean() < 0.8
+
+
+def test_with_too_few_samples_only_every_species_keeps_the_promise() -> None:
+    p, target = surveys(8, 0)
+    t = recall_threshold(p, target, 0.9)
+    assert t == 0 and threshold(p, t).all()
+    assert recall_threshold(*surveys(200, 0), 0.9) > 0
+
+
+def test_where_the_most_probable_species_is_enough_no_other_is_predicted() -> None:
+    p = torch.tensor([[0.9, 0.5], [0.2, 0.7]]).repeat(10, 1)
+    t = recall_threshold(p, torch.tensor([[1.0, 0], [0, 1]]).repeat(10, 1), 0.9)
+    assert threshold(p, t).sum(1).eq(1).all()
+
+
+def test_a_recall_without_its_threshold_cannot_be_applied() -> None:
+    with pytest.raises(ValueError, match="which tuning samples have to set"):
+        Decoding(Rule.RECALL, 0.9)(P)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from glczoo.losses import ACTIVATION, LINEAR, LOSSES, NEEDS, an, bce, ce
+from glczoo.losses import ACTIVATION, LINEAR, LOSSES, NEEDS, RANKS, an, bce, ce, deepmaxent
 
 P = torch.tensor([[0.9, 0.2, 0.6, 0.1], [0.3, 0.8, 0.05, 0.5]])
 Y = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0]])
@@ -32,13 +32,42 @@ def test_ce_shares_a_survey_among_its_species_and_an_empty_one_adds_nothing() ->
     assert ce(LOGITS, target).item() == pytest.approx(expected.item(), **EXACT)
 
 
-@pytest.mark.parametrize("name", sorted(LINEAR))
+@pytest.mark.parametrize("name", sorted(LINEAR - {"deepmaxent"}))
 def test_a_weighted_row_stands_for_its_records(name: str) -> None:
     records = torch.tensor([0, 0, 1])  # two of the first survey's species, one of the second's
     each = torch.eye(4)[torch.tensor([0, 2, 1])]
     means = torch.tensor([[0.5, 0, 0.5, 0], [0, 1, 0, 0]])
     weighted = LOSSES[name](LOGITS, means, torch.tensor([2.0, 1.0]) / 1.5)
     assert weighted.item() == pytest.approx(LOSSES[name](LOGITS[records], each).item(), rel=1e-6)
+
+
+def test_deepmaxent_gives_the_reference_number() -> None:
+    logits = torch.tensor([[0.9, 0.2, 0.6, 0.1], [0.3, 0.8, 0.05, 0.5]], dtype=torch.float64).logit()
+    assert deepmaxent(logits, Y).item() == pytest.approx(0.0133930797, abs=1e-9)
+
+
+def test_deepmaxent_is_a_softmax_over_sites_by_hand() -> None:
+    counts = torch.tensor([[3.0, 0, 1, 0], [0, 1, 2, 0]])
+    odds = LOGITS.exp()
+    share = odds / (odds[0] + odds[1])
+    expected = -sum(float(counts[i, k] * share[i, k].log()) for i in range(2) for k in range(4)) / 8
+    assert deepmaxent(LOGITS, counts).item() == pytest.approx(expected, **EXACT)
+
+
+def test_in_deepmaxent_the_level_of_a_species_cancels_out() -> None:
+    assert deepmaxent(LOGITS + torch.tensor([5.0, -3, 0, 9]), Y).item() == pytest.approx(
+        deepmaxent(LOGITS, Y).item(), abs=1e-7
+    )
+
+
+def test_in_deepmaxent_weights_times_mean_targets_are_counts() -> None:
+    means, records = torch.tensor([[0.75, 0, 0.25, 0], [0, 0.5, 0.5, 0]]), torch.tensor([4.0, 2])
+    counts = torch.tensor([[3.0, 0, 1, 0], [0, 1, 1, 0]])
+    assert deepmaxent(LOGITS, means, records).item() == pytest.approx(deepmaxent(LOGITS, counts).item())
+
+
+def test_only_deepmaxent_leaves_ranks() -> None:
+    assert RANKS == {"deepmaxent"}
 
 
 # What the losses need besides logits and targets. (Cole et al. 2021, 2023; Zhou et al. 2022; Zbinden et al.
@@ -186,7 +215,7 @@ def test_the_gradient_of_ce_for_classes_is_that_of_the_formula() -> None:
 
 
 def test_every_loss_has_an_activation() -> None:
-    names = "bce ce an an_ls wan em hill asl epr role em_apl sinr_full full_weighted plc".split()
+    names = "bce ce an deepmaxent an_ls wan em hill asl epr role em_apl sinr_full full_weighted plc".split()
     assert list(LOSSES) == list(ACTIVATION) == names
     assert [name for name in names if ACTIVATION[name] != "sigmoid"] == ["ce"]
 

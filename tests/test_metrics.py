@@ -5,11 +5,13 @@ predicted[N, K] · scores[N, K] · target[N, K].
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score, roc_curve
 from torch import Tensor
 
 from glczoo.metrics import (
@@ -22,6 +24,7 @@ from glczoo.metrics import (
     ranking,
     reliability,
     sample_f1,
+    sample_recall,
     size_error,
     species_scores,
     summary,
@@ -54,6 +57,12 @@ def test_f1_equals_scikit_learn(answers: tuple[Tensor, Tensor, Tensor]) -> None:
     assert macro_f1(predicted, target) == pytest.approx(
         f1_score(y, p, labels=seen, average="macro"), abs=1e-6
     )
+
+
+def test_recall_equals_scikit_learn(answers: tuple[Tensor, Tensor, Tensor]) -> None:
+    predicted, _, target = answers
+    expected = recall_score(target.numpy(), predicted.numpy(), average="samples", zero_division=1)
+    assert sample_recall(predicted, target).mean().item() == pytest.approx(expected, abs=1e-6)
 
 
 def best_skill(target: np.ndarray, scores: np.ndarray) -> float:
@@ -145,6 +154,56 @@ def test_boyce_worked_by_hand() -> None:
     # Ranks of P/E: 1, 2, 4.5, 4.5, 3. Less their mean, times -2..2: 4 + 1 + 0 + 1.5 + 0; squares: 9.5 and 10.
     expected = 6.5 / math.sqrt(10 * 9.5)
     assert boyce(presence, background, windows=5, width=0.4) == pytest.approx(expected, abs=1e-12)
+
+
+def slow_boyce(presence: np.ndarray, background: np.ndarray) -> float:
+    """Window by window, and scipy's rank correlation."""
+    low, high = background.min(), background.max()
+    places, ratios = [], []
+    for number in range(101):
+        start = low + 0.9 * (high - low) * number / 100
+        end = high if number == 100 else start + 0.1 * (high - low)
+        available = int(((background >= start) & (background <= end)).sum())
+        if available:
+            places.append(number)
+            ratios.append(Fraction(int(((presence >= start) & (presence <= end)).sum()), available))
+    order = {ratio: rank for rank, ratio in enumerate(sorted(set(ratios)))}
+    return float(spearmanr(places, [order[ratio] for ratio in ratios]).statistic)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_boyce_equals_a_slow_one(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    background = generator.beta(0.5, 2, 300)
+    presence = background[generator.random(300) < 0.1 + 0.6 * background]
+    index = boyce(torch.from_numpy(presence), torch.from_numpy(background))
+    assert index == pytest.approx(slow_boyce(presence, background), abs=1e-9)
+
+
+def slow_ranks(target: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """TSS and average precision by a walk over all thresholds, from the highest."""
+    best, precision, before = 0.0, 0.0, 0.0
+    for t in sorted(set(scores.tolist()), reverse=True):
+        predicted = scores >= t
+        sensitivity = predicted[target].mean()
+        best = max(best, sensitivity + (~predicted)[~target].mean() - 1)
+        precision += (sensitivity - before) * target[predicted].mean()
+        before = sensitivity
+    return best, precision
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tss_and_pr_auc_equal_slow_ones_with_ties(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, 12, 80) / 12
+    target = generator.random(80) < 0.2 + 0.5 * scores
+    each = species_scores(
+        torch.from_numpy(scores > 0.5)[:, None],
+        torch.from_numpy(scores)[:, None],
+        torch.from_numpy(target)[:, None],
+    )
+    expected = slow_ranks(target, scores)
+    assert (each.tss.item(), each.pr_auc.item()) == pytest.approx(expected, abs=1e-12)
 
 
 def test_boyce_leaves_out_windows_without_background() -> None:

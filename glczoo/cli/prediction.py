@@ -127,6 +127,10 @@ def predict(
 @runs_argument
 @region_option
 @batch_size_option
+@click.option(
+    "--against", type=PATH, metavar="REGION",
+    help="Map what changes from this region.yaml to --region, such as from today's climate to another.",
+)  # fmt: skip
 @click.option("--bbox", type=float, nargs=4, metavar="W S E N", help="In units of --crs.")
 @click.option("--polygon", type=PATH, metavar="GEOJSON", help="Only cells whose centre is inside.")
 @click.option("--points", type=PATH, metavar="CSV", help="Only cells that hold a point (JPEG bands).")
@@ -142,10 +146,15 @@ def predict(
     "--unmasked", is_flag=True,
     help="Keep predictions outside of the area of applicability.",
 )  # fmt: skip
+@click.option(
+    "--clamp", is_flag=True,
+    help="Hold every band within the range of the training samples, and keep what lies outside of it.",
+)  # fmt: skip
 def map_(
     runs: tuple[str, ...],
     region: Path | None,
     batch_size: int,
+    against: Path | None,
     bbox: tuple[float, float, float, float] | None,
     polygon: Path | None,
     points: Path | None,
@@ -155,6 +164,7 @@ def map_(
     out: Path,
     no_applicability: bool,
     unmasked: bool,
+    clamp: bool,
 ) -> None:
     """Species, richness and where the model can be trusted: GeoTIFF and PNG.
 
@@ -164,9 +174,8 @@ def map_(
 
     result = make_map(
         list(runs), out, resolution=resolution, bbox=bbox, polygon=polygon, points=points, crs=crs,
-        species=list(species), region=_loaded(region), applicability=not no_applicability,
-        masked=not unmasked,
-        batch_size=batch_size,
+        species=list(species), region=_loaded(region), against=_loaded(against),
+        applicability=not no_applicability, masked=not unmasked, clamp=clamp, batch_size=batch_size,
     )  # fmt: skip
     if first_process():
         print(

@@ -15,6 +15,7 @@ from glczoo.files import whole
 
 __all__ = [
     "BLUE",
+    "DIVERGING",
     "GREEN",
     "GREY",
     "NO_DATA",
@@ -39,6 +40,7 @@ __all__ = [
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 PALETTE = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
 SEQUENTIAL, UNCERTAIN = "viridis", "cividis"  # of values, and of how little they are worth
+DIVERGING = "PuOr"  # of differences: loss and gain, which the colour-blind tell apart too
 GREY, NO_DATA = "#777777", "#D9D9D9"
 _PIXELS = 500  # of a map along a side: points that fall into one are drawn once
 

@@ -36,6 +36,7 @@ _PAPER = {  # Tables 3 and 4: per-sample F1 at top 20, public and private test s
 _LOSSES = {
     "bce": "binary cross-entropy",
     "ce": "cross-entropy over species",
+    "deepmaxent": "DeepMaxent, cross-entropy over the places of a batch",
     "an": "assume-negative BCE",
     "an_ls": "assume-negative BCE with label smoothing",
     "wan": "weighted assume-negative BCE",
@@ -266,6 +267,8 @@ def _decoding(decoding: Decoding) -> dict[str, Any]:
         "expected_size": f"the most probable, {number} times as many as the probabilities sum to",
         "expected_f1": "the most probable, as many as promise the highest F1",
         "expected_f1_exact": "the most probable, as many as promise the highest F1 of independent species",
+        "recall": f"the smallest sets that hold {number} of the species on average, in surveys like those "
+        "that set the threshold, not far from the data",
     }
     if decoding.by_source:
         each = ", ".join(f"{name or 'not named'} {k}" for name, k in decoding.by_source.items())
@@ -274,6 +277,8 @@ def _decoding(decoding: Decoding) -> dict[str, Any]:
     argument = f", {number}" if number else ""
     if rule != decoding.rule:
         argument = ", exact=True"
+    if decoding.rule is Rule.RECALL:
+        rule, argument = "threshold", f", {decoding.threshold:.6g}"
     return {"rule": rule, "words": words[decoding.rule], "call": f"{rule}(probabilities{argument})"}
 
 

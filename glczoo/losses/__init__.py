@@ -16,20 +16,22 @@ loss, write the function beside its like under `@loss(…)` of `tables.py`, and 
 """
 
 from glczoo.losses.further import em_apl, epr, full_weighted, plc, role, sinr_full
-from glczoo.losses.observed import an, an_ls, asl, bce, ce, em, hill, wan
-from glczoo.losses.tables import ACTIVATION, LINEAR, LOSSES, NEEDS, SUMS
+from glczoo.losses.observed import an, an_ls, asl, bce, ce, deepmaxent, em, hill, wan
+from glczoo.losses.tables import ACTIVATION, LINEAR, LOSSES, NEEDS, RANKS, SUMS
 
 __all__ = [
     "ACTIVATION",
     "LINEAR",
     "LOSSES",
     "NEEDS",
+    "RANKS",
     "SUMS",
     "an",
     "an_ls",
     "asl",
     "bce",
     "ce",
+    "deepmaxent",
     "em",
     "em_apl",
     "epr",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from glczoo.losses.tables import dense, entropy, loss, negative_log, stable
 
-__all__ = ["an", "an_ls", "asl", "bce", "ce", "em", "hill", "wan"]
+__all__ = ["an", "an_ls", "asl", "bce", "ce", "deepmaxent", "em", "hill", "wan"]
 
 
 @loss(linear=True)
@@ -44,6 +44,25 @@ def an(logits: Tensor, target: Tensor, weight: Tensor | None = None, *, eps: flo
     present, absent = negative_log(logits, eps)
     entries = torch.lerp(absent, present, dense(target, absent))
     return (entries if weight is None else weight[:, None] * entries).mean()
+
+
+@loss(linear=True, ranks=True)
+def deepmaxent(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """DeepMaxent (Ryckewaert et al. 2024): softmax over the *sites* of the batch, species by species.
+
+    -mean over sites and species of count × log softmax. Each species is a distribution over the sites, as in
+    MaxEnt (Phillips, Anderson and Schapire 2006): how many records there are, and what is added to all logits
+    of a species, cancels out, so that the outputs rank places and are no probabilities of presence. The other
+    sites of the batch are the background; those of records are a target group (Phillips et al. 2009), whose
+    bias cancels out too.
+
+    `weight` times `target` are the counts: rows of places, with the mean target of their records, are the
+    sites of the authors' code.
+    """
+    counts = dense(target, stable(logits))
+    if weight is not None:
+        counts = counts * weight[:, None]
+    return -(counts * stable(logits).log_softmax(0)).mean()
 
 
 @loss()

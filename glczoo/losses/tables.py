@@ -12,6 +12,7 @@ __all__ = [
     "LINEAR",
     "LOSSES",
     "NEEDS",
+    "RANKS",
     "SUMS",
     "dense",
     "entropy",
@@ -33,6 +34,9 @@ NEEDS: dict[str, dict[str, str]] = {}
 LINEAR: set[str] = set()
 """Losses that are linear in the target of a sample, and take the weight of a row."""
 
+RANKS: set[str] = set()
+"""Losses that leave outputs which rank places for each species, and are no probabilities of presence."""
+
 SUMS: set[str] = set()
 """Losses that sum over the samples of a batch; the others are means over them."""
 
@@ -43,6 +47,7 @@ def loss(
     activation: Literal["sigmoid", "softmax"] = "sigmoid",
     needs: Mapping[str, str] | None = None,
     linear: bool = False,
+    ranks: bool = False,
     sums: bool = False,
 ) -> Callable[[_Function], _Function]:
     """Enter a function into the tables above, by its name."""
@@ -54,6 +59,8 @@ def loss(
             NEEDS[name] = dict(needs)
         if linear:
             LINEAR.add(name)
+        if ranks:
+            RANKS.add(name)
         if sums:
             SUMS.add(name)
         return function

@@ -89,8 +89,9 @@ class Calibration(_Checked):
 def _decoding(value: object) -> Decoding:
     if isinstance(value, Decoding):
         return value
-    if not isinstance(value, Mapping) or not {"rule"} <= set(value) <= {"rule", "value", "by_source"}:
-        raise ValueError("a decoding has a rule, a value and perhaps by_source")
+    known = {"rule", "value", "by_source", "threshold"}
+    if not isinstance(value, Mapping) or not {"rule"} <= set(value) <= known:
+        raise ValueError("a decoding has a rule, a value and perhaps by_source or threshold")
     if not isinstance(value["rule"], str) or not isinstance(value.get("by_source"), Mapping | None):
         raise ValueError("the rule is text, and by_source maps names to numbers")
     return Decoding(**value)

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from glczoo.figures.style import SEQUENTIAL, literal
+from glczoo.figures.style import DIVERGING, SEQUENTIAL, literal
 from glczoo.files import whole
 from glczoo.prediction.grids import Block, Grid
 
@@ -36,6 +36,7 @@ class Layer:
     unit: str
     tags: tuple[tuple[str, str], ...] = ()  # beside the title
     limit: float | None = None  # where a picture's colours end; None: at the largest value
+    centred: bool = False  # a difference: its colours diverge from 0
 
 
 def write_cog(
@@ -113,9 +114,14 @@ def draw(path: Path, source: Path, layer: Layer, credit: str, colours: str = SEQ
     figure = Figure(figsize=(width + 1.6, width * aspect + 1.3), layout="constrained")
     axis = figure.add_subplot()
     shown = np.ma.masked_invalid(values)
+    lowest: float | None
+    lowest, highest = (0 if layer.unit == "probability" or layer.limit else None), layer.limit
+    if layer.centred:
+        highest = max(float(np.nanmax(np.abs(values), initial=0)), 1e-6)
+        lowest, colours = -highest, DIVERGING
     image = axis.imshow(
         shown, extent=(west, east, south, north), cmap=colours, aspect=1 / narrow, interpolation="nearest",
-        vmin=0 if layer.unit == "probability" or layer.limit else None, vmax=layer.limit,
+        vmin=lowest, vmax=highest,
     )  # fmt: skip
     legend = figure.colorbar(image, ax=axis, shrink=0.8, pad=0.02, extend="max" if layer.limit else "neither")
     legend.set_label(literal(layer.unit), fontsize=9)

@@ -3,7 +3,7 @@
 Shapes: values[L, h, w] of L layers in a block of cells · probabilities[B, K] of a batch of places.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from glczoo.data.cache import fingerprint
 from glczoo.data.loader import load
 from glczoo.data.occurrences import Points, Samples
 from glczoo.data.patch_source import PatchSource
+from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.tables import read_folds
 from glczoo.decoding import Decoding, Rule
@@ -22,7 +23,7 @@ from glczoo.prediction.cartography import Layer
 from glczoo.prediction.grids import Block, Cells
 from glczoo.runs.trained import TrainedModel, require_bands
 
-__all__ = ["Layers", "applicability_of"]
+__all__ = ["Layers", "applicability_of", "block_values", "training_range"]
 
 _SURVEYS = 200_000  # training samples that an area of applicability looks at
 
@@ -32,6 +33,9 @@ class Layers:
 
     Attributes:
         predictions: the layers of the model.
+        chosen: the species that have a layer each: id, name and tags; `columns`: their classes.
+        sums: whether sums over species mean something: not where p is a softmax over them.
+        sets: the rule of the predicted sets.
         uncertain: names of those of `layers` that show doubt: disagreement and dissimilarity.
         applicability: of the model that sees most bands, once it was measured.
     """
@@ -43,6 +47,7 @@ class Layers:
         species: Sequence[str],
         device: torch.device,
         batch_size: int,
+        clamp: bool = False,
     ) -> None:
         """Open the region's files for every member, and describe the layers of the predictions.
 
@@ -52,24 +57,33 @@ class Layers:
             species: speciesIds or names to have a layer each.
             device: where the model predicts.
             batch_size: places in a batch.
+            clamp: hold every raster band within the range of the training samples' values.
 
         Raises:
-            FileNotFoundError: a raster is not there.
+            FileNotFoundError: a raster is not there, or to clamp, the training samples' are not.
             ValueError: the region is not the model's, a species is unknown, or there is nothing to map.
         """
         self.model, self.region, self.device, self._batch_size = model, region, device, batch_size
-        chosen = model.species.find(species)
-        self._chosen = torch.from_numpy(chosen).to(device)
+        self.against, self.clamp = None, clamp
+        columns = model.species.find(species)
+        self.columns = torch.from_numpy(columns).to(device)
+        self.chosen = _chosen(model, columns)
         self.applicability: Applicability | None = None
         model.open(region)
         self._sources = [member.to(device).open(region) for member in model.each]
         inputs = {(*m.modalities, m.patch_size): s for m, s in zip(model.each, self._sources, strict=True)}
         self.sources = list(inputs.values())
-        self._sums = all(member.activation != "softmax" for member in model.each)
+        self.sums = all(member.activation != "softmax" for member in model.each)
         kept = model.decoding
-        self._decoding = kept if kept.rule is not Rule.TOP_K else Decoding(Rule.EXPECTED_F1)  # k is no map
+        self.sets = kept if kept.rule is not Rule.TOP_K else Decoding(Rule.EXPECTED_F1)  # k is no map
+        self._ranges: list[tuple[Tensor, Tensor] | None] = [None] * len(self._sources)
+        if clamp:
+            self._ranges = [
+                training_range(member, source, device)
+                for member, source in zip(model.each, self._sources, strict=True)
+            ]
         self.uncertain: set[str] = set()
-        self.predictions = self._described(chosen)
+        self.predictions = self._described()
         if not self.predictions:
             raise ValueError(
                 f"{model.each[0].name} predicts by a softmax over species, which has neither a richness nor "
@@ -90,22 +104,16 @@ class Layers:
             Layer("applicable", "Area of applicability: 1 inside, 0 outside", ""),
         ]
 
-    def _described(self, chosen: np.ndarray) -> list[Layer]:
-        species, number = self.model.species, self.model.number
-        ids = species.ids[chosen].tolist()
-        names = [f"species {i}" for i in ids]
-        if species.names:
-            names = [species.names[k] for k in chosen.tolist()]
-        tags = [(("speciesId", str(i)), ("species", name)) for i, name in zip(ids, names, strict=True)]
-        described = list(zip(ids, names, tags, strict=True))
+    def _described(self) -> list[Layer]:
+        number, described = self.model.number, self.chosen
         layers = [
             Layer(f"species_{i}", f"{name}: probability of presence", "probability", own)
             for i, name, own in described
         ]
-        if self._sums:
+        if self.sums:
             layers += [
                 Layer("richness", "Expected species richness (sum of probabilities)", "species"),
-                Layer("set_size", f"Species in the predicted set ({self._decoding})", "species"),
+                Layer("set_size", f"Species in the predicted set ({self.sets})", "species"),
             ]
         if number > 1:
             of = f"standard deviation among {number} members"
@@ -161,21 +169,7 @@ class Layers:
 
     def block(self, cells: Cells, block: Block) -> tuple[np.ndarray, int]:
         """values[L, h, w] of a block, and at how many places the models predicted for it."""
-        values = np.full((len(self.layers), len(block)), np.nan, np.float32)
-        here, points = cells.of(block)
-        place = np.zeros(len(here), np.int64)
-        for source in self.sources:
-            own = source.places(points)
-            place = np.unique(place * (own.max(initial=0) + 1) + own, return_inverse=True)[1]
-        _, first, inverse = np.unique(place, return_index=True, return_inverse=True)
-        distinct = points.at(first)
-        reasons = [mask for source in self.sources for mask in source.unanswerable(distinct).values()]
-        answerable = ~np.any([*reasons, np.zeros(len(distinct), bool)], axis=0)
-        by_place = np.full((len(distinct), len(self.layers)), np.nan, np.float32)
-        if answerable.any():
-            by_place[answerable] = self._predicted(distinct.at(answerable))
-        values[:, here] = by_place[inverse].T
-        return values.reshape(len(self.layers), block.height, block.width), int(answerable.sum())
+        return block_values(cells, block, self.sources, len(self.layers), self._predicted)
 
     def reach(self) -> str:
         """How far the rasters reach, for a message."""
@@ -190,43 +184,94 @@ class Layers:
     def _predicted(self, points: Points) -> np.ndarray:
         """Layers at places that can be answered, float32[n, L]."""
         values = np.empty((len(points), len(self.layers)), np.float32)
-        for index, predicted in self._batches(points):
-            values[index.numpy(), : len(self.predictions)] = predicted.cpu().numpy()
+        for index, mean, each in self.means(points):
+            values[index.numpy(), : len(self.predictions)] = self._reduce(mean, each).cpu().numpy()
         if self.applicability is not None:
-            unlike = self.applicability.dissimilarity(self._predictors.values(points))
+            unlike = self.dissimilarity(points)
             column = {layer.name: number for number, layer in enumerate(self.layers)}
             values[:, column["dissimilarity"]] = unlike
             values[:, column["applicable"]] = unlike <= self.applicability.threshold  # false where unknown
         return values
 
-    def _batches(self, points: Points) -> Iterator[tuple[Tensor, Tensor]]:
-        """index[B] and layers[B, L] of the predictions; members of the same input share its patches."""
+    def dissimilarity(self, points: Points) -> np.ndarray:
+        """Of every place to the training samples, float32[n]; an area of applicability must be there."""
+        assert self.applicability is not None
+        return self.applicability.dissimilarity(self._predictors.values(points))
+
+    def means(self, points: Points) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+        """index[B], the mean of all members[B, K] and each[B, K]; members of the same input share patches."""
         batches = list(torch.arange(len(points)).split(self._batch_size))
         keys = [
             (*member.modalities, member.patch_size, *member.mean, *member.std) for member in self.model.each
         ]
-        one_of_each = dict(zip(keys, self.model.each, strict=True))
-        patches = {
-            key: load(member.builder(points, self.region, self.device), batches)
-            for key, member in one_of_each.items()
-        }
+        patches = {}
+        for key, member, source in zip(keys, self.model.each, self._sources, strict=True):
+            if key not in patches:
+                source.complete(points, "places")
+                build = PatchBuilder(source, points, member.mean, member.std, self.device)
+                patches[key] = load(build, batches)
         for built in zip(*patches.values(), strict=True):
             x = {key: batch for key, (_, batch) in zip(patches, built, strict=True)}
             predicted = [
-                member.predict_members(x[key]) for member, key in zip(self.model.each, keys, strict=True)
+                member.predict_members(x[key] if limits is None else x[key].clamp(*limits))
+                for member, key, limits in zip(self.model.each, keys, self._ranges, strict=True)
             ]
             mean = mean_probabilities((mean for mean, _ in predicted), self.model.weights)
-            yield built[0][0], self._reduce(mean, [p for _, each in predicted for p in each])
+            yield built[0][0], mean, [p for _, each in predicted for p in each]
 
     def _reduce(self, mean: Tensor, each: list[Tensor]) -> Tensor:
         """Layers of a batch, float32[B, L], from the mean of probabilities[B, K] and those of all members."""
-        layers = [mean[:, self._chosen]]
-        if self._sums:
-            layers += [mean.sum(1, keepdim=True), self._decoding(mean).sum(1, keepdim=True)]
+        layers = [mean[:, self.columns]]
+        if self.sums:
+            layers += [mean.sum(1, keepdim=True), self.sets(mean).sum(1, keepdim=True)]
         if len(each) > 1:
             apart = torch.stack(each).std(0, correction=0)
-            layers += [apart.sum(1, keepdim=True), apart[:, self._chosen]]
+            layers += [apart.sum(1, keepdim=True), apart[:, self.columns]]
         return torch.cat([layer.float() for layer in layers], dim=1)
+
+
+def _chosen(model: TrainedModel, columns: np.ndarray) -> list[tuple[int, str, tuple[tuple[str, str], ...]]]:
+    """Id, name and tags of chosen classes."""
+    species = model.species
+    chosen: list[tuple[int, str, tuple[tuple[str, str], ...]]] = []
+    for column in columns.tolist():
+        number = int(species.ids[column])
+        name = str(species.names[column]) if species.names else f"species {number}"
+        chosen.append((number, name, (("speciesId", str(number)), ("species", name))))
+    return chosen
+
+
+def block_values(
+    cells: Cells,
+    block: Block,
+    sources: Sequence[PatchSource],
+    number: int,
+    predict: Callable[[Points], np.ndarray],
+) -> tuple[np.ndarray, int]:
+    """values[L, h, w] of a block, and at how many places `predict` was called for.
+
+    Args:
+        cells: of the map.
+        block: of cells.
+        sources: what is read; cells that read the same of all of them are predicted once.
+        number: of layers L.
+        predict: layers at n places that can be answered, float32[n, L].
+    """
+    values = np.full((number, len(block)), np.nan, np.float32)
+    here, points = cells.of(block)
+    place = np.zeros(len(here), np.int64)
+    for source in sources:
+        own = source.places(points)
+        place = np.unique(place * (own.max(initial=0) + 1) + own, return_inverse=True)[1]
+    _, first, inverse = np.unique(place, return_index=True, return_inverse=True)
+    distinct = points.at(first)
+    reasons = [mask for source in sources for mask in source.unanswerable(distinct).values()]
+    answerable = ~np.any([*reasons, np.zeros(len(distinct), bool)], axis=0)
+    by_place = np.full((len(distinct), number), np.nan, np.float32)
+    if answerable.any():
+        by_place[answerable] = predict(distinct.at(answerable))
+    values[:, here] = by_place[inverse].T
+    return values.reshape(number, block.height, block.width), int(answerable.sum())
 
 
 def applicability_of(
@@ -244,22 +289,52 @@ def applicability_of(
         ValueError: the model sees no raster, or its training samples cannot be told apart.
     """
     try:
-        run, region = model.run, model.region
-        assert run is not None
-        rasters = [m.name for m in region.select(model.modalities) if m.kind == "raster"]
-        jpegs = source.jpegs.bands if source.jpegs else ()
-        if not rasters:
-            raise ValueError(f"{model.name} sees no raster band: there is no environment to compare")
-        trained_on = PatchSource(region, rasters, model.patch_size)
-        seen = [band for band in model.bands if band not in jpegs]
-        require_bands(trained_on.bands, seen, f"region {region.name}", model.name)
-        data = run.recipe.data
-        samples = Samples.concatenate([run.split(table).train for table in data.tables])
-        samples = samples.subset(np.random.default_rng(0).permutation(len(samples))[:_SURVEYS])
+        samples, values = _training_values(model, source)
+        assert model.run is not None
+        data = model.run.recipe.data
         by_file = data.split == "file" and data.tables == ["pa"]
-        fold = read_folds(region, samples)[0] if by_file else None
-        return Applicability(trained_on.values(samples), fold, device)
+        fold = read_folds(model.region, samples)[0] if by_file else None
+        return Applicability(values, fold, device)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(
             f"the area of applicability needs the samples that {model.name} was trained on: {error}"
         ) from None
+
+
+def training_range(
+    model: TrainedModel, source: PatchSource, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Lowest and highest value of every band at the training samples, [C, 1, 1] each, as the model sees them.
+
+    JPEG bands have no range: -inf and inf.
+
+    Raises:
+        FileNotFoundError: that region's tables or rasters are not there.
+        ValueError: the model sees no raster.
+    """
+    try:
+        _, values = _training_values(model, source)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"clamping needs the samples that {model.name} was trained on: {error}") from None
+    jpegs = source.jpegs.bands if source.jpegs else ()
+    limits = torch.tensor([[-torch.inf], [torch.inf]]).repeat(1, len(model.bands))
+    rasters = [channel for channel, band in enumerate(model.bands) if band not in jpegs]
+    limits[:, rasters] = torch.from_numpy(np.stack([np.nanmin(values, 0), np.nanmax(values, 0)])).float()
+    low, high = ((limits - torch.tensor(model.mean)) / torch.tensor(model.std)).to(device)
+    return low[:, None, None], high[:, None, None]
+
+
+def _training_values(model: TrainedModel, source: PatchSource) -> tuple[Samples, np.ndarray]:
+    """Samples that a run was trained on, and the values of the raster bands that its model sees, [N, R]."""
+    run, region = model.run, model.region
+    assert run is not None
+    rasters = [m.name for m in region.select(model.modalities) if m.kind == "raster"]
+    jpegs = source.jpegs.bands if source.jpegs else ()
+    if not rasters:
+        raise ValueError(f"{model.name} sees no raster band: there is no environment to compare")
+    trained_on = PatchSource(region, rasters, model.patch_size)
+    seen = [band for band in model.bands if band not in jpegs]
+    require_bands(trained_on.bands, seen, f"region {region.name}", model.name)
+    samples = Samples.concatenate([run.split(table).train for table in run.recipe.data.tables])
+    samples = samples.subset(np.random.default_rng(0).permutation(len(samples))[:_SURVEYS])
+    return samples, trained_on.values(samples)

@@ -25,6 +25,7 @@ from glczoo.data.tables import read_points
 from glczoo.figures.style import SEQUENTIAL, UNCERTAIN
 from glczoo.files import sha256, whole
 from glczoo.prediction.cartography import draw, write_cog
+from glczoo.prediction.change import ChangeLayers
 from glczoo.prediction.grids import DEGREES, Block, Cells, Grid, bounds_of, read_polygon
 from glczoo.prediction.layers import Layers
 from glczoo.runs.run import Run
@@ -66,8 +67,10 @@ def make_map(
     crs: str = DEGREES,
     species: Sequence[str] = (),
     region: Region | None = None,
+    against: Region | None = None,
     applicability: bool = True,
     masked: bool = True,
+    clamp: bool = False,
     batch_size: int = 256,
     accelerator: Accelerator | None = None,
 ) -> DrawnMap:
@@ -81,6 +84,9 @@ def make_map(
     the cell's centre, by the model that sees most bands, against the samples that its last step was trained
     on, their folds those of the region's split where the recipe keeps it). Sums over species are left out
     where p is a softmax over species, which sums to one.
+
+    With `against` the layers are those of the change from that region to `region` (see
+    `change.ChangeLayers`), such as from one climate to another; a cell needs data in both.
 
     A cell is predicted at its centre. It has no data where the centre lies outside of a raster or the
     polygon, or where no raster has a value, and, if `masked`, outside of the area of applicability. Called
@@ -97,8 +103,12 @@ def make_map(
         crs: of the map, such as EPSG:3035.
         species: speciesIds or names.
         region: where the rasters are; the first run's if None.
+        against: a region of the same bands from other files, to map what changes from it to `region`.
         applicability: needs the training samples of the run.
         masked: False keeps predictions outside of the area of applicability.
+        clamp: predict with every raster band held within the range of the training samples' values, and keep
+            what is outside of the area of applicability: what no training place was like is predicted as the
+            nearest end of what is known.
         batch_size: places in a batch.
         accelerator: several processes share the blocks; the first puts them together when all are there.
 
@@ -116,7 +126,11 @@ def make_map(
     shapes = read_polygon(polygon) if polygon else None
     places = read_points(region, points) if points else None
     grid = Grid.cover(bbox or bounds_of(shapes, places, resolution, crs), resolution, crs)
-    layers = Layers(model, region, species, accelerator.device, batch_size)
+    layers: Layers | ChangeLayers
+    if against is None:
+        layers = Layers(model, region, species, accelerator.device, batch_size, clamp)
+    else:
+        layers = ChangeLayers(model, region, against, species, accelerator.device, batch_size, clamp)
     if places is None:
         layers.refuse_jpegs()
     if applicability:
@@ -127,12 +141,14 @@ def make_map(
     return _drawn(out, grid, layers, cells, masked, accelerator)
 
 
-def _plan(layers: Layers, grid: Grid, cells: Cells, batch_size: int) -> dict[str, Any]:
+def _plan(layers: Layers | ChangeLayers, grid: Grid, cells: Cells, batch_size: int) -> dict[str, Any]:
     """All that the values of a map depend on."""
     return {
         "glczoo": __version__,
         "weights": _weights(layers.model),
         "region": layers.region.text(),
+        "against": layers.against.text() if layers.against else None,
+        "clamp": layers.clamp,
         "rasters": layers.rasters(),
         "grid": vars(grid),
         "layers": [layer.name for layer in layers.layers],
@@ -142,12 +158,17 @@ def _plan(layers: Layers, grid: Grid, cells: Cells, batch_size: int) -> dict[str
     }
 
 
-def _threshold(layers: Layers) -> float | None:
+def _threshold(layers: Layers | ChangeLayers) -> float | None:
     return layers.applicability.threshold if layers.applicability else None
 
 
 def _drawn(
-    out: Path, grid: Grid, layers: Layers, cells: Cells, masked: bool, accelerator: Accelerator
+    out: Path,
+    grid: Grid,
+    layers: Layers | ChangeLayers,
+    cells: Cells,
+    masked: bool,
+    accelerator: Accelerator,
 ) -> DrawnMap:
     """Compute the blocks that are not there yet, and put all of them together."""
     folder, blocks = out / ".map", grid.blocks(_SIDE)
@@ -162,9 +183,10 @@ def _drawn(
             "model": layers.model.name,
             "weights_sha256": " ".join(_weights(layers.model)),
             "region": layers.region.name,
+            **({"against": layers.against.name} if layers.against else {}),
             "software": f"glczoo {__version__}",
         }
-        counted, applicable = _assemble(out, grid, layers, tags, masked)
+        counted, applicable = _assemble(out, grid, layers, tags, masked and not layers.clamp)
     return DrawnMap(
         file=out / "map.tif",
         height=grid.height,
@@ -184,7 +206,11 @@ def _weights(model: TrainedModel) -> list[str]:
 
 
 def _compute(
-    layers: Layers, cells: Cells, blocks: Sequence[Block], folder: Path, accelerator: Accelerator
+    layers: Layers | ChangeLayers,
+    cells: Cells,
+    blocks: Sequence[Block],
+    folder: Path,
+    accelerator: Accelerator,
 ) -> tuple[int, int]:
     """Make this process's share of the blocks that are not there; how many cells and places it took."""
     # Dealt out in a drawn order, the same for all: the sea costs nothing, and lies on one side.
@@ -225,7 +251,7 @@ def _keep(path: Path, values: np.ndarray) -> None:
 
 
 def _assemble(
-    out: Path, grid: Grid, layers: Layers, tags: dict[str, str], masked: bool
+    out: Path, grid: Grid, layers: Layers | ChangeLayers, tags: dict[str, str], masked: bool
 ) -> tuple[int, float | None]:
     """The blocks as one GeoTIFF and its pictures; cells with data, and the share that is applicable."""
     column = {layer.name: number for number, layer in enumerate(layers.layers)}

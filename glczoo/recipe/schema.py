@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from glczoo.data.region import Region, Strict
 from glczoo.decoding import Rule
-from glczoo.losses import ACTIVATION, LINEAR, NEEDS
+from glczoo.losses import ACTIVATION, LINEAR, NEEDS, RANKS
 from glczoo.recipe.sections import (
     Data,
     Decode,
@@ -142,6 +142,17 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _ranks_are_no_probabilities(self) -> "Recipe":
+        by_probability = self.decoding.rule is not Rule.TOP_K
+        if self.loss.name in RANKS and by_probability and self.calibration != "vector":
+            raise ValueError(
+                f"the outputs of {self.loss.name} rank places for each species and are no probabilities of "
+                f"presence, which decoding by {self.decoding.rule} needs: set decoding={{rule: top_k, value: "
+                "20}, calibration=vector on PA validation surveys, or train a step of bce on surveys after it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _pseudo_labels_fit(self) -> "Recipe":
         other_loss = self.loss.name != "bce" or self.po_loss
         if self.pseudo and ("po" not in self.data.tables or other_loss or self.data.places):
@@ -172,9 +183,9 @@ class Recipe(Strict):
     def _tuning_needs_validation(self) -> "Recipe":
         if self.decoding.tuned and self.decoding.tune_on == "validation" and not self.data.validation["pa"]:
             raise ValueError(
-                f"decoding by {self.decoding.rule} with value: auto is tuned on PA validation surveys; set "
-                "data.validation={pa: 0.2}, give the value, or set decoding.tune_on=train, with which the "
-                "score is optimistic"
+                f"decoding by {self.decoding.rule} with value: {self.decoding.value} is tuned on PA "
+                "validation surveys; set data.validation={pa: 0.2}, take another rule or value, or set "
+                "decoding.tune_on=train, with which the score is optimistic"
             )
         return self
 

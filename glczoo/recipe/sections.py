@@ -226,10 +226,14 @@ class Decode(Strict):
 
     rule: Rule = Field(
         description="expected_f1 needs no number, and the calibrated probabilities of BCE on PA; "
-        "expected_f1_exact: its optimum under independence instead of the fast surrogate"
+        "expected_f1_exact: its optimum under independence instead of the fast surrogate; recall: the "
+        "smallest sets that hold the share `value` of a survey's species, on average over surveys like the "
+        "tuning samples"
     )
     value: int | float | Literal["auto"] = Field(
-        default="auto", description="k, the threshold, or α; auto: the best on the PA tuning samples"
+        default="auto",
+        description="k, the threshold, α, or the recall to promise, such as 0.9; auto: the best on the PA "
+        "tuning samples",
     )
     tune_on: Literal["validation", "train"] = Field(
         default="validation",
@@ -252,14 +256,16 @@ class Decode(Strict):
 
     @model_validator(mode="after")
     def _value_fits_rule(self) -> "Decode":
+        if self.rule is Rule.RECALL and self.value == "auto":
+            raise ValueError("recall promises what `value` says, such as {rule: recall, value: 0.9}")
         if self.value != "auto":
             self.fixed()
         return self
 
     @property
     def tuned(self) -> bool:
-        """Whether its number is tuned on samples."""
-        return self.value == "auto" and self.rule.has_number
+        """Whether its number, or the threshold of a recall, is tuned on samples."""
+        return self.rule is Rule.RECALL or (self.value == "auto" and self.rule.has_number)
 
     def fixed(self, tuned: Mapping[str, float] | None = None) -> Decoding:
         """What is applied: with its own number, or the one of its rule among the tuned."""

@@ -7,6 +7,7 @@ Bernoulli draws at evenly spread places; presence-only records come from where p
 people like.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ from glczoo.files import whole
 from glczoo.regions.virtual_files import (
     CLIMATE,
     FOOTPRINT,
+    KELVIN,
     SOIL,
     credits,
     visits,
+    write_climate,
     write_patches,
-    write_rasters,
+    write_soil_and_footprint,
     write_table,
 )
 from glczoo.regions.virtual_world import AXES, NORTH, SIDE, STEP, WEST, Flora, Landscape
@@ -32,6 +35,7 @@ __all__ = ["AXES", "VirtualRegion", "make_virtual"]
 
 _PO = "Presence_only_occurrences/Presences_only_train.csv"
 _PA = "Presence_Absence_surveys/Presences_Absences_train.csv"
+_WARMER = "EnvironmentalRasters/Climate/Warmer"
 _TEST = "For_submission/test_blind.csv"
 _PLACE = "lon;lat;x_EPSG3035;y_EPSG3035;geoUncertaintyInM"
 _RECORD = f"glcID;gbifID;observer;datasetName;date;dayOfYear;year;{_PLACE};speciesId;patchID;timeSerieID"
@@ -112,6 +116,7 @@ def make_virtual(
     grid: int = 0,
     patch_size: int = 128,
     seed: int = 0,
+    warming: float = 0.0,
     progress: bool = True,
 ) -> VirtualRegion:
     """Make a virtual region: 29 GeoTIFFs, JPEG patches, three tables, `region.yaml` and `truth/`.
@@ -124,7 +129,11 @@ def make_virtual(
       Rows of pa are the surveys in order of first appearance, those of test and grid the rows of their
       tables. Samples find at least one species, and these are the probabilities given that;
     - `test_species.csv`: Id;speciesId, what the test surveys found;
-    - `grid.csv`, where asked for: patchID;lon;lat, row by row from the north-west.
+    - `grid.csv`, where `grid` is not 0: patchID;lon;lat, row by row from the north-west.
+
+    With `warming`, `warmer.yaml` is the same region in another climate: its climate rasters are those of
+    temperatures that are so many kelvins higher everywhere, all else is as it was, and `grid_warmer[N, K]` of
+    `probabilities.npz` is what the same niches mean there.
 
     Args:
         folder: must not exist, or be empty.
@@ -136,6 +145,7 @@ def make_virtual(
         grid: points along one side of a regular grid of known truth; 0 for none.
         patch_size: written into `region.yaml`; the other files do not depend on it.
         seed: of the whole world.
+        warming: kelvins of another climate, -20 to 20; 0: none.
         progress: show a bar while patches are written.
 
     Raises:
@@ -149,6 +159,8 @@ def make_virtual(
     wrong = [
         f"{k} = {numbers[k]}, not in [{a}, {b}]" for k, (a, b) in limits.items() if not a <= numbers[k] <= b
     ]
+    if not -20 <= warming <= 20:
+        wrong.append(f"warming = {warming}, not in [-20, 20]")
     if wrong:
         raise ValueError(f"no such virtual region: {'; '.join(wrong)} (po holds a record of every species)")
     folder = Path(folder).resolve()
@@ -156,16 +168,18 @@ def make_virtual(
         raise FileExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with whole(folder) as partial:
-        made = _make(partial, numbers, progress)
+        made = _make(partial, numbers, warming, progress)
     return VirtualRegion(folder, *made)
 
 
-def _make(folder: Path, numbers: Mapping[str, int], progress: bool) -> tuple:
+def _make(folder: Path, numbers: Mapping[str, int], warming: float, progress: bool) -> tuple:
     """Draw and write everything; return the fields of `VirtualRegion` after the folder."""
     streams = np.random.default_rng(numbers["seed"]).spawn(6)  # so that one part does not shift the others
     land = Landscape(numbers["size"], streams[0])
     flora = Flora(numbers["species"], land, streams[1])
-    write_rasters(folder, land, streams[2])
+    same_noise = copy.deepcopy(streams[2])
+    write_climate(folder / CLIMATE, land, streams[2])
+    write_soil_and_footprint(folder, land, streams[2])
 
     num_pa, num_test, rng = numbers["pa"], numbers["test"], streams[4]
     num_sites, num_visited = num_pa - num_pa // 20, (numbers["po"] - numbers["species"] + 1) // 2
@@ -214,6 +228,13 @@ def _make(folder: Path, numbers: Mapping[str, int], progress: bool) -> tuple:
     places = {"pa": z[surveys], "test": z[test], "grid": z[on_grid]}
     arrays = {name: flora.probability(at) for name, at in places.items()}
     arrays |= {f"{name}_axes": at for name, at in places.items()}
+    if warming:
+        shift = np.array([warming / KELVIN, 0, 0, 0, 0, 0])
+        warmer = copy.copy(land)
+        warmer.axes = land.axes + shift[:, None, None]
+        write_climate(folder / _WARMER, warmer, same_noise)
+        (folder / "warmer.yaml").write_text(_region_yaml(numbers, _WARMER), "utf-8")
+        arrays["grid_warmer"] = flora.probability(z[on_grid] + shift)
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     np.savez(truth / "probabilities.npz", allow_pickle=False, species_ids=flora.ids, **arrays)
     (folder / "region.yaml").write_text(_region_yaml(numbers), "utf-8")
@@ -221,17 +242,17 @@ def _make(folder: Path, numbers: Mapping[str, int], progress: bool) -> tuple:
     return numbers["species"], *counts, len(survey) / num_pa
 
 
-def _region_yaml(numbers: Mapping[str, int]) -> str:
-    """`region.yaml`: the channels of GeoLifeCLEF 2023 in its order."""
+def _region_yaml(numbers: Mapping[str, int], climate: str = CLIMATE) -> str:
+    """`region.yaml`: the channels of GeoLifeCLEF 2023 in its order, the climate's from a folder."""
     extent, band = numbers["size"] * STEP, "      - {{name: {}, file: {}, unit: {}}}".format
-    climate = [band(f"bio{i}", f"bio{i}.tif", unit) for i, unit in enumerate(_BIO_UNITS, 1)]
+    bioclim = [band(f"bio{i}", f"bio{i}.tif", unit) for i, unit in enumerate(_BIO_UNITS, 1)]
     soil = [band(n, f"crop_proj_{n}_5-15cm_mean_1000.tif", unit) for n, unit in _SOIL_UNITS.items()]
-    files = {"climate": CLIMATE, "soil": SOIL, "footprint": FOOTPRINT}
+    files = {"climate": climate, "soil": SOIL, "footprint": FOOTPRINT}
     tables = {"po_table": _PO, "pa_table": _PA, "test_table": _TEST}
     return _REGION.format(
         arguments=", ".join(f"{name}={value}" for name, value in numbers.items()),
         bounds=[round(degree, 6) for degree in (WEST, NORTH - extent, WEST + extent, NORTH)],
-        climate_bands="\n".join(climate),
+        climate_bands="\n".join(bioclim),
         soil_bands="\n".join(soil),
         **files,
         **tables,

@@ -5,7 +5,7 @@ the module that reads them.
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,13 @@ from glczoo.regions.virtual_world import SIDE, Landscape, Tile, noise_field, sta
 __all__ = [
     "CLIMATE",
     "FOOTPRINT",
+    "KELVIN",
     "SOIL",
     "credits",
     "visits",
+    "write_climate",
     "write_patches",
-    "write_rasters",
+    "write_soil_and_footprint",
     "write_table",
 ]
 
@@ -31,6 +33,7 @@ _NODATA = -3.4028234663852886e38  # float-like: readers must compare with a tole
 CLIMATE = "EnvironmentalRasters/Climate/BioClimatic_Average_1981-2010"
 SOIL = "EnvironmentalRasters/Soilgrids"
 FOOTPRINT = "EnvironmentalRasters/HumanFootprint/summarized"
+KELVIN = 3.5  # of mean temperature, by one unit of the temperature axis
 # Red, green, blue, near infrared of closed canopy and of open ground; then what one unit of each axis adds.
 _CANOPY = (
     np.array([44, 56, 44, 150]),
@@ -42,14 +45,14 @@ _GROUND = (
 )
 
 
-def write_rasters(folder: Path, land: Landscape, rng: np.random.Generator) -> None:
-    """Covariates as correlated, noisy and curved functions of the axes, in the units of the real files."""
+def write_climate(folder: Path, land: Landscape, rng: np.random.Generator) -> None:
+    """bio1 to bio19 as correlated, noisy and curved functions of the axes, in the units of the real files.
 
-    def noisy(field: np.ndarray, share: float = 0.25) -> np.ndarray:
-        return field + share * noise_field(land.cells.side, 1.5, rng)
-
-    temperature, moisture, reaction, nutrients, disturbance, _ = land.axes
-    mean = 273.15 + 9 + 3.5 * noisy(temperature, 0.1)
+    A generator in the same state gives another climate the same noise.
+    """
+    noisy = _noisy(land, rng)
+    temperature, moisture = land.axes[:2]
+    mean = 273.15 + 9 + KELVIN * noisy(temperature, 0.1)
     swing = 9 + 0.8 * noisy(-land.relief, 0.5)  # half of the way from winter to summer, K
     daily = 9 - 1.2 * noisy(moisture)
     top, bottom, wet = mean + swing + daily / 2, mean - swing - daily / 2, np.tanh(noisy(land.relief, 1))
@@ -62,8 +65,13 @@ def write_rasters(folder: Path, land: Landscape, rng: np.random.Generator) -> No
     climate = [mean, daily, 100 * daily / (top - bottom), 70 * swing, *warmth, *rains]
     for number, field in enumerate(climate, 1):
         values = np.round(10 * field * (1 + 0.001 * noise_field(land.cells.side, 1, rng)))
-        land.cells.write(folder / CLIMATE / f"bio{number}.tif", values.astype(np.uint16))
+        land.cells.write(folder / f"bio{number}.tif", values.astype(np.uint16))
 
+
+def write_soil_and_footprint(folder: Path, land: Landscape, rng: np.random.Generator) -> None:
+    """Nine soil rasters, on a grid of their own and with holes, and the human footprint."""
+    noisy = _noisy(land, rng)
+    temperature, moisture, reaction, nutrients, disturbance, _ = land.axes
     texture = noisy(standard(reaction + noisy(-land.relief, 1)))
     clay, silt = 230 + 70 * np.tanh(texture), 380 + 60 * np.tanh(noisy(texture + moisture))
     carbon = 300 * np.exp(0.4 * noisy(moisture - 0.5 * temperature))
@@ -84,6 +92,15 @@ def write_rasters(folder: Path, land: Landscape, rng: np.random.Generator) -> No
         land.soil_cells.write(path, values.astype(np.float32), _NODATA)
     pressure = land.human_cells.resample(12 + 9 * noisy(disturbance), land.cells).clip(0, 50)
     land.human_cells.write(folder / FOOTPRINT / "HFP2009_WGS84.tif", pressure.astype(np.float32), _NODATA)
+
+
+def _noisy(land: Landscape, rng: np.random.Generator) -> Callable[..., np.ndarray]:
+    """A function that adds a share of smooth noise to a field."""
+
+    def noisy(field: np.ndarray, share: float = 0.25) -> np.ndarray:
+        return field + share * noise_field(land.cells.side, 1.5, rng)
+
+    return noisy
 
 
 def write_patches(

@@ -13,7 +13,7 @@ import torch
 
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
-from glczoo.decoding import Rule, tune
+from glczoo.decoding import Rule
 from glczoo.models.forest import Forest
 from glczoo.models.published import load_weights
 from glczoo.recipe import Recipe, write_run_recipe
@@ -22,7 +22,7 @@ from glczoo.runs.export import export_run
 from glczoo.runs.run import is_finished
 from glczoo.training.initial_model import prior_of
 from glczoo.training.prepare import read_inputs
-from glczoo.training.tuning import Tuning
+from glczoo.training.tuning import Tuning, tune_decoding
 
 __all__ = ["fit_forest", "grow"]
 
@@ -85,8 +85,9 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
     )
     if corrects:
         load_weights(model.prior.model, before)
-    tuned = tune(torch.from_numpy(out_of_bag), target)
-    tuning = Tuning("sigmoid", recipe.decoding.fixed(tuned), tuned, None)
+    tuning = Tuning(
+        "sigmoid", *tune_decoding(recipe.decoding, torch.from_numpy(out_of_bag), target), calibration=None
+    )
     run.mkdir(parents=True, exist_ok=True)
     write_run_recipe(run, recipe, processes=1)
     export_run(

@@ -1,6 +1,7 @@
 """What a recipe needs before its first batch, prepared once for training, for `bench` and for the forest."""
 
 import inspect
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.patch_source import PatchSource, Statistics
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
+from glczoo.decoding import Rule
 from glczoo.recipe import Recipe
 from glczoo.training.checkpoints import EpochOrder
 from glczoo.training.initial_model import (
@@ -76,11 +78,24 @@ def read_inputs(recipe: Recipe, region: Region) -> Inputs:
     )
     if (recipe.decoding.tuned or recipe.calibration) and not len(tuning):
         raise ValueError("no PA survey is left to tune the set size on; is data.validation too small?")
+    _refuse_hollow_promise(recipe, len(tuning))
     if not len(training):
         raise ValueError(
             f"no training sample is left of {recipe.data.tables}; is data.pa_fraction too small?"
         )
     return Inputs(region, parts.vocabulary, training, validation, tuning, source)
+
+
+def _refuse_hollow_promise(recipe: Recipe, tuning: int) -> None:
+    """Of few tuning samples only sets of all species could promise the recall (see `recall_threshold`)."""
+    if recipe.decoding.rule is not Rule.RECALL or recipe.decoding.value == "auto":
+        return
+    least = math.ceil(1 / (1 - recipe.decoding.value) - 1 - 1e-9)
+    if tuning < least:
+        raise ValueError(
+            f"a recall of {recipe.decoding.value} can be promised on {least} PA tuning samples or more, "
+            f"there are {tuning}: raise data.validation, or lower decoding.value"
+        )
 
 
 def prepare(recipe: Recipe, region: Region, accelerator: Accelerator) -> Prepared:

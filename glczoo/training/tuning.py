@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from glczoo.calibration import fit_temperature, fit_vector, rescale
 from glczoo.data.occurrences import Samples
 from glczoo.data.patches import PatchBuilder
-from glczoo.decoding import Decoding, tune, tune_by_source
+from glczoo.decoding import Decoding, Rule, recall_threshold, tune, tune_by_source
 from glczoo.models.ensemble import activate
 from glczoo.models.published import Calibration
 from glczoo.recipe import Recipe
+from glczoo.recipe.sections import Decode
 from glczoo.runs.scoring import mean_f1, score
 
-__all__ = ["Tuning", "tune_run", "validation_f1"]
+__all__ = ["Tuning", "tune_decoding", "tune_run", "validation_f1"]
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,19 @@ def tune_run(
         logits = rescale(logits, scale, bias)
         calibration = Calibration(how=recipe.calibration, mean_temperature=float(1 / scale.mean()))
     probabilities = activate(logits, recipe.activation)
-    tuned = tune(probabilities, target)
-    decoding = recipe.decoding.fixed(tuned)
+    decoding, tuned = tune_decoding(recipe.decoding, probabilities, target)
     if recipe.decoding.by_source and (sources := samples.datasets) is not None:
         decoding = replace(decoding, by_source=tune_by_source(probabilities, target, sources))
     return Tuning(recipe.activation, decoding, tuned, calibration)
+
+
+def tune_decoding(decode: Decode, probabilities: Tensor, target: Tensor) -> tuple[Decoding, dict[str, float]]:
+    """What a recipe's decoding becomes on tuning samples, [N, K] both, and the best number of every rule."""
+    tuned = tune(probabilities, target)
+    decoding = decode.fixed(tuned)
+    if decoding.rule is Rule.RECALL and decoding.value is not None:
+        decoding = replace(decoding, threshold=recall_threshold(probabilities, target, decoding.value))
+    return decoding, tuned
 
 
 def _fit(recipe: Recipe, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -110,3 +110,39 @@ def test_help_explains_every_key():
         "po_loss.name",
     ):
         assert f"  {key}  (" in text
+
+
+DEEPMAXENT = ["loss=deepmaxent", "data.validation={pa: 0.2}", "keep=last"]
+
+
+@pytest.mark.parametrize("rule", ["threshold", "expected_size", "expected_f1", "{rule: recall, value: 0.9}"])
+def test_rules_that_need_probabilities_are_refused_for_a_loss_that_leaves_ranks(rule):
+    with pytest.raises(ValueError, match="outputs of deepmaxent rank places .* no probabilities of presence"):
+        read_recipe(RECIPES / "step2.yaml", [*DEEPMAXENT, f"decoding={rule}"])
+
+
+def test_a_loss_that_leaves_ranks_may_name_a_number_of_species():
+    assert read_recipe(RECIPES / "step2.yaml", ["loss=deepmaxent"]).decoding.fixed() == TOP_20
+
+
+def test_ranks_that_are_calibrated_on_surveys_are_probabilities():
+    keys = [*DEEPMAXENT, "decoding=expected_f1", "calibration=vector"]
+    assert read_recipe(RECIPES / "step2.yaml", keys).calibration == "vector"
+
+
+def test_a_recall_is_tuned_whatever_its_value():
+    recipe = read_recipe(RECIPES / "step1.yaml", ["decoding={rule: recall, value: 0.9}"])
+    assert recipe.decoding.tuned and recipe.decoding.fixed() == Decoding("recall", 0.9)
+
+
+def test_a_recall_without_a_value_promises_nothing():
+    with pytest.raises(ValueError, match="recall promises what `value` says"):
+        read_recipe(RECIPES / "step1.yaml", ["decoding=recall"])
+
+
+def test_a_recall_needs_validation_surveys():
+    with pytest.raises(ValueError, match="recall with value: 0.9 is tuned on PA validation surveys"):
+        read_recipe(
+            RECIPES / "step1.yaml",
+            ["decoding={rule: recall, value: 0.9}", "data.validation={pa: 0}", "keep=last"],
+        )

@@ -8,6 +8,8 @@ import rasterio
 import torch
 from torchvision.io import decode_jpeg, read_file
 
+from glczoo.data.occurrences import Points
+from glczoo.data.patch_source import PatchSource
 from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Region
 from glczoo.data.tables import read_samples, read_species
@@ -296,3 +298,32 @@ def test_arguments_out_of_range_are_all_named(tmp_path):
     with pytest.raises(ValueError, match=r"po = 12, not in \[13, .*size = 8.*patch_size = 0.*seed = -1"):
         make_virtual(tmp_path / "w", **TINY | {"po": 12, "size": 8, "patch_size": 0, "seed": -1})
     assert not (tmp_path / "w").exists()
+
+
+@pytest.fixture(scope="module")
+def warmer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("warmer") / "world"
+    make_virtual(folder, **TINY | {"grid": 8, "warming": 3.5})
+    return folder
+
+
+def test_another_climate_is_warmer_by_so_much(warmer):
+    now, then = Region.load(warmer / "region.yaml"), Region.load(warmer / "warmer.yaml")
+    mean = {band.name: number for number, (band, _) in enumerate(now.bands())}["bio1"]
+    lon, lat = np.array([5.1, 5.15]), np.array([46.9, 46.85])
+    points = Points(lon, lat, np.arange(2), np.arange(2))
+    values = [PatchSource(region, ["bioclim"], 1).values(points)[:, mean] for region in (now, then)]
+    np.testing.assert_allclose(values[1] - values[0], 35, atol=1.5)  # in tenths of a kelvin, with noise
+
+
+def test_in_another_climate_the_niches_are_the_same_and_the_probabilities_are_not(warmer):
+    with np.load(warmer / "truth" / "probabilities.npz") as truth:
+        now, then, axes = truth["grid"], truth["grid_warmer"], truth["grid_axes"]
+    table = np.genfromtxt(warmer / "truth" / "responses.csv", delimiter=";", names=True)
+    order = table["optimum_temperature"].argsort()
+    gain = np.log(then / now).mean(0)[order]
+    assert gain[-3:].mean() > gain[:3].mean() and then.shape == now.shape and len(axes) == len(now)
+
+
+def test_without_another_climate_there_is_no_file_of_it(made):
+    assert not (made.folder / "warmer.yaml").exists()
