@@ -149,6 +149,10 @@ class Points:
         """Points whose row has no usable coordinates, bool[N]; their lon and lat are nan."""
         return np.isnan(self.lon) | np.isnan(self.lat)
 
+    def placed(self) -> "Points":
+        """The points whose row has usable coordinates."""
+        return self.at(~self.unplaced)
+
     def named(self, i: int) -> str:
         """One point, for a message."""
         return f"patchID {self.patch_id[i]} at lon {self.lon[i]:.5f}, lat {self.lat[i]:.5f}"
