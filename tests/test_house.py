@@ -41,6 +41,7 @@ DOORS = {
         "regions.guessed_table",
         "regions.labels",
         "regions.species_names",
+        "regions.visits",
     },
     "rasterio": {
         "regions.bands",

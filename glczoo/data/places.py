@@ -29,6 +29,12 @@ LAT = [
     *("northing", "north", "geographischebreite", "geogrbreite", "breite", "latitud"),
 ]
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "nil", "-", "?", "\\n", "#n/a", "missing"}
+_SIDE = {"n": 1, "e": 1, "s": -1, "w": -1}
+_DEGREES = re.compile(  # 48.5°N, 48°30'15" N, 48 30 15.2 N, 1.6 W
+    r"([+-]?)(\d+(?:[.,]\d+)?)\s*[°ºd]?\s*(?:(\d+(?:[.,]\d+)?)\s*['′’m]?\s*)?"
+    r"(?:(\d+(?:[.,]\d+)?)\s*(?:\"|″|”|''|s(?!$))?\s*)?([nsew]?)",
+    re.IGNORECASE,
+)
 _COMMA = r"[+-]?\d*,\d+"
 _WHOLE = r"[+-]?\d+"
 
@@ -113,9 +119,14 @@ def place_rows(
     """
     x, x_comma = numbers(x_column)
     y, y_comma = numbers(y_column)
+    signed = crs is None and np.isnan(x[~blank(x_column)]).all() and np.isnan(y[~blank(y_column)]).all()
+    if signed:  # not a number in them: degrees with their signs, minutes and seconds, or something else
+        x, y = _degrees(x_column), _degrees(y_column)
     empty = blank(x_column) | blank(y_column)
     no_number = (np.isnan(x) | np.isnan(y)) & ~empty
     places = Places(x.copy(), y.copy())
+    if signed and not places.unplaced.all():
+        places.notes.append(f"degrees with signs, minutes or seconds in {x_column.name}, {y_column.name}")
     if x_comma or y_comma:
         places.notes.append(f"decimal commas in {x_column.name}, {y_column.name}")
     nowhere = (x == 0) & (y == 0)
@@ -137,6 +148,23 @@ def place_rows(
     wrong = empty | no_number | outside | nowhere
     places.lon[wrong] = places.lat[wrong] = np.nan
     return places
+
+
+def _degrees(column: pd.Series) -> np.ndarray:
+    """float64[n] of degrees, minutes and seconds with their signs; nan where a cell holds something else."""
+    return np.array([_degree(str(value).strip()) for value in column.astype(object)], float)
+
+
+def _degree(text: str) -> float:
+    match = _DEGREES.fullmatch(text)
+    if match is None:
+        return np.nan
+    sign, *parts, side = match.groups()
+    whole, minutes, seconds = (float((part or "0").replace(",", ".")) for part in parts)
+    if minutes >= 60 or seconds >= 60:
+        return np.nan
+    value = whole + minutes / 60 + seconds / 3600
+    return value * _SIDE.get(side.lower(), 1) * (-1 if sign == "-" else 1)
 
 
 def _unproject(places: Places, crs: str, known: np.ndarray) -> None:

@@ -44,21 +44,20 @@ _YES = {
     *"waar aanwezig waargenomen gezien aangetroffen sant narvarande forekommer sedd tilstede funnet".split(),
     # Polish, Czech, Finnish, Hungarian, Turkish, Russian, Chinese
     *"fundet tak obecny obecna obecne ano pritomen pritomna kylla loydetty igen jelen evet var".split(),
-    *"да есть 有 是 ✓ ✔ √ ☑".split(),
+    *"да есть 有 是 ✓ ✔ √ ☑ confirmed confirme bestatigt confirmado confermato".split(),
 }
 _NO = {
-    *"0 false f no n - . ø absent absence abs a not_detected notdetected undetected nondetected".split(),
-    *"nondetection non_detection not_seen not_observed unobserved not_found not_recorded".split(),
-    *"not_present unoccupied none nil zero negative neg".split(),
-    *"non faux absente absences non_detecte non_detectee non_observe non_observee non_vu pas_vu".split(),
-    *"nein falsch fehlt fehlend abwesend nicht_vorhanden nicht_gefunden nicht_nachgewiesen".split(),
-    *"kein_nachweis nicht_beobachtet nicht_gesehen falso ausente ausencia no_detectado".split(),
-    *"no_detectada no_observado no_observada assente assenza non_rilevato non_rilevata".split(),
-    *"non_osservato nao nao_detectado nao_observado nee afwezig niet_waargenomen niet_gezien".split(),
-    *"onwaar nej nei franvarande saknas ikke_fundet ikke_funnet fravaerende".split(),
-    *"nie nieobecny nieobecna brak ne nepritomen ei ei_loydetty nem hianyzik hayir yok".split(),
+    *"0 false f no n - . ø absent absence abs a none nil zero negative neg nondetected".split(),
+    *"notdetected nondetection non faux absente absences nein falsch fehlt fehlend abwesend".split(),
+    *"falso ausente ausencia assente assenza nao nee afwezig onwaar nej nei franvarande saknas".split(),
+    *"fravaerende nie nieobecny nieobecna brak ne nepritomen ei nem hianyzik hayir yok".split(),
     *"нет 无 否 ✗ ✘ ☐".split(),
 }
+_NOT = {
+    *"not non no un without nicht kein keine pas ne sans niet geen ikke inte".split(),
+    *"ej ei nao sin senza bez не".split(),
+}
+_BLANK = {"", "na", "n/a", "nan", "null", "#n/a"}  # R and spreadsheets write them where there is nothing
 _COVER = {"r", "+", "2m", "2a", "2b"}  # Braun-Blanquet's (1964) codes beside 1 to 5: found, if hardly
 _NUMBER = re.compile(r"([<>≤≥~≈±]?)\s*(-?\d+(?:[.,]\d+)?(?:e[+-]?\d+)?)\s*%?", re.IGNORECASE)
 MANY = 20  # distinct values that are not understood: the column holds something else
@@ -81,12 +80,16 @@ class Labels:
 
 
 def word(value: object) -> str:
-    """A value as the file had it, in small letters: pandas makes 1.0 of 1 beside empty cells; "" if blank."""
+    """A value as the file had it, in small letters: pandas makes 1.0 of 1 beside empty cells.
+
+    It is "" where the cell is blank or holds R's NA.
+    """
     if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return ""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return f"{value:.0f}"
-    return str(value).strip().lower()
+    text = str(value).strip().lower()
+    return "" if text in _BLANK else text
 
 
 def labels_of(column: pd.Series) -> Labels:
@@ -175,7 +178,8 @@ def _says(value: str) -> bool | None:
     plain = _plain(value)
     if plain in _YES or plain in _COVER:
         return True
-    if plain in _NO:
+    negation, _, rest = plain.partition("_")
+    if plain in _NO or (negation in _NOT and rest in _YES) or plain.removeprefix("un") in _YES:
         return False
     return None
 

@@ -153,7 +153,8 @@ def _shape(where: str, lines: list[str], separator: str | None) -> _Shape:
     longer = [row for row in rows if len(row) == len(names) + 1]
     if longer and len(longer) > len(rows) / 2:
         extra = 1
-        offset = 0 if all(not row[-1].strip() for row in longer) else 1  # else R's names of rows
+        r_names = all(line.startswith('"') for line in lines[:2]) and longer[0][0] == "1"
+        offset = 1 if r_names or any(row[-1].strip() for row in longer) else 0
     wanted = len(names) + extra - 1
     plain = all(line.count(separator) == wanted for line in lines[first_row:-1] if line.strip())
     quoted = '"' in "".join(lines) and not (plain and separator != " ")

@@ -16,12 +16,29 @@ import numpy as np
 import pandas as pd
 
 from glczoo.data.places import blank, coordinate_columns, numbers, place_rows, plain
-from glczoo.data.region import Table
+from glczoo.data.presence import labels_of
 from glczoo.data.table_files import TableFile, open_table
-from glczoo.data.table_rows import DAY_OF, survey_key
 from glczoo.errors import GlczooError
 from glczoo.regions.guessed_table import GuessedTable
-from glczoo.regions.labels import COUNTS, STATUS, all_presences, guess_presence, species_like
+from glczoo.regions.labels import (
+    COUNTS,
+    COUNTS_LIKE,
+    STATUS,
+    STATUS_LIKE,
+    all_presences,
+    guess_presence,
+    species_like,
+)
+from glczoo.regions.visits import (
+    DATES,
+    EVENT,
+    SITE,
+    candidates,
+    date_columns,
+    first_column,
+    guess_surveys,
+    is_whole,
+)
 
 __all__ = ["KEYS", "guess_table"]
 
@@ -45,26 +62,8 @@ _NAME = [
     *("nomscientifique", "nomlatin", "espece", "espèce", "taxref", "art", "artname"),
     *("wissname", "especie", "nombrecientifico", "specienome", "soort", "soortnaam"),
 ]
-_EVENT = ["eventid", "surveyid", "visitid", "releveid", "sampleid", "samplingeventid", "checklistid"]
-_SITE = [
-    *("patchid", "siteid", "plotid", "locationid", "stationid", "quadratid", "transectid", "site", "plot"),
-    *(
-        "station",
-        "quadrat",
-        "releve",
-        "relevé",
-        "sitename",
-        "plotname",
-        "sitecode",
-        "plotcode",
-        "locality_id",
-    ),
-]
-_DATES = ("dayofyear", "year", "month", "day", "eventdate", "date", "datetime", "visitdate", "surveydate")
-_WHOLE_DATES = ("eventdate", "date", "datetime", "visitdate", "surveydate")
 _ERROR = ["coordinateuncertaintyinmeters", "geouncertaintyinm", "coordinateuncertainty", "positionalaccuracy"]
 _CULTIVATED = {"FOSSIL_SPECIMEN", "LIVING_SPECIMEN"}
-_TIME = r"\d[T ]+\d{1,2}[:.h]\d"  # of day, behind a date
 
 
 def guess_table(
@@ -96,11 +95,12 @@ def guess_table(
     if not (lon and lat):
         known = coordinate_columns([n for n in file.names if n not in named.values()], str(path))
         lon, lat = lon or known[0], lat or known[1]
-    ids = _candidates(file, _ID, named.get("species"))
-    names = _candidates(file, _NAME, named.get("species"))
+    ids = candidates(file, _ID, named.get("species"))
+    names = candidates(file, _NAME, named.get("species"))
     wide = not ids and not names
     missing = [key for key, column in (("lon", lon), ("lat", lat)) if column is None]
-    table = file.read(file.names if wide else _wanted(file, named, [*ids, *names], lon, lat))
+    everything = wide or kind == "pa"  # which columns say presence is seen in what they hold
+    table = file.read(file.names if everything else _wanted(file, named, [*ids, *names], lon, lat))
     species, others = species_like(table, _known_columns(file, named, lon, lat)) if wide else ([], [])
     missing += ["species"] if wide and not species else []
     if missing or lon is None or lat is None:
@@ -113,11 +113,14 @@ def guess_table(
         _take_wide(guess, table, species, others)
     else:
         status, words = _status(file, named)
-        present = guess_presence(guess, table, status, _first(file, COUNTS), words)
+        count = first_column(file, COUNTS)
+        if kind == "pa" and not (status or count or "presence" in named):
+            status, count = _like_presence(guess, file, table)
+        present = guess_presence(guess, table, status, count, words)
         table = _with_species(guess, table, present, ids, names)
     guess.lon, guess.lat = table["glczoo lon"].to_numpy(), table["glczoo lat"].to_numpy()
     if kind == "pa":
-        _surveys(guess, file, table, named)
+        guess_surveys(guess, file, table, named)
     _look_at_records(guess, file, table)
     _patches_and_days(guess, file, table, named)
     return guess
@@ -149,34 +152,6 @@ def _start(
     return guess
 
 
-def _candidates(file: TableFile, known: Sequence[str], named: str | None = None) -> list[str]:
-    """The columns that bear one of these names, the preferred first; only the one that was named.
-
-    Raises:
-        ValueError: two columns are named alike.
-    """
-    if named:
-        return [named]
-    found = []
-    for name in known:
-        alike = [column for column in file.names if plain(column) == name]
-        if len(alike) > 1:
-            raise GlczooError(
-                f"{file.path}: the columns {' and '.join(alike)} are named alike; name the right one: "
-                f"--columns species={alike[0]} (or lon, lat, survey, …), or rename the other"
-            )
-        found += alike
-    return found
-
-
-def _first(file: TableFile, known: Sequence[str]) -> str | None:
-    return next(iter(_candidates(file, known)), None)
-
-
-def _dates(file: TableFile) -> list[str]:
-    return [column for column in file.names if plain(column) in _DATES]
-
-
 def _status(file: TableFile, named: dict[str, str]) -> tuple[str | None, str | None]:
     """The column that says whether a species was found, and the words that a person named for yes."""
     if named.get("presence") == "none":
@@ -184,23 +159,47 @@ def _status(file: TableFile, named: dict[str, str]) -> tuple[str | None, str | N
     if "presence" in named:
         column, _, words = named["presence"].partition(":")
         return column, words or None
-    return _first(file, STATUS), None
+    return first_column(file, STATUS), None
+
+
+def _like_presence(
+    guess: GuessedTable, file: TableFile, table: pd.DataFrame
+) -> tuple[str | None, str | None]:
+    """Columns of presence and of counts where none has a usual name: by part of it and contents."""
+    places = guess.keys["lon"], guess.keys["lat"]
+    unknown = [name for name in file.names if name and name not in places and not _is_known(name)]
+    labels = {name: labels_of(table[name]) for name in unknown}
+    said = [name for name, found in labels.items() if found.informative and not found.unknown]
+    status = next((n for n in said if STATUS_LIKE.search(plain(n)) and not labels[n].counts), None)
+    count = next((n for n in said if COUNTS_LIKE.search(plain(n))), None)
+    binary = [name for name in said if not labels[name].counts and name not in (status, count)]
+    if not (status or count) and binary:
+        guess.doubt(
+            f"{', '.join(binary[:3])}: does it say whether the species was found? Every row counts as a "
+            f"presence; else --columns presence={binary[0]}"
+        )
+    return status, count
+
+
+def _is_known(name: str) -> bool:
+    known = (*_ID, *_NAME, *EVENT, *SITE, *DATES, *_ERROR, "basisofrecord", "datasetname", "patchid")
+    return plain(name) in known
 
 
 def _wanted(
     file: TableFile, named: dict[str, str], species: Sequence[str], lon: str | None, lat: str | None
 ) -> list[str]:
     """The columns to read of a long table."""
-    others = [_first(file, known) for known in (COUNTS, _EVENT, _SITE, _ERROR, ["basisofrecord"])]
-    others += [_status(file, named)[0], lon, lat, _first(file, [plain(named.get("patch", "patchID"))])]
+    others = [first_column(file, known) for known in (COUNTS, EVENT, SITE, _ERROR, ["basisofrecord"])]
+    others += [_status(file, named)[0], lon, lat, first_column(file, [plain(named.get("patch", "patchID"))])]
     of_person = [c for key, value in named.items() for c in _columns_of(key, value)]
-    wanted = dict.fromkeys([*species, *_dates(file), *of_person, *filter(None, others)])
+    wanted = dict.fromkeys([*species, *date_columns(file), *of_person, *filter(None, others)])
     return [name for name in wanted if name in file.names]
 
 
 def _known_columns(file: TableFile, named: dict[str, str], lon: str | None, lat: str | None) -> list[str]:
     """The columns of a wide table that are no species."""
-    known = {*_EVENT, *_SITE, *_ERROR, *_DATES, *STATUS, "basisofrecord", "datasetname", "id", "dayofyear"}
+    known = {*EVENT, *SITE, *_ERROR, *DATES, *STATUS, "basisofrecord", "datasetname", "id", "dayofyear"}
     of_person = {c for key, value in named.items() for c in _columns_of(key, value)}
     return [n for n in file.names if plain(n) in known or n in of_person or n in (lon, lat)]
 
@@ -211,7 +210,7 @@ def _missing_columns(file: TableFile, missing: Sequence[str]) -> str:
         f"--columns {' '.join(f'{key}=COLUMN' for key in missing)}. (A table has one row for each species "
         "found at a place, with longitude and latitude, or a column of 0 and 1 for each species.)"
     )
-    if (status := _first(file, STATUS)) and "species" in missing:
+    if (status := first_column(file, STATUS)) and "species" in missing:
         text += f" If {status} is about one species, rename the column to the species' name"
     return text
 
@@ -250,7 +249,7 @@ def _with_species(
     if guess.kind == "po":
         table, present = table[present], present[present]
     empty = {c: blank(table[c]) for c in {*ids, *names}}
-    whole = [c for c in ids if _is_id(table[c], empty[c])]
+    whole = [c for c in ids if is_whole(table[c], empty[c])]
     texts = [c for c in names if c not in whole and not empty[c].all()]
     if not whole and not texts:
         raise GlczooError(f"{guess.path}: the columns {ids or names} name no species in any row")
@@ -282,12 +281,6 @@ def _with_species(
     return table
 
 
-def _is_id(column: pd.Series, empty: np.ndarray) -> bool:
-    """Whether every cell that is not empty holds a whole number."""
-    values = numbers(column)[0][~empty]
-    return bool(len(values)) and bool(np.isfinite(values).all()) and bool((values == np.round(values)).all())
-
-
 def _take_wide(guess: GuessedTable, table: pd.DataFrame, species: list[str], others: list[str]) -> None:
     present = all_presences(table, species, str(guess.path)).sum(axis=0)
     guess.keys["layout"] = "wide"
@@ -299,61 +292,9 @@ def _take_wide(guess: GuessedTable, table: pd.DataFrame, species: list[str], oth
         guess.doubt(f"columns that are taken for no species: {', '.join(others[:8])}")
 
 
-def _surveys(guess: GuessedTable, file: TableFile, table: pd.DataFrame, named: dict[str, str]) -> None:
-    """Which columns tell surveys apart: a survey is one visit of one place."""
-    default = {key: named.get(key) or getattr(Table(file=["x"]), key) for key in ("patch", "day")}
-    place, day = (_first(file, [plain(name)]) for name in default.values())
-    lon, lat = str(guess.keys["lon"]), str(guess.keys["lat"])
-    when = _date(table, _dates(file))
-    event, site = _first(file, _EVENT), _first(file, _SITE)
-    ways = []
-    if named.get("survey"):
-        ways.append(named["survey"].split(","))
-    elif place and _is_id(table[place], blank(table[place])) and (day or not when):
-        ways.append([column for column in (place, day) if column])
-    else:
-        ways += [[event]] if event and table[event].notna().all() else []
-        ways += [[site, *when]] if site and table[site].notna().all() else []
-    ways.append([lon, lat, *when])
-    for way in ways:
-        keys = [pd.factorize(survey_key(table, column), use_na_sentinel=False)[0] for column in way]
-        codes = pd.MultiIndex.from_arrays(keys).factorize()[0]
-        places = table[["glczoo lon", "glczoo lat"]].groupby(codes)
-        moved = int((places.max() - places.min() > 1e-6).any(axis=1).sum())
-        if not moved:
-            break
-        guess.doubt(f"{moved} surveys by {', '.join(way)} have more than one place")
-    guess.num_surveys = int(codes.max()) + 1
-    if way != [column for column in (place, day) if column]:
-        guess.keys["survey"] = way
-        guess.reasons["survey"] = f"{guess.num_surveys} surveys"
-    else:
-        guess.reasons["file"] = f"{guess.num_surveys} surveys by {', '.join(way)}"
-    if timed := [column.removeprefix(DAY_OF) for column in way if column.startswith(DAY_OF)]:
-        guess.reasons["survey"] = f"guessed: {guess.num_surveys} surveys, a survey is one day"
-        guess.doubt(f"{timed[0]} holds times of day: all visits of a place on one day are one survey")
-    if not when and not day and way != [event]:
-        guess.doubt("no column of dates: visits of one place on several days become one survey")
-
-
-def _date(table: pd.DataFrame, dates: list[str]) -> list[str]:
-    """The columns that tell the day of a visit; `day of COLUMN` where it holds times of day."""
-    named = {plain(column): column for column in dates if table[column].notna().any()}
-    whole = [named[name] for name in _WHOLE_DATES if name in named]
-    timed = {column: table[column].astype(str).str.contains(_TIME, regex=True).any() for column in whole}
-    if plainly := [column for column in whole if not timed[column]]:
-        return plainly[:1]
-    for parts in (["year", "month", "day"], ["year", "dayofyear"], ["dayofyear"]):
-        if all(part in named for part in parts):
-            return [named[part] for part in parts]
-    if whole:
-        return [DAY_OF + whole[0]]
-    return [named["year"]] if "year" in named else []
-
-
 def _look_at_records(guess: GuessedTable, file: TableFile, table: pd.DataFrame) -> None:
     """What the filters under `records` are for."""
-    error, basis = _first(file, _ERROR), _first(file, ["basisofrecord"])
+    error, basis = first_column(file, _ERROR), first_column(file, ["basisofrecord"])
     if guess.kind == "po" and basis and (number := table[basis].isin(_CULTIVATED).sum()):
         guess.doubt(
             f"{number} records are fossils or living collections ({basis}): `records: {{basis: […]}}` in "
@@ -371,6 +312,6 @@ def _patches_and_days(
     for key, default in (("patch", "patchID"), ("day", "dayOfYear")):
         if key in named and named[key] != default:
             guess.keys[key] = named[key]
-    if patch := _first(file, [plain(named.get("patch", "patchID"))]):
+    if patch := first_column(file, [plain(named.get("patch", "patchID"))]):
         values = numbers(table[patch])[0]
         guess.patch_ids = np.where(np.isfinite(values), values, -1).astype(np.int64)

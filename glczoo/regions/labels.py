@@ -14,11 +14,31 @@ from glczoo.data.presence import COUNT, COUNT_OR_BLANK, MANY, Labels, Rule, labe
 from glczoo.errors import GlczooError
 from glczoo.regions.guessed_table import GuessedTable
 
-__all__ = ["COUNTS", "STATUS", "guess_presence", "species_like"]
+__all__ = [
+    "COUNTS",
+    "COUNTS_LIKE",
+    "STATUS",
+    "STATUS_LIKE",
+    "all_presences",
+    "guess_presence",
+    "species_like",
+]
 
 STATUS = [
     *("occurrencestatus", "presence", "present", "presenceabsence", "presabs", "pa", "detected", "observed"),
-    *("detection", "occurrence", "occ", "found", "status", "presenza", "presencia", "presenca", "vorkommen"),
+    *(
+        "detection",
+        "occurrence",
+        "occ",
+        "pres",
+        "seen",
+        "found",
+        "status",
+        "presenza",
+        "presencia",
+        "presenca",
+        "vorkommen",
+    ),
     *("aanwezig", "vorhanden", "anwesend", "prasenz", "présence", "présent", "nachweis"),
 ]
 COUNTS = [
@@ -26,6 +46,11 @@ COUNTS = [
     *("individuals", "quantity", "percentcover", "coverpercent", "density", "biomass", "abundanz", "anzahl"),
     *("abondance", "effectif", "nombre", "abundancia", "cobertura", "deckung", "n"),
 ]
+# Parts of other names of such columns: taken where a PA table has none of the above.
+STATUS_LIKE = re.compile(r"pres|absen|detect|occurr|observed|seen|found|vorkomm|nachweis|aanwez")
+COUNTS_LIKE = re.compile(
+    r"abund|count|individ|quantit|anzahl|abond|effectif|cobert|deckung|freq|braun|^bb|^nb|^cover|biomass"
+)
 _OF_RECORDS = {"individualcount", "organismquantity"}  # Darwin Core: a blank means not counted
 # Columns of whole numbers that are no species.
 _COVARIATES = re.compile(
@@ -70,14 +95,21 @@ def guess_presence(
         elif labels.informative:
             return _ruled(guess, table, status, labels, _status_rule(guess, status, labels))
     if count:
-        labels = labels_of(table[count])
-        if labels.no and labels.yes and labels.unknown:
+        labels = _without_letters(labels_of(table[count]))
+        if labels.no and labels.unknown and len(labels.unknown) <= MANY:
             raise GlczooError(_not_understood(guess, count, labels))
         of_records = plain(count) in _OF_RECORDS or guess.kind == "po"
         if labels.yes and not labels.unknown and (labels.no or (labels.blank and not of_records)):
             rule = COUNT_OR_BLANK if of_records and labels.blank else COUNT
             return _ruled(guess, table, count, labels, rule)
     return everything
+
+
+def _without_letters(labels: Labels) -> Labels:
+    """Labels of a column of counts: its letters are classes of abundance, such as R for rare, or unknown."""
+    letters = [v for v in (*labels.yes, *labels.no) if len(v) == 1 and v.isalpha() and v.lower() not in "rx"]
+    yes, no = ([v for v in values if v not in letters] for values in (labels.yes, labels.no))
+    return Labels(yes, no, [*labels.unknown, *letters], labels.blank, labels.counts)
 
 
 def _status_rule(guess: GuessedTable, status: str, labels: Labels) -> Rule:

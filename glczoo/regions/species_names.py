@@ -134,11 +134,16 @@ def near_names(names: Iterable[str]) -> list[tuple[str, str]]:
             continue
         for short in {own, *(own[:i] + own[i + 1 :] for i in range(len(own)))}:
             for other in left.get(short, ()):
-                if abs(len(letters[other]) - len(own)) <= 1:
+                if abs(len(letters[other]) - len(own)) <= 1 and not _begins(name, other):
                     pairs[(other, name)] = None
             left.setdefault(short, []).append(name)
         letters[name] = own
     return sorted(pairs)
+
+
+def _begins(name: str, other: str) -> bool:
+    """Whether a name is the other and words more: see `named_twice`."""
+    return name_key(name).startswith(name_key(other) + " ")
 
 
 def named_twice(names: Iterable[str]) -> list[tuple[str, str]]:

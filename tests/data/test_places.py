@@ -96,3 +96,22 @@ def test_a_crs_that_is_not_known_is_named() -> None:
 def test_bounds_may_cross_180_degrees(bounds: tuple[float, float, float, float], inside: list[bool]) -> None:
     lon = np.array([175.0, -175.0, 5.0, -100.0])
     assert within(lon, np.zeros(4), bounds).tolist() == inside
+
+
+@pytest.mark.parametrize(
+    ("lon", "lat", "place"),
+    [
+        ("1°30'E", "48°30'N", (1.5, 48.5)),
+        ("1° 30' 36\" W", "48° 30' 0\" S", (-1.51, -48.5)),
+        ("1.5°", "48.5°", (1.5, 48.5)),
+        ("1,5 W", "48,5 N", (-1.5, 48.5)),
+        ("1d30m36sE", "48d30m0sN", (1.51, 48.5)),
+    ],
+)
+def test_degrees_with_signs_minutes_and_seconds(lon: str, lat: str, place: tuple[float, float]) -> None:
+    places = placed([lon], [lat])
+    assert (places.lon[0], places.lat[0]) == pytest.approx(place) and "degrees with signs" in places.notes[0]
+
+
+def test_what_is_no_degree_is_no_number() -> None:
+    assert placed(["Berlin", "1°75'E"], ["near", "48°30'N"]).unplaced.all()

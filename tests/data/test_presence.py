@@ -69,3 +69,14 @@ def test_a_person_says_what_is_absence() -> None:
 
 def test_a_negative_number_is_not_understood() -> None:
     assert labels_of(pd.Series([-999, 1, 0])).unknown == ["-999"]
+
+
+@pytest.mark.parametrize(
+    "value", ["not seen", "non-détecté", "nicht beobachtet", "unrecorded", "no presence"]
+)
+def test_a_negation_of_a_word_for_presence_says_no(value: str) -> None:
+    assert labels_of(pd.Series(["seen", value])).no == [value]
+
+
+def test_na_as_r_writes_it_is_a_blank() -> None:
+    assert labels_of(pd.Series(["1", "NA", "0"])).blank == 1

@@ -52,6 +52,12 @@ def test_names_of_rows_that_r_writes_are_no_column(tmp_path: Path) -> None:
     assert_is_the_table(write(tmp_path / "t.csv", text))
 
 
+def test_names_of_rows_are_no_column_where_the_last_one_is_empty(tmp_path: Path) -> None:
+    rows = ['"1","a","Abies alba",5.5,44.5,""', '"2","b","Poa annua",5.6,44.25,""']
+    text = "\n".join(['"id","species","lon","lat","note"', *rows]) + "\n"
+    assert_is_the_table(write(tmp_path / "t.csv", text))
+
+
 @pytest.mark.parametrize("of_header", [True, False])
 def test_a_separator_behind_the_last_field_shifts_nothing(tmp_path: Path, of_header: bool) -> None:
     head, *rows = text_of(";").splitlines()

@@ -85,6 +85,21 @@ def test_occurrence_status_is_present_unless_it_says_otherwise(tmp_path: Path) -
     assert found.keys["presence"] == {"occurrenceStatus": ["PRESENT", ""]} and len(found.lon) == 5
 
 
+@pytest.mark.parametrize("head", ["is_present", "presence01", "no_individuals", "Frequency", "bb_cover"])
+def test_a_name_that_only_resembles_one_of_presence_is_tried(tmp_path: Path, head: str) -> None:
+    assert list(guess(tmp_path, surveys(head, 1, 0, 1, 0, 1, 1)).keys["presence"]) == [head]
+
+
+def test_a_column_of_0_and_1_of_another_name_is_asked_about(tmp_path: Path) -> None:
+    (doubt,) = [d for d in guess(tmp_path, surveys("forest", 1, 0, 1, 0)).doubts if "forest" in d]
+    assert "does it say whether the species was found?" in doubt and "--columns presence=forest" in doubt
+
+
+def test_letters_of_abundance_are_not_taken_for_words(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="abundance holds 'D', 'A', 'F'"):
+        guess(tmp_path, surveys("abundance", "D", "A", "F", 0))
+
+
 def test_a_table_of_absences_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="every row says 0 in presence: no presence"):
         guess(tmp_path, surveys("presence", 0, 0, 0, 0))
