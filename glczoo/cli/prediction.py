@@ -74,7 +74,9 @@ def evaluate(
 @runs_argument
 @region_option
 @batch_size_option
-@click.option("--points", type=PATH, help="CSV with lon and lat (and patchID for JPEG bands).")
+@click.option("--points", type=PATH, help="Table with lon and lat (and patchID for JPEG bands).")
+@click.option("--crs", help="Of the points, such as EPSG:2154; by default degrees.")
+@click.option("--encoding", help="Of the points' text; by default UTF-8, else Windows-1252.")
 @click.option("--submission", is_flag=True, help="The Kaggle file for the region's test table.")
 @k_option
 @click.option(
@@ -86,6 +88,8 @@ def predict(
     region: Path | None,
     batch_size: int,
     points: Path | None,
+    crs: str | None,
+    encoding: str | None,
     submission: bool,
     k: int | None,
     top: int,
@@ -105,7 +109,7 @@ def predict(
     model = Run.load(list(runs))
     place = _loaded(region) or model.region
     if points is not None:
-        table = read_points(place, points, None)
+        table = read_points(place, points, crs=crs, encoding=encoding)
         result = predict_points(model, table, out, place, k=k, top=top, batch_size=batch_size)
         if first_process():
             print(f"{out}: {result.points} points, {result.set_size:.1f} species each ({result.decoding})")

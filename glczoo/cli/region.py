@@ -17,21 +17,37 @@ patch_size_option = click.option(
 
 @click.command("init", cls=Verb)
 @click.argument("folder", type=PATH)
-@click.option("--po", type=PATH, metavar="CSV", help="Presence-only records, e.g. a download of GBIF.")
-@click.option("--pa", type=PATH, metavar="CSV", help="Surveys: a row for each species recorded in one.")
+@click.option("--po", type=PATH, metavar="TABLE", help="Presence-only records, e.g. a download of GBIF.")
+@click.option(
+    "--pa",
+    type=PATH,
+    metavar="TABLE",
+    help="Surveys: a row for each species recorded in one, or a column for each.",
+)
 @click.option("--name", help="Name of the region; by default the folder's.")
 @click.option(
     "--columns", cls=Several, metavar="KEY=COLUMN",
-    help="Columns that are guessed wrong: lon, lat, species, survey (several: comma-separated), patch, day.",
+    help="Columns that are guessed wrong: lon, lat, species, survey (several: comma-separated), patch, day, "
+    "presence (COLUMN:WORD,WORD for those that say yes, or none).",
 )  # fmt: skip
-def init(folder: Path, po: Path | None, pa: Path | None, name: str | None, columns: tuple[str, ...]) -> None:
+@click.option("--crs", help="Of the coordinates, such as EPSG:2154; by default degrees.")
+@click.option("--encoding", help="Of the tables' text; by default UTF-8, else Windows-1252.")
+def init(
+    folder: Path,
+    po: Path | None,
+    pa: Path | None,
+    name: str | None,
+    columns: tuple[str, ...],
+    crs: str | None,
+    encoding: str | None,
+) -> None:
     """Describe a folder of rasters and tables: region.yaml and recipes.
 
     FOLDER holds the rasters; region.yaml and recipes are written there.
     """
     from glczoo.regions.init import init_region
 
-    print(init_region(folder, po, pa, name, pairs(columns)).text())
+    print(init_region(folder, po, pa, name, pairs(columns), crs, encoding).text())
 
 
 @click.command("check", cls=Verb)

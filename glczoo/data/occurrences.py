@@ -8,6 +8,7 @@ a *sample*. `tables.py` reads them.
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-__all__ = ["Points", "Samples", "SpeciesIndex"]
+from glczoo.errors import GlczooError
+
+__all__ = ["Points", "Samples", "SpeciesIndex", "name_key", "tidy_name"]
+
+
+def tidy_name(name: str) -> str:
+    """A species' name with one plain blank between its words, whatever blanks it was typed with."""
+    return " ".join(re.sub("[\u200b-\u200d\u2060\ufeff]", "", name).split())
+
+
+def name_key(name: str) -> str:
+    """What two spellings of a name have in common that differ by blanks and letter case alone."""
+    return tidy_name(name).casefold()
 
 
 @dataclass(frozen=True)
@@ -43,29 +56,29 @@ class SpeciesIndex:
         unknown = self.ids[position] != species_ids
         if unknown.any():
             first = np.unique(species_ids[unknown])
-            raise ValueError(
+            raise GlczooError(
                 f"{where}: {len(first)} species of {unknown.sum()} rows are not in the vocabulary of "
                 f"{len(self.ids)} species, the first: {first[:5].tolist()}"
             )
         return position
 
     def classes_of_names(self, names: pd.Series, where: str) -> np.ndarray:
-        """Class of every species' name, int64[n]; blanks around a name are ignored.
+        """Class of every species' name, int64[n]; blanks and letter case are ignored (see `name_key`).
 
         Raises:
             ValueError: two species bear one name, or a name is not in the vocabulary.
         """
-        codes, distinct = pd.factorize(names.astype(str).str.strip())
-        known = pd.Index(self.names)
+        codes, distinct = pd.factorize(names.astype(str))
+        known = pd.Index([name_key(name) for name in self.names])
         if not known.is_unique:
-            twice = known[known.duplicated()].unique()[:5].tolist()
-            raise ValueError(
+            twice = [self.names[i] for i in np.flatnonzero(known.duplicated(keep=False))[:6]]
+            raise GlczooError(
                 f"{where}: names cannot be told apart, two species of the vocabulary are {twice}"
             )
-        position = known.get_indexer(pd.Index(distinct))
+        position = known.get_indexer(pd.Index([name_key(name) for name in distinct]))
         if (position < 0).any():
             unknown, rows = distinct[position < 0], (position[codes] < 0).sum()
-            raise ValueError(
+            raise GlczooError(
                 f"{where}: {len(unknown)} species of {rows} rows are not in the species table of {len(self)} "
                 f"names, the first: {unknown[:5].tolist()}; add them to it, each with an id of its own"
             )
@@ -84,7 +97,7 @@ class SpeciesIndex:
             near = difflib.get_close_matches(unknown[0].lower(), known, n=5)
             labels = [self.label(known[name]) for name in near]
             labels = labels or [self.label(k) for k in range(min(3, len(self)))]
-            raise ValueError(
+            raise GlczooError(
                 f"--species {' '.join(unknown)}: the model predicts no such speciesId or name; of its "
                 f"{len(self)} species, {'near' if near else 'the first'}: {', '.join(dict.fromkeys(labels))}"
             )
@@ -109,10 +122,10 @@ class SpeciesIndex:
         """
         table = pd.read_csv(path, sep=";", keep_default_na=False)
         if not {"class", "speciesId", "name"} <= set(table):
-            raise ValueError(f"{path} is no vocabulary: it has the columns {list(table)}")
+            raise GlczooError(f"{path} is no vocabulary: it has the columns {list(table)}")
         ids = table["speciesId"].to_numpy(np.int64)
         if (np.diff(ids) <= 0).any() or (table["class"] != np.arange(len(ids))).any():
-            raise ValueError(f"{path} is no vocabulary: speciesIds must ascend and classes count from 0")
+            raise GlczooError(f"{path} is no vocabulary: speciesIds must ascend and classes count from 0")
         names = table["name"].astype(str)
         return cls(ids, tuple(names) if names.any() else ())
 
@@ -124,12 +137,21 @@ class Points:
     lon: np.ndarray  # float64[N]
     lat: np.ndarray  # float64[N]
     patch_id: np.ndarray  # int64[N]
-    ids: np.ndarray  # int64[N]: row ids of a table; of samples their number
+    ids: np.ndarray  # int64[N], or str[N]: row ids of a table; of samples their number
     dataset: np.ndarray | None = field(default=None, kw_only=True)  # int64[N]: position in dataset_names
     dataset_names: tuple[str, ...] = field(default=(), kw_only=True)  # "" where a row names no data set
 
     def __len__(self) -> int:
         return len(self.lon)
+
+    @property
+    def unplaced(self) -> np.ndarray:
+        """Points whose row has no usable coordinates, bool[N]; their lon and lat are nan."""
+        return np.isnan(self.lon) | np.isnan(self.lat)
+
+    def placed(self) -> "Points":
+        """The points whose row has usable coordinates."""
+        return self.at(~self.unplaced)
 
     def named(self, i: int) -> str:
         """One point, for a message."""

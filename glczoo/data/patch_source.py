@@ -103,6 +103,9 @@ class PatchSource:
         if self.stacks:
             outside = np.any(list(reasons.values())[: len(self.stacks)], axis=0)
             reasons["without data in any raster"] = ~outside & np.isnan(self.values(points)).all(axis=1)
+        if (unplaced := points.unplaced).any():
+            reasons = {reason: mask & ~unplaced for reason, mask in reasons.items()}
+            reasons = {"without coordinates in degrees": unplaced} | reasons
         return reasons
 
     def complete(self, points: Points, what: str, drop: bool = False) -> np.ndarray:

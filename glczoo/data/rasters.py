@@ -21,7 +21,7 @@ from tqdm import tqdm
 from glczoo.data.cache import fingerprint, kept, mapped
 from glczoo.data.region import Band
 
-__all__ = ["RasterStack", "few", "open_stacks", "project"]
+__all__ = ["RasterStack", "few", "grid_of", "open_stacks", "project"]
 
 # A type without a value to spare for "no data" becomes the next one that has it.
 _WIDER = {
@@ -138,6 +138,19 @@ def open_stacks(bands: Sequence[tuple[Band, Path]], patch_size: int) -> list[Ras
             )
         )
     return stacks
+
+
+def grid_of(path: Path) -> RasterStack:
+    """The grid of a raster without its values, which tells which points lie on it.
+
+    Raises:
+        ValueError: the file is no raster, or has no CRS.
+    """
+    with _open(path) as source:
+        if source.crs is None:
+            raise ValueError(f"{path} has no CRS; set one, for example with `rio edit-info --crs`")
+        none = np.broadcast_to(np.float32(np.nan), (*source.shape, 0))
+        return RasterStack(none, np.nan, (), source.transform, source.crs.to_string(), 0)
 
 
 def project(source: str, target: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-__all__ = ["Band", "Modality", "Region", "SplitFile", "Table", "parse", "read_yaml"]
+__all__ = ["Band", "Modality", "RecordFilters", "Region", "SplitFile", "Table", "parse", "read_yaml"]
 
 
 class Strict(BaseModel):
@@ -67,19 +67,32 @@ class Modality(_Provenance):
     folder: str = Field(default="", description="folder of the files, relative to the region's root")
     resolution: str = Field(default="", description="size of a cell on the ground, for people")
     provenance: str = Field(default="", description="provider and version of the data")
+    citation: str = Field(default="", description="how to cite the data, repeated on cards and reports")
+    doi: str = Field(default="", description="of the data, without https://doi.org/")
     bands: list[Band] = Field(min_length=1)
 
 
 class Table(Strict):
-    """A CSV file of occurrences or points and the names of its columns (defaults: GeoLifeCLEF 2023)."""
+    """A table of occurrences or points and the names of its columns (defaults: GeoLifeCLEF 2023).
+
+    Text, or what else `data.table_files` reads: archives of GBIF, GeoPackage, GeoJSON, Excel, Parquet.
+    """
 
     file: list[str] = Field(description="path, or several spellings of which the first that exists is read")
-    separator: str = Field(
-        default=";",
-        description="between columns; after a tab, quotes mean themselves unless the header has some",
+    separator: str = Field(default=";", description="between the columns of a text")
+    encoding: str | None = Field(
+        default=None, description="of a text; null: UTF-8, or UTF-16 by its mark, else Windows-1252"
+    )
+    crs: str | None = Field(
+        default=None, description="of the columns lon and lat, such as EPSG:2154; null: degrees, WGS84"
     )
     lon: str = "lon"
     lat: str = "lat"
+    layout: Literal["long", "wide"] = Field(
+        default="long",
+        description="long: a row for each species of a sample; wide: a column for each species, named as in "
+        "the species table, that holds 0 and 1, counts or words",
+    )
     species: str = "speciesId"
     species_by: Literal["id", "name"] = Field(
         default="id", description="what the species column holds: ids, or names that the species table knows"
@@ -89,16 +102,24 @@ class Table(Strict):
         default="dayOfYear", description="with the patch it names a survey; may be absent or empty"
     )
     survey: list[str] | None = Field(
-        default=None, description="PA only: columns that tell surveys apart, of any type; null: patch and day"
+        default=None,
+        description="PA only: columns that tell surveys apart, of any type; `day of COLUMN` leaves out the "
+        "time of day; null: patch and day",
     )
-    presence: dict[str, list[str | int]] = Field(
+    presence: dict[str, Literal["above 0", "above 0 or blank"] | list[str | int]] = Field(
         default={},
-        description="columns and their values where the species was found. Other rows of a PA table stand "
-        "for their survey alone, those of a PO table are left out",
+        description="columns and their values where the species was found: `above 0`, or a list. Other rows "
+        "of a PA table stand for their survey alone, those of a PO table are left out",
+    )
+    absence: dict[str, list[str | int]] = Field(
+        default={},
+        description="columns and values where it was not found, beside 0, blank and the usual words for no",
     )
     incomplete: Literal["error", "drop"] = Field(
         default="error", description="PO and PA: rows without coordinates, or without a species in PO"
     )
+    citation: str = Field(default="", description="how to cite the data, repeated on cards and reports")
+    doi: str = Field(default="", description="of the data, without https://doi.org/")
     id: str = Field(default="Id", description="row id of a test table, written into the submission")
     without_species: str | None = Field(
         default=None, description="PA only: table of surveys that found none of the species (same columns)"
@@ -108,6 +129,33 @@ class Table(Strict):
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+
+class RecordFilters(Strict):
+    """Which presence-only records to use; nothing is left out that no key asks for."""
+
+    max_uncertainty_m: float | None = Field(
+        default=None, gt=0, description="greatest uncertainty of the coordinates; records without one stay"
+    )
+    require_uncertainty: bool = Field(
+        default=False, description="leave out records whose uncertainty is not known"
+    )
+    basis: list[str] = Field(default=[], description="basisOfRecord to use, such as HUMAN_OBSERVATION")
+    years: tuple[int, int] | None = Field(
+        default=None, description="first and last year to use; records without a year are left out"
+    )
+    issues: list[str] = Field(
+        default=[], description="GBIF's flags, such as ZERO_COORDINATE: a record with any of them is left out"
+    )
+    cell_km: float | None = Field(
+        default=None, gt=0, description="one record of a species in each square of this side"
+    )
+    thin_km: float | None = Field(
+        default=None, gt=0, description="no two records of a species nearer than this: the first one stays"
+    )
+    columns: dict[Literal["uncertainty", "basis", "year", "issues"], str] = Field(
+        default={}, description="columns that are not named as in Darwin Core"
+    )
 
 
 class SplitFile(Strict):
@@ -151,6 +199,7 @@ class Region(Strict):
     )
     modalities: list[Modality] = Field(min_length=1)
     tables: dict[Literal["po", "pa", "test"], Table]
+    records: RecordFilters | None = Field(default=None, description="which presence-only records to use")
     split: SplitFile | None = None
     species: SpeciesTable | None = Field(
         default=None, description="explicit vocabulary; else every species of the PO and PA tables"
@@ -170,11 +219,14 @@ class Region(Strict):
 
     @model_validator(mode="after")
     def _names_have_ids(self) -> "Region":
-        by_name = [name for name, table in self.tables.items() if table.species_by == "name"]
+        by_name = [
+            n for n, table in self.tables.items() if table.species_by == "name" or table.layout == "wide"
+        ]
         if by_name and not (self.species and self.species.name):
             raise ValueError(
-                f"the {' and '.join(by_name)} table names species (species_by: name): describe a species "
-                "table that holds these names and their ids, species: {file: …, id: …, name: …}"
+                f"the {' and '.join(by_name)} table names species (species_by: name, or layout: wide): "
+                "describe a species table that holds these names and their ids, "
+                "species: {file: …, id: …, name: …}"
             )
         return self
 
@@ -231,6 +283,12 @@ class Region(Strict):
         if name not in self.tables:
             raise ValueError(f"region {self.name} describes no {name} table; it has {sorted(self.tables)}")
         return self.tables[name]
+
+    def citations(self) -> list[tuple[str, str, str]]:
+        """What its data ask to be cited by: name of a table or modality, citation, DOI."""
+        named: list[tuple[str, Table | Modality]] = [*self.tables.items()]
+        named += [(modality.name, modality) for modality in self.modalities]
+        return [(name, data.citation, data.doi) for name, data in named if data.citation or data.doi]
 
     def text(self) -> str:
         """The region as YAML without its root: for others, who have the data elsewhere."""

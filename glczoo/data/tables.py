@@ -1,10 +1,10 @@
-"""Tables of occurrences, read and written. Shapes as in `occurrences.py`."""
+"""Tables of samples and points, read. Shapes as in `occurrences.py`.
 
-import csv
+Whatever reads a table of places reads it here: files by `table_files`, coordinates by `places`, words for
+presence by `presence`, filters of records by `record_filters`.
+"""
+
 import hashlib
-import importlib.util
-import warnings
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,172 +14,290 @@ import pandas as pd
 
 from glczoo.data.cache import kept_arrays
 from glczoo.data.occurrences import Points, Samples, SpeciesIndex
+from glczoo.data.places import blank, coordinate_columns, numbers
+from glczoo.data.presence import matrix_presences, presences
+from glczoo.data.record_filters import filter_columns, keep_by_columns, keep_by_place
 from glczoo.data.region import Region, Table
-from glczoo.files import whole
+from glczoo.data.table_files import open_table
+from glczoo.data.table_rows import (
+    DATASET,
+    DROP_HINT,
+    Reading,
+    Rows,
+    column_or,
+    datasets,
+    integers,
+    lines,
+    patch_ids,
+    placed,
+    read_rows,
+    require,
+    species_columns,
+    stop,
+    survey_key,
+    unplaced_text,
+)
+from glczoo.errors import GlczooError
 
 __all__ = [
-    "read_columns",
+    "read_and_report",
     "read_folds",
     "read_points",
-    "read_species",
     "read_samples",
+    "read_species",
     "read_test_samples",
-    "table_writer",
-    "write_csv",
 ]
 
 
 def read_samples(region: Region, kind: Literal["po", "pa"], vocabulary: SpeciesIndex) -> Samples:
     """Read the PO or PA table.
 
-    A row that stands there twice (same survey, same species) counts once in PA; every PO row is a record.
-    A large table is parsed once and then memory-mapped from the cache: its arrays are read-only.
+    A row that stands there twice (same survey, same species) counts once in PA; every PO row is a record, as
+    far as the region's filters use it. A large table is parsed once and then memory-mapped from the cache:
+    its arrays are read-only.
 
     Raises:
         FileNotFoundError: the table is not there.
         ValueError: a column is missing, coordinates are out of range or swapped, one survey has two places,
-            or a species is unknown to the vocabulary. The message names the file and the first rows.
+            a value is neither presence nor absence, or a species is unknown to the vocabulary. The message
+            names the file and the first rows.
     """
-    table = region.table(kind)
-    path, empty_path = region.find(*table.file), None
-    if kind == "pa" and table.without_species:
-        beside = str(Path(table.file[0]).parent / table.without_species)
-        empty_path = region.find(beside, table.without_species)
+    paths = _paths(region, kind)
 
     def read() -> dict[str, np.ndarray]:
-        samples = (
-            _parse_records(region, vocabulary, path)
-            if kind == "po"
-            else _parse_surveys(region, vocabulary, path, empty_path)
-        )
+        samples = _parse(region, kind, vocabulary, paths, None)
         arrays = {name: value for name, value in vars(samples).items() if isinstance(value, np.ndarray)}
         return arrays | {"dataset_names": np.array(samples.dataset_names, str)}
 
     species = hashlib.sha256(vocabulary.ids.tobytes() + "\n".join(vocabulary.names).encode()).hexdigest()
-    key = [kind, table.model_dump(), region.bounds, species]
-    arrays = kept_arrays([path, empty_path] if empty_path else [path], key, read)
+    filters = region.records.model_dump() if region.records else None
+    key = [kind, region.table(kind).model_dump(), region.bounds, species, filters]
+    arrays = kept_arrays(paths, key, read)
     names = tuple(arrays["dataset_names"].tolist())
     return Samples(**(arrays | {"dataset_names": names, "presence_only": kind == "po"}))
 
 
-def _parse_records(region: Region, vocabulary: SpeciesIndex, path: Path) -> Samples:
-    """Every row of a presence-only table that does not say that its species was absent."""
+def read_and_report(
+    region: Region, kind: Literal["po", "pa"], vocabulary: SpeciesIndex
+) -> tuple[Samples, Reading]:
+    """The samples that can be read, and what was left out: rows without a place do not stop the reading.
+
+    Raises:
+        FileNotFoundError: the table is not there.
+        ValueError: it cannot be read, as `read_samples`.
+    """
+    reading = Reading()
+    return _parse(region, kind, vocabulary, _paths(region, kind), reading), reading
+
+
+def _paths(region: Region, kind: Literal["po", "pa"]) -> list[Path]:
+    """The table, and that of surveys without species where there is one."""
+    table = region.table(kind)
+    paths = [region.find(*table.file)]
+    if kind == "pa" and table.without_species:
+        beside = str(Path(table.file[0]).parent / table.without_species)
+        paths.append(region.find(beside, table.without_species))
+    return paths
+
+
+def _parse(
+    region: Region,
+    kind: Literal["po", "pa"],
+    vocabulary: SpeciesIndex,
+    paths: list[Path],
+    reading: Reading | None,
+) -> Samples:
+    parse = _parse_records if kind == "po" else _parse_surveys
+    return parse(region, vocabulary, paths, reading)
+
+
+def _parse_records(
+    region: Region, vocabulary: SpeciesIndex, paths: list[Path], reading: Reading | None
+) -> Samples:
+    """A record for every presence of a species that the region's filters use."""
     table = region.table("po")
-    drop = table.incomplete == "drop"
-    rows = _read(path, table, region, [table.species, *table.presence], [table.patch, "datasetName"], drop)
-    rows = rows[~(_absent(rows, table.presence) | (drop & rows[table.species].isna().to_numpy()))]
-    nameless = rows[table.species].isna().to_numpy()
+    rows = read_rows(region, table, paths[0], filter_columns(region.records).values(), vocabulary, reading)
+    left_out = reading.left_out if reading else {}
+    found, classes = _presences(rows, "po", vocabulary)
+    left_out["that say that the species was not found"] = int(len(rows.frame) - len(np.unique(found)))
+    rows = rows.at(found)
+    nameless = classes == -1
     if nameless.any():
-        raise ValueError(
-            f"{path}: {nameless.sum()} presence-only rows name no species, the first: "
-            f"{_lines(rows.index[nameless])}; `incomplete: drop` in region.yaml leaves them out"
-        )
-    dataset, dataset_names = _datasets(rows)
+        where = f"{paths[0]}: {nameless.sum()} presence-only records name no species, the first: "
+        if table.incomplete == "error":
+            stop(where + lines(rows.frame.index[nameless]) + DROP_HINT, reading)
+        left_out["without a species"] = int(nameless.sum())
+        rows, classes = rows.at(~nameless), classes[~nameless]
+    if region.records:
+        keep, taken = keep_by_columns(rows.frame, region.records)
+        left_out |= taken
+        rows, classes = rows.at(keep), classes[keep]
+        number = np.arange(len(classes))
+        keep, taken = keep_by_place(Points(rows.lon, rows.lat, number, number), classes, region.records)
+        left_out |= taken
+        rows, classes = rows.at(keep), classes[keep]
+    dataset, dataset_names = datasets(rows.frame)
     return Samples(
-        rows[table.lon].to_numpy(),
-        rows[table.lat].to_numpy(),
-        _patch_ids(rows, table, path),
-        np.arange(len(rows)),
-        np.arange(len(rows) + 1),
-        _classes(rows[table.species], table, vocabulary, path),
+        rows.lon,
+        rows.lat,
+        patch_ids(rows.frame, table, paths[0]),
+        np.arange(len(classes)),
+        np.arange(len(classes) + 1),
+        classes,
         presence_only=True,
         dataset=dataset,
         dataset_names=dataset_names,
     )
 
 
-def _parse_surveys(region: Region, vocabulary: SpeciesIndex, path: Path, empty_path: Path | None) -> Samples:
+def _parse_surveys(
+    region: Region, vocabulary: SpeciesIndex, paths: list[Path], reading: Reading | None
+) -> Samples:
     """The visits of a presence-absence table; a row of an absence stands for its survey alone."""
-    table = region.table("pa")
-    drop, keys = table.incomplete == "drop", table.survey or []
-    optional = [table.day, table.patch, "datasetName"]
-    rows = _read(path, table, region, [table.species, *table.presence, *keys], optional, drop)
-    rows[table.species] = rows[table.species].mask(_absent(rows, table.presence))
-    if empty_path is not None:
-        empty = _read(empty_path, table, region, keys, optional, drop)
-        rows = pd.concat([rows, empty], ignore_index=True)
-    known = rows[table.species].notna().to_numpy()
-    classes = np.full(len(rows), -1)
-    classes[known] = _classes(rows[table.species][known], table, vocabulary, path)
-    patch = _patch_ids(rows, table, path)
-    lon, lat = rows[table.lon].to_numpy(), rows[table.lat].to_numpy()
-    number, first_row = _number_surveys(rows, table, patch, path)
-    moved = (np.abs(lon - lon[first_row][number]) > 1e-6) | (np.abs(lat - lat[first_row][number]) > 1e-6)
+    table, path = region.table("pa"), paths[0]
+    rows = read_rows(region, table, path, [], vocabulary, reading)
+    row, classes = _presences(rows, "pa", vocabulary)
+    row, classes = row[classes >= 0], classes[classes >= 0]
+    if len(paths) > 1:
+        empty = read_rows(region, table, paths[1], [], None, reading)
+        lon, lat = np.append(rows.lon, empty.lon), np.append(rows.lat, empty.lat)
+        rows = Rows(path, table, pd.concat([rows.frame, empty.frame]), lon, lat)
+    patch, lon, lat = patch_ids(rows.frame, table, path), rows.lon, rows.lat
+    number, first = _number_surveys(rows.frame, table, patch, path)
+    moved = (np.abs(lon - lon[first][number]) > 1e-6) | (np.abs(lat - lat[first][number]) > 1e-6)
     if moved.any():
         columns = ", ".join(table.survey or [table.patch, table.day])
-        raise ValueError(
+        raise GlczooError(
             f"{path}: {len(np.unique(number[moved]))} surveys ({columns}) have more than one place, the "
-            f"first at {_lines(rows.index[moved])}"
+            f"first at {lines(rows.frame.index[moved])}"
         )
-    pairs = np.unique(np.stack([number, classes], axis=1)[classes >= 0], axis=0)
-    dataset, dataset_names = _datasets(rows)
+    pairs = np.unique(np.stack([number[row], classes], axis=1), axis=0)
+    dataset, dataset_names = datasets(rows.frame)
     return Samples(
-        lon[first_row],
-        lat[first_row],
-        patch[first_row],
-        np.arange(len(first_row)),
-        np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(first_row)))]),
+        lon[first],
+        lat[first],
+        patch[first],
+        np.arange(len(first)),
+        np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(first)))]),
         pairs[:, 1],
-        dataset=dataset[first_row],
+        dataset=dataset[first],
         dataset_names=dataset_names,
     )
 
 
-def _number_surveys(
-    rows: pd.DataFrame, table: Table, patch: np.ndarray, path: Path
+def _presences(
+    rows: Rows, kind: Literal["po", "pa"], vocabulary: SpeciesIndex
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Number of the survey of every row, int64[rows], and the first row of every survey, int64[N]."""
+    """Row and class, int64[n] each, of everything found; the class is -1 where a row names no species."""
+    frame, table, where = rows.frame, rows.table, str(rows.path)
+    key = f"tables.{kind}.presence"
+    if table.layout == "wide":
+        columns = species_columns(frame.columns, vocabulary)
+        if not columns:
+            raise GlczooError(
+                f"{where}: no column is named like a species of the species table, as `layout: wide` asks; "
+                f"the first are {list(vocabulary.names[:3])}"
+            )
+        row, column = np.nonzero(matrix_presences(frame[list(columns)], table.absence, where, key))
+        return row, np.array(list(columns.values()), np.int64)[column]
+    found = np.ones(len(frame), bool)
+    for name, rule in table.presence.items():
+        found &= presences(frame[name], rule, table.absence.get(name, ()), where, f"{key}.{name}")
+    row = np.flatnonzero(found)
+    species = frame[table.species].iloc[row]
+    named = ~blank(species)
+    classes = np.full(len(row), -1)
+    if table.species_by == "name":
+        classes[named] = vocabulary.classes_of_names(species[named], where)
+    else:
+        classes[named] = vocabulary.classes(integers(species[named], rows.path), where)
+    return row, classes
+
+
+def _number_surveys(
+    frame: pd.DataFrame, table: Table, patch: np.ndarray, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Number of the survey of every row, int64[n], and the first row of every survey, int64[N]."""
     if table.survey:
-        key = [pd.factorize(rows[column], use_na_sentinel=False)[0] for column in table.survey]
-    elif len(rows) and (patch < 0).all():
-        raise ValueError(
+        columns = [survey_key(frame, name) for name in table.survey]
+        key = [pd.factorize(column, use_na_sentinel=False)[0] for column in columns]
+    elif len(frame) and (patch < 0).all():
+        raise GlczooError(
             f"{path}: no row has a {table.patch}, which tells surveys apart; name the column that does: "
             "tables.pa.patch in region.yaml, or the columns: tables.pa.survey"
         )
     else:
-        key = [patch, _integers(_column(rows, table.day, -1), path, missing=-1)]
+        key = [patch, integers(column_or(frame, table.day, -1), path, missing=-1)]
     number, surveys = pd.factorize(pd.MultiIndex.from_arrays(key))
-    first_row = np.full(len(surveys), len(rows))
-    np.minimum.at(first_row, number, np.arange(len(rows)))
-    return number, first_row
+    first = np.full(len(surveys), len(frame))
+    np.minimum.at(first, number, np.arange(len(frame)))
+    return number, first
 
 
-def _classes(species: pd.Series, table: Table, vocabulary: SpeciesIndex, path: Path) -> np.ndarray:
-    """Class of every value of the species column, int64[n]."""
-    if table.species_by == "name":
-        return vocabulary.classes_of_names(species, str(path))
-    return vocabulary.classes(_integers(species, path), str(path))
+def read_points(
+    region: Region | None,
+    path: Path,
+    described: Table | None = None,
+    *,
+    crs: str | None = None,
+    encoding: str | None = None,
+) -> Points:
+    """Read places to predict at: a region's test table, or anyone's table of places.
 
+    Columns are known by their names (lon, decimalLongitude, x …). Rows of anyone's table without usable
+    coordinates stay, with nan for lon and lat (`Points.unplaced`), to be named where they are left out.
 
-def _datasets(rows: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Position, int64[n], and names of the data sets of the rows; "" where a row names none."""
-    text = _column(rows, "datasetName", "").astype(object).fillna("").astype(str)
-    names, position = np.unique(text, return_inverse=True)
-    return position, tuple(names.tolist())
-
-
-def read_points(region: Region | None, path: Path, described: Table | None = None) -> Points:
-    """Read places to predict at: a region's test table or anyone's CSV with lon and lat columns.
+    Args:
+        region: whose bounds show that lon and lat are exchanged.
+        path: of the table.
+        described: its description; None for anyone's table.
+        crs: of the coordinates of anyone's table; degrees if None.
+        encoding: of anyone's text; see `open_table`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no lon or lat column, or coordinates out of range.
+        ValueError: no columns of coordinates, no row with any, or rows of a described table without.
     """
     if described is None:
-        with open(path, encoding="utf-8", errors="replace") as file:  # `read_columns` says what is wrong
-            described = Table(file=[str(path)], separator=";" if ";" in file.readline() else ",")
-    table = _read(path, described, region, [], [described.id, described.patch, "datasetName"])
-    ids = _column(table, described.id, np.nan)
-    numbers = np.arange(len(table)) if ids.isna().any() else _integers(ids, path)
-    dataset, dataset_names = _datasets(table) if "datasetName" in table else (None, ())
+        file = open_table(path, None, encoding)
+        lon, lat = coordinate_columns(file.names, str(path))
+        if lon is None or lat is None:
+            raise GlczooError(
+                f"{path}: no column looks like longitude or latitude; it has {list(file.names)}. Name them "
+                "lon and lat, in degrees"
+            )
+        described = Table(file=[str(path)], lon=lon, lat=lat, crs=crs, incomplete="drop")
+    else:
+        file = open_table(path, described.separator, described.encoding)
+    needed = [described.lon, described.lat]
+    frame = file.read([*needed, described.id, described.patch, DATASET])
+    require(frame, path, needed, file.names)
+    places = placed(frame, described, region, path)
+    if places.unplaced.any() and described.incomplete == "error":
+        raise GlczooError(unplaced_text(path, frame, places))
+    if not len(frame):
+        raise GlczooError(f"{path} has a header and no rows")
+    if places.unplaced.all():
+        raise GlczooError(unplaced_text(path, frame, places))
+    dataset, dataset_names = datasets(frame) if DATASET in frame else (None, ())
     return Points(
-        table[described.lon].to_numpy(),
-        table[described.lat].to_numpy(),
-        _patch_ids(table, described, path),
-        numbers,
+        places.lon,
+        places.lat,
+        patch_ids(frame, described, path),
+        _row_ids(frame, described),
         dataset=dataset,
         dataset_names=dataset_names,
     )
+
+
+def _row_ids(frame: pd.DataFrame, table: Table) -> np.ndarray:
+    """Ids of the rows, int64[n], or str[n] where they are no numbers; counted from 0 without any."""
+    if table.id not in frame or blank(frame[table.id]).any():
+        return np.arange(len(frame))
+    values, _ = numbers(frame[table.id])
+    if np.isfinite(values).all() and (values == np.round(values)).all():
+        return values.astype(np.int64)
+    return frame[table.id].astype(str).to_numpy(str)
 
 
 def read_species(region: Region) -> SpeciesIndex:
@@ -187,31 +305,41 @@ def read_species(region: Region) -> SpeciesIndex:
 
     Raises:
         FileNotFoundError: a table is not there.
-        ValueError: a species table names a species twice.
+        ValueError: a species table is empty or names a species twice.
     """
     if region.species:
-        path = region.find(region.species.file)
-        table = pd.read_csv(path, sep=region.species.separator)
-        _require(table, path, [region.species.id, *filter(None, [region.species.name])])
-        table = table.sort_values(region.species.id)
-        ids = _integers(table[region.species.id], path)
+        path, name = region.find(region.species.file), region.species.name
+        file = open_table(path, region.species.separator)
+        frame = file.read([region.species.id, *([name] if name else [])])
+        require(frame, path, [region.species.id, *([name] if name else [])], file.names)
+        if not len(frame):
+            raise GlczooError(f"{path}: the species table has a header and no rows")
+        ids = integers(frame[region.species.id], path)
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
         if (np.diff(ids) == 0).any():
-            raise ValueError(f"{path}: species {ids[1:][np.diff(ids) == 0][:5].tolist()} stand there twice")
-        return SpeciesIndex(ids, tuple(table[region.species.name].astype(str)) if region.species.name else ())
+            raise GlczooError(f"{path}: species {ids[1:][np.diff(ids) == 0][:5].tolist()} stand there twice")
+        names = frame[name].astype(object).fillna("").astype(str).iloc[order] if name else ()
+        return SpeciesIndex(ids, tuple(names))
     each = []
     for kind in ("po", "pa"):
         if kind in region.tables:
-            described = region.tables[kind]
-            path = region.find(*described.file)
-            key = ["species", described.model_dump()]
-            each.append(kept_arrays([path], key, partial(_species_ids, path, described))["ids"])
-    return SpeciesIndex(np.unique(np.concatenate(each)))
+            table = region.tables[kind]
+            path = region.find(*table.file)
+            key = ["species", table.model_dump()]
+            each.append(kept_arrays([path], key, partial(_species_ids, path, table))["ids"])
+    ids = np.unique(np.concatenate(each))
+    if not len(ids):
+        raise GlczooError(f"region {region.name}: its tables name no species")
+    return SpeciesIndex(ids)
 
 
-def _species_ids(path: Path, described: Table) -> dict[str, np.ndarray]:
-    column = read_columns(path, described.separator, [described.species])
-    _require(column, path, [described.species])
-    return {"ids": np.unique(_integers(column[described.species].dropna(), path))}
+def _species_ids(path: Path, table: Table) -> dict[str, np.ndarray]:
+    file = open_table(path, table.separator, table.encoding)
+    frame = file.read([table.species])
+    require(frame, path, [table.species], file.names)
+    column = frame[table.species]
+    return {"ids": np.unique(integers(column[~blank(column)], path))}
 
 
 def read_test_samples(region: Region, truth: Path, vocabulary: SpeciesIndex) -> Samples:
@@ -223,186 +351,47 @@ def read_test_samples(region: Region, truth: Path, vocabulary: SpeciesIndex) -> 
     """
     described = region.table("test")
     points = read_points(region, region.find(*described.file), described)
-    table = pd.read_csv(truth, sep=described.separator)
-    _require(table, truth, [described.id, described.species])
-    row = pd.Index(points.ids).get_indexer(pd.Index(table[described.id]))
+    file = open_table(truth, described.separator, described.encoding)
+    frame = file.read([described.id, described.species])
+    require(frame, truth, [described.id, described.species], file.names)
+    row = pd.Index(points.ids).get_indexer(pd.Index(_row_ids(frame, described)))
     if (row < 0).any():
-        raise ValueError(f"{truth}: {(row < 0).sum()} rows have an Id that is not in the test table")
-    classes = vocabulary.classes(_integers(table[described.species], truth), str(truth))
+        raise GlczooError(f"{truth}: {(row < 0).sum()} rows have an Id that is not in the test table")
+    classes = vocabulary.classes(integers(frame[described.species], truth), str(truth))
     pairs = np.unique(np.stack([row, classes], axis=1), axis=0)
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(points)))])
     named = points.dataset is not None
     return Samples(
         points.lon,
         points.lat,
         points.patch_id,
         points.ids,
-        offsets,
+        np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(points)))]),
         pairs[:, 1],
         dataset=points.dataset if named else np.zeros(len(points), int),
         dataset_names=points.dataset_names if named else ("test",),
     )
 
 
-def write_csv(path: Path, columns: Mapping[str, Sequence | np.ndarray]) -> None:
-    """Write a comma-separated table: all of it, or none."""
-    with whole(path) as partial:
-        pd.DataFrame(columns).to_csv(partial, index=False, float_format="%.6g")
-
-
-def table_writer(path: Path) -> Callable[[Mapping[str, Sequence | np.ndarray]], None]:
-    """What writes a table to `path`, as its name says: .parquet, else CSV. Ask before the work is done.
-
-    Raises:
-        ValueError: the name ends in .parquet and pyarrow is not installed.
-    """
-    if path.suffix.lower() != ".parquet":
-        return partial(write_csv, path)
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ValueError(f"{path}: Parquet needs pyarrow (pip install 'glczoo[parquet]'); or name a .csv")
-
-    def write(columns: Mapping[str, Sequence | np.ndarray]) -> None:
-        with whole(path) as partial:
-            pd.DataFrame(columns).to_parquet(partial, engine="pyarrow", index=False)
-
-    return write
-
-
 def read_folds(region: Region, samples: Samples) -> tuple[np.ndarray, np.ndarray | None]:
     """Fold of every sample, int64[N], and its fixed rank in [0, 1), float64[N], where the table has one.
 
     Raises:
-        ValueError: the region describes no split, or a survey is not in the split's table.
+        ValueError: the region describes no split, or a sample is not in the split's table.
     """
-    if region.split is None:
-        raise ValueError(f"region {region.name} describes no split from file; set data.split=random")
-    path = region.find(region.split.file)
-    table = pd.read_csv(path, sep=region.split.separator)
-    _require(table, path, [region.split.patch, region.split.fold, *filter(None, [region.split.rank])])
-    table = table.drop_duplicates(region.split.patch).set_index(region.split.patch)
-    row = table.index.get_indexer(pd.Index(samples.patch_id))
+    split = region.split
+    if split is None:
+        raise GlczooError(f"region {region.name} describes no split from file; set data.split=random")
+    path = region.find(split.file)
+    columns = [split.patch, split.fold, *([split.rank] if split.rank else [])]
+    file = open_table(path, split.separator)
+    frame = file.read(columns)
+    require(frame, path, columns, file.names)
+    frame = frame.drop_duplicates(split.patch).set_index(split.patch)
+    row = frame.index.get_indexer(pd.Index(samples.patch_id))
     if (row < 0).any():
         missing = samples.patch_id[row < 0]
-        raise ValueError(
+        raise GlczooError(
             f"{path}: {len(missing)} surveys are not in the split, the first: {missing[:5].tolist()}"
         )
-    rank = table[region.split.rank].to_numpy(float)[row] if region.split.rank else None
-    return table[region.split.fold].to_numpy(np.int64)[row], rank
-
-
-def _read(
-    path: Path,
-    described: Table,
-    region: Region | None,
-    needed: list[str],
-    wanted: list[str],
-    drop: bool = False,
-) -> pd.DataFrame:
-    """The named columns of a CSV, names matched without letter case, coordinates checked.
-
-    `drop` leaves out rows without coordinates; the others keep the number of their row as label.
-    """
-    needed = [described.lon, described.lat, *needed]
-    table = read_columns(path, described.separator, [*needed, *wanted])
-    _require(table, path, needed)
-    if drop:
-        table = table.dropna(subset=[described.lon, described.lat])
-    lon, lat = (
-        pd.to_numeric(table[c], errors="coerce").to_numpy(float) for c in (described.lon, described.lat)
-    )
-    bad = ~((np.abs(lon) <= 180) & (np.abs(lat) <= 90))
-    west, south, east, north = (region.bounds if region is not None else None) or (-180, -90, 180, 90)
-    inside = (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
-    swapped = (lat >= west) & (lat <= east) & (lon >= south) & (lon <= north) & ~inside
-    if region is not None and region.bounds and swapped.sum() > 0.5 * len(table) > 0:
-        raise ValueError(
-            f"{path}: {swapped.sum()} of {len(table)} rows lie in the region only with {described.lon} and "
-            f"{described.lat} exchanged: are the columns swapped?"
-        )
-    if bad.any():
-        raise ValueError(
-            f"{path}: {bad.sum()} of {len(table)} rows have no {described.lon} in [-180, 180] or no "
-            f"{described.lat} in [-90, 90] (degrees), the first at {_lines(table.index[bad])}"
-        )
-    table[described.lon], table[described.lat] = lon, lat
-    return table
-
-
-def read_columns(path: Path, separator: str, names: Sequence[str]) -> pd.DataFrame:
-    """Those of the named columns that a CSV has, letter case ignored. Only they are parsed.
-
-    Raises:
-        ValueError: the file is no such table.
-    """
-    canonical = {name.lower(): name for name in names}
-
-    def wanted(name: str) -> bool:
-        return name.lower() in canonical
-
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            # GBIF's tables quote nothing and hold lone quotation marks; others, as R's, quote the header.
-            plain = separator == "\t" and '"' not in file.readline()
-        with warnings.catch_warnings():  # a column of several types: `_integers` and `_read` say it better
-            warnings.simplefilter("ignore", pd.errors.DtypeWarning)
-            table = pd.read_csv(
-                path, sep=separator, usecols=wanted, dtype={"datasetName": "category"},
-                quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
-            )  # fmt: skip
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} cannot be read as a table: {error}") from None
-    return table.rename(columns=lambda name: canonical[name.lower()])
-
-
-def _absent(table: pd.DataFrame, presence: Mapping[str, list[str | int]]) -> np.ndarray:
-    """Rows, bool[n], that say in one of these columns that the species was not found."""
-    absent = np.zeros(len(table), bool)
-    for column, values in presence.items():
-        codes, distinct = pd.factorize(table[column], use_na_sentinel=False)
-        absent |= ~np.isin([_word(value) for value in distinct], [_word(value) for value in values])[codes]
-    return absent
-
-
-def _word(value: object) -> str:
-    """A value of a table as the file had it, in small letters: pandas makes 1.0 of 1 beside empty cells."""
-    whole = isinstance(value, float) and value.is_integer()
-    return f"{value:.0f}" if whole else str(value).strip().lower()
-
-
-def _require(table: pd.DataFrame, path: Path, columns: list[str]) -> None:
-    present = {name.lower() for name in table.columns}
-    missing = [column for column in columns if column.lower() not in present]
-    if missing:
-        raise ValueError(
-            f"{path}: column {missing} is missing; of those looked for, the file has {list(table.columns)} "
-            "(is the separator right?)"
-        )
-
-
-def _column(table: pd.DataFrame, name: str, default: object) -> pd.Series:
-    return table[name] if name in table else pd.Series([default] * len(table))
-
-
-def _integers(column: pd.Series, path: Path, missing: int | None = None) -> np.ndarray:
-    """int64 of a column that pandas may have read as floats (`9343.0`); empty cells become `missing`."""
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
-    if missing is not None:
-        numbers = np.where(column.isna(), missing, numbers)
-    bad = ~np.isfinite(numbers) | (numbers != np.round(numbers))
-    if bad.any():
-        raise ValueError(
-            f"{path}: {bad.sum()} values of {column.name} are not whole numbers, the first at "
-            f"{_lines(column.index[bad])}"
-        )
-    return numbers.astype(np.int64)
-
-
-def _patch_ids(table: pd.DataFrame, described: Table, path: Path) -> np.ndarray:
-    return _integers(_column(table, described.patch, -1), path, missing=-1)
-
-
-def _lines(index: pd.Index) -> str:
-    """Line numbers in the file of the first of these rows, which are counted from 0."""
-    return f"line(s) {(index[:3] + 2).tolist()}"
+    rank = frame[split.rank].to_numpy(float)[row] if split.rank else None
+    return frame[split.fold].to_numpy(np.int64)[row], rank

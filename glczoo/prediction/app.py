@@ -51,6 +51,8 @@ _CSS = """
 .gz figcaption b {display: block; font-size: .8rem}
 """
 
+_TABLES = [".csv", ".tsv", ".txt", ".gz", ".zip", ".xlsx", ".parquet", ".geojson", ".json", ".gpkg"]
+
 
 def page(predictor: PlacePredictor) -> Any:
     """The page of a predictor, a `gradio.Blocks`.
@@ -97,7 +99,7 @@ def page(predictor: PlacePredictor) -> Any:
             "cannot be answered are listed with the reason."
         )
         with gr.Row():
-            table = gr.File(label="Points (CSV)", file_types=[".csv"], height=140, elem_id="points")
+            table = gr.File(label="Points (CSV)", file_types=_TABLES, height=140, elem_id="points")
             with gr.Column():
                 outcome = gr.HTML(elem_id="said")
                 files = gr.File(label="Download", visible=False, interactive=False, elem_id="files")

@@ -124,7 +124,7 @@ def make_map(
     model = Run.load(runs)
     region = region or model.region
     shapes = read_polygon(polygon) if polygon else None
-    places = read_points(region, points) if points else None
+    places = read_points(region, points).placed() if points else None
     grid = Grid.cover(bbox or bounds_of(shapes, places, resolution, crs), resolution, crs)
     layers: Layers | ChangeLayers
     if against is None:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from glczoo.data.occurrences import Points, SpeciesIndex
 from glczoo.data.region import Region
-from glczoo.data.tables import table_writer, write_csv
+from glczoo.data.table_writer import table_writer, write_csv
 from glczoo.decoding import Decoding, Rule
 from glczoo.runs.run import Run
 from glczoo.runs.scoring import default_accelerator

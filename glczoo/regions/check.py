@@ -10,11 +10,13 @@ from glczoo.data.patch_source import PatchSource
 from glczoo.data.rasters import RasterStack
 from glczoo.data.region import Region
 from glczoo.data.splits import leakage
-from glczoo.data.tables import read_folds, read_points, read_samples, read_species
+from glczoo.data.table_rows import Reading
+from glczoo.data.tables import read_and_report, read_folds, read_points, read_samples, read_species
 from glczoo.figures.region import draw_region
 from glczoo.figures.style import save
 from glczoo.regions.check_page import region_page
 from glczoo.regions.check_result import BandRange, RegionCheck, SplitCheck, TableCheck, TableName
+from glczoo.regions.misgivings import doubts_of_names, doubts_of_samples
 from glczoo.regions.suspects import num_duplicates, suspects
 
 __all__ = ["check_region", "read_table"]
@@ -58,16 +60,26 @@ def check_region(
     for name in TABLES:
         if name not in region.tables:
             continue
+        reading = Reading()
         try:
-            points = read_table(region, name, species)
+            if name == "test":
+                points = read_table(region, name, species)
+            else:
+                points, reading = read_and_report(region, name, species)
         except FileNotFoundError as error:
             if name != "test":  # the organisers' sample and many regions come without one
                 raise
             check.problems.append(str(error))
             continue
+        check.problems += [f"{name}: {problem}" for problem in reading.stops]
+        if isinstance(points, Samples):
+            check.problems += [f"{name}: {doubt}" for doubt in doubts_of_samples(points, species)]
         check.tables[name] = _check_table(name, points, source, check.problems, progress)
+        check.tables[name].left_out, check.tables[name].notes = reading.left_out, reading.notes
         tables[name], odd[name] = points, suspects(points, source, region.bounds)
         check.tables[name].suspicious = {reason: int(mask.sum()) for reason, mask in odd[name].items()}
+    check.problems += doubts_of_names(species)
+    check.citations = [": ".join(filter(None, parts)) for parts in region.citations()]
     if region.split and "pa" in region.tables:
         check.split = _check_split(region, species, buffer_km, check.problems)
     if picture is not None:
@@ -109,7 +121,7 @@ def _check_table(
     if isinstance(points, Samples):
         sizes = points.sizes()
         check.occurrences, check.species = int(sizes.sum()), len(np.unique(points.species))
-        check.species_per_survey = float(sizes.mean())
+        check.species_per_survey = float(sizes.mean()) if len(sizes) else 0.0
         check.without_species = int((sizes == 0).sum())
         check.datasets = list(points.dataset_names)
         check.duplicates = num_duplicates(points) if points.presence_only else None

@@ -31,7 +31,9 @@ class TableCheck:
     without_species: int | None = None  # surveys
     duplicates: int | None = None  # records whose species and place another one has
     datasets: list[str] = field(default_factory=list)
-    incomplete: dict[str, int] = field(default_factory=dict)  # reason → rows that cannot be read
+    left_out: dict[str, int] = field(default_factory=dict)  # reason → rows of the file that are no samples
+    notes: list[str] = field(default_factory=list)  # how the file was understood
+    incomplete: dict[str, int] = field(default_factory=dict)  # reason → samples whose patch cannot be read
     unreadable_patches: int = 0
     filled: dict[str, float] = field(default_factory=dict)  # band → share of the patches' cells without data
     suspicious: dict[str, int] = field(default_factory=dict)  # reason → rows
@@ -50,13 +52,16 @@ class TableCheck:
             named = [name or "not named" for name in self.datasets]
             counts["data sets"] = ", ".join(named[:5]) + (" …" if len(named) > 5 else "")
         counts["places"] = self.places
+        shown = {r: n for r, n in self.left_out.items() if n or r.startswith("records.")}  # of a filter 0 too
+        counts |= {f"left out {reason}": number for reason, number in shown.items()}
         counts |= self.incomplete
         counts |= {"unreadable patches": self.unreadable_patches} if self.unreadable_patches else {}
         most = sorted(self.filled.items(), key=lambda item: -item[1])[:3]
         shares = ", ".join(f"{band} {100 * share:.2f} %" for band, share in most if share > 0)
         counts["filled cells (most)"] = shares or "none"
         counts |= {reason: number for reason, number in self.suspicious.items() if number}
-        return "\n".join([self.name, *(f"  {key}  {value}" for key, value in counts.items())])
+        lines = [f"  {key}  {value}" for key, value in counts.items()]
+        return "\n".join([self.name, *(f"  {note}" for note in self.notes), *lines])
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class RegionCheck:
     tables: dict[TableName, TableCheck] = field(default_factory=dict)
     split: SplitCheck | None = None
     problems: list[str] = field(default_factory=list)
+    citations: list[str] = field(default_factory=list)  # of the data sets, with their DOI
     picture: str | None = None
 
     def text(self) -> str:
@@ -96,6 +102,8 @@ class RegionCheck:
             if self.split.nearest_km is not None:
                 line += f", {self.split.nearest_km:.3g} km apart at the nearest"
             parts.append(line)
+        if self.citations:
+            parts.append("\n  ".join(["to cite", *self.citations]))
         parts.append("\n  ".join(["problems", *self.problems]) if self.problems else "no problems")
         return "\n\n".join(parts)
 

@@ -12,10 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from glczoo.data.jpeg import JpegTree
+from glczoo.data.rasters import grid_of
 from glczoo.data.region import Region
+from glczoo.errors import GlczooError, MissingError
 from glczoo.files import whole_files
 from glczoo.regions.bands import FoundModality, find_modalities
-from glczoo.regions.columns import KEYS, GuessedTable, guess_table, make_vocabulary
+from glczoo.regions.columns import KEYS, guess_table
+from glczoo.regions.guessed_table import GuessedTable
+from glczoo.regions.species_names import make_vocabulary
 from glczoo.regions.starter_recipes import ROWS, Sizes, starter_recipes
 
 __all__ = ["InitResult", "init_region"]
@@ -72,6 +76,8 @@ def init_region(
     pa: Path | None = None,
     name: str | None = None,
     columns: dict[str, str] | None = None,
+    crs: str | None = None,
+    encoding: str | None = None,
 ) -> InitResult:
     """Describe a folder of rasters and tables of records.
 
@@ -81,6 +87,8 @@ def init_region(
         pa: presence-absence surveys, a row for each species of a survey.
         name: of the region; the folder's if None.
         columns: key → column where the guess would be wrong or impossible (see `guess_table`).
+        crs: of the tables' coordinates; degrees if None.
+        encoding: of the tables' texts; see `open_table`.
 
     Raises:
         FileNotFoundError: the folder or a table is not there.
@@ -88,44 +96,45 @@ def init_region(
         ValueError: no table, no raster that covers the records, or columns that cannot be guessed.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise MissingError(f"there is no folder {folder}")
     if (folder / "region.yaml").exists():
         raise FileExistsError(f"{folder / 'region.yaml'} is there already: move it away to start anew")
     if po is None and pa is None:
-        raise ValueError("name a table of records: --po records.csv, --pa surveys.csv, or both")
+        raise GlczooError("name a table of records: --po records.csv, --pa surveys.csv, or both")
     columns = columns or {}
     if unknown := set(columns) - set(KEYS):
-        raise ValueError(
+        raise GlczooError(
             f"--columns {', '.join(sorted(unknown))}=… is not known; there are {', '.join(KEYS)}"
         )
-    tables = [guess_table(path, kind, columns) for kind, path in (("po", po), ("pa", pa)) if path]
+    tables = [guess_table(po, "po", columns, crs, encoding)] if po else []
+    tables += [guess_table(pa, "pa", columns, crs, encoding)] if pa else []
     if unused := set(columns) - set().union(*(table.named for table in tables)):
-        raise ValueError(f"no table has the column {', '.join(columns[key] for key in sorted(unused))}")
+        raise GlczooError(f"no table has the column {', '.join(columns[key] for key in sorted(unused))}")
     modalities, unusable = find_modalities(folder)
     doubts = [f"not used: {line}" for line in unusable]
     modalities = _covering(folder, modalities, tables, doubts)
-    species, number, unsure = make_vocabulary(tables)
-    guesses = [_guess_text(table) for table in tables]
+    species = make_vocabulary(tables)
+    guesses = [*(_guess_text(table) for table in tables), *species.guesses]
     guesses += [f"modality {m.name}: {len(m.bands)} band(s), {m.resolution}" for m in modalities]
     patch_size, reason = _patch_size(modalities)
-    guesses += [f"patch_size {patch_size}: {reason}", f"{number} species"]
-    outside = sum(int((~_inside(modalities, table)).sum()) for table in tables)
+    guesses += [f"patch_size {patch_size}: {reason}", f"{species.size} species"]
+    outside = sum(int((~_inside(folder, modalities, table)).sum()) for table in tables)
     if outside:
         doubts.append(f"{outside} rows lie outside of the rasters: the recipes leave them out")
     sizes = Sizes(
         rows={t.kind: len(t.lon) if t.kind == "po" else t.num_surveys for t in tables},
         modalities={m.name: len(m.bands) for m in modalities},
         bands=[band.name for m in modalities for band in m.bands],
-        species=number,
+        species=species.size,
         patch_size=patch_size,
         outside=outside,
     )
     recipes = starter_recipes(folder / "recipes", sizes)
-    texts = {"region.yaml": _region_text(folder, name, modalities, tables, species, sizes, reason)}
-    texts |= {"species.csv": species} if species else {}
+    texts = {"region.yaml": _region_text(folder, name, modalities, tables, bool(species.text), sizes, reason)}
+    texts |= {"species.csv": species.text} if species.text else {}
     texts |= {f"recipes/{recipe}.yaml": text for recipe, text in recipes.items()}
     doubts += [f"{table.path.name}: {doubt}" for table in tables for doubt in table.doubts]
-    return InitResult(_write(folder, texts), guesses, [*doubts, *unsure, *_unknown(modalities)])
+    return InitResult(_write(folder, texts), guesses, [*doubts, *species.doubts, *_unknown(modalities)])
 
 
 def _covering(
@@ -146,11 +155,13 @@ def _covering(
             else:
                 kept.append(modality)
             continue
-        inside = np.concatenate([_inside([modality], table) for table in tables]).mean()
+        inside = np.concatenate([_inside(folder, [modality], table) for table in tables]).mean()
         if inside >= 0.5:
             kept.append(modality)
             continue
-        exchanged = np.concatenate([_inside([modality], table, exchanged=True) for table in tables]).mean()
+        exchanged = np.concatenate(
+            [_inside(folder, [modality], table, exchanged=True) for table in tables]
+        ).mean()
         exchanged_fits |= exchanged >= 0.5
         west, south, east, north = modality.bounds
         doubts.append(
@@ -159,7 +170,7 @@ def _covering(
         )
     if not kept:
         lon, lat = (np.concatenate([getattr(t, axis) for t in tables]) for axis in ("lon", "lat"))
-        raise ValueError(
+        raise GlczooError(
             f"no raster can be used for {len(lon)} rows from {lon.min():.2f} to {lon.max():.2f} E, "
             f"{lat.min():.2f} to {lat.max():.2f} N"
             + ("; are lon and lat exchanged? Name them: --columns lon=… lat=…" if exchanged_fits else "")
@@ -177,13 +188,20 @@ def _has_patches(folder: Path, modality: FoundModality, table: GuessedTable) -> 
     return all(JpegTree(folder / modality.folder / file).has(some).mean() >= 0.5 for file in trees)
 
 
-def _inside(modalities: list[FoundModality], table: GuessedTable, exchanged: bool = False) -> np.ndarray:
-    """Which rows lie in the bounds of all rasters, bool[n]."""
+def _inside(
+    folder: Path, modalities: list[FoundModality], table: GuessedTable, exchanged: bool = False
+) -> np.ndarray:
+    """Which rows lie on the grids of all rasters, as training asks them, bool[n]."""
     lon, lat = (table.lat, table.lon) if exchanged else (table.lon, table.lat)
     inside = np.ones(len(lon), bool)
+    seen = set()
     for modality in modalities:
-        west, south, east, north = modality.bounds  # of JPEG trees: everywhere
-        inside &= (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
+        files = {band.file for band in modality.bands} if modality.kind == "raster" else set()
+        for file in sorted(files):
+            grid = grid_of(folder / modality.folder / file)
+            if (key := (grid.transform, grid.crs, grid.shape)) not in seen:
+                seen.add(key)
+                inside &= ~grid.outside(*grid.locate(lon, lat))
     return inside
 
 
@@ -205,7 +223,7 @@ def _region_text(
     name: str | None,
     modalities: list[FoundModality],
     tables: list[GuessedTable],
-    species: str | None,
+    species_table: bool,
     sizes: Sizes,
     reason: str,
 ) -> str:
@@ -222,7 +240,7 @@ def _region_text(
         modalities="\n".join(_modality_text(modality) for modality in modalities),
         tables="\n".join(_table_text(folder, table) for table in tables),
     )
-    return text + (_SPECIES if species else "")
+    return text + (_SPECIES if species_table else "")
 
 
 def _modality_text(modality: FoundModality) -> str:
@@ -253,7 +271,7 @@ def _table_text(folder: Path, table: GuessedTable) -> str:
     note += [] if inside else ["outside of the folder: the region cannot be moved"]
     lines = [f"  {table.kind}:", f"    file: {_quoted(file)}  # {'; '.join(filter(None, note))}"]
     for key, value in table.keys.items():
-        reason = table.reasons.get(key)
+        reason = " ".join(table.reasons.get(key, "").split())
         lines.append(f"    {key}: {_quoted(value)}" + (f"  # {reason}" if reason else ""))
     return "\n".join(lines)
 
@@ -267,10 +285,15 @@ def _quoted(value: object) -> str:
 
 
 def _guess_text(table: GuessedTable) -> str:
-    shown = {"\t": "tab"}.get(str(table.keys["separator"]), table.keys["separator"])
-    keys = [f"{key} = {value}" for key, value in table.keys.items() if key != "separator"]
+    separator = str(table.keys.get("separator", ""))
+    names = {"": "no text", "\t": "separator tab", " ": "separator blank"}
+    shown = names.get(separator, f"separator {separator}")
+    keys = [f"{key} = {value}" for key, value in table.keys.items() if key not in ("separator", "citation")]
     rows = f"{len(table.lon)} rows" + (f", {table.num_surveys} surveys" if table.kind == "pa" else "")
-    return f"{table.kind} {table.path.name}: {rows}; separator {shown}, {', '.join(keys)}"
+    lines = [f"{table.kind} {table.path.name}: {rows}; {shown}, {', '.join(keys)}"]
+    guessed = {key: why for key, why in table.reasons.items() if why.startswith("guessed: ")}
+    lines += [f"  {key}: {why.removeprefix('guessed: ')}" for key, why in guessed.items()]
+    return "\n  ".join(lines)
 
 
 def _unknown(modalities: list[FoundModality]) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from glczoo.data.occurrences import Points, Samples
 from glczoo.data.patch_source import PatchSource
+from glczoo.data.places import within
 
 __all__ = ["PILE", "num_duplicates", "suspects"]
 
@@ -28,7 +29,7 @@ def suspects(
     outside, gaps, empty = _at_rasters(points, source)
     reasons = {"at 0° E, 0° N": (np.abs(lon) < 0.01) & (np.abs(lat) < 0.01)}
     if bounds:
-        reasons["lon and lat exchanged?"] = ~_within(lon, lat, bounds) & _within(lat, lon, bounds)
+        reasons["lon and lat exchanged?"] = ~within(lon, lat, bounds) & within(lat, lon, bounds)
     reasons |= {"outside of the rasters": outside, "no data at the point (sea?)": empty}
     if isinstance(points, Samples) and points.presence_only:
         reasons["piles of one place (centroids?)"] = _piled(lon, lat)
@@ -66,8 +67,3 @@ def _piled(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
 
 def _round(degrees: np.ndarray) -> np.ndarray:
     return np.abs(degrees * 10 - np.round(degrees * 10)) < 1e-6
-
-
-def _within(lon: np.ndarray, lat: np.ndarray, bounds: tuple[float, float, float, float]) -> np.ndarray:
-    west, south, east, north = bounds
-    return (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)

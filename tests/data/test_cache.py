@@ -4,6 +4,7 @@ import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pandas as pd
@@ -32,9 +33,9 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the tables that pandas parsed."""
     parsed, read_csv = [], pd.read_csv
 
-    def counted(path: Path, **options: object) -> pd.DataFrame:
-        parsed.append(path.name)
-        return read_csv(path, **options)
+    def counted(file: TextIO, **options: object) -> pd.DataFrame:
+        parsed.append(Path(file.name).name)
+        return read_csv(file, **options)
 
     monkeypatch.setattr(pd, "read_csv", counted)
     return parsed

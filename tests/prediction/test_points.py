@@ -14,7 +14,8 @@ from glczoo.cli import main
 from glczoo.data.occurrences import Points
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region
-from glczoo.data.tables import read_points, table_writer
+from glczoo.data.table_writer import table_writer
+from glczoo.data.tables import read_points
 from glczoo.decoding import Decoding
 from glczoo.prediction import points as predict
 from glczoo.prediction.grids import DEGREES
@@ -99,9 +100,19 @@ def test_points_that_cannot_be_answered_are_listed(run, table, tmp_path, capsys)
     ):
         main(["predict", str(run), "--points", str(table), "--out", str(tmp_path / "other.csv")])
     table.write_text("Id,lon,lat\n")
-    with pytest.raises(SystemExit, match="none of 0 points can be answered"):
+    with pytest.raises(SystemExit, match="has a header and no rows"):
         main(["predict", str(run), "--points", str(table), "--out", str(tmp_path / "other.csv")])
     assert not list(tmp_path.glob("other*"))
+
+
+def test_a_row_without_coordinates_is_left_out_by_its_id(run, table, tmp_path):
+    lines = table.read_text().splitlines()
+    rows = [f"{name}{row[row.index(',') :]}" for name, row in zip("AB", lines[1:3], strict=True)]
+    table.write_text("\n".join([lines[0], *rows, "C,,45" + "," * (lines[0].count(",") - 2)]) + "\n")
+    main(["predict", str(run), "--points", str(table), "--out", str(tmp_path / "out.csv")])
+    assert {row["id"] for row in read(tmp_path / "out.csv")} == {"A", "B"}
+    (left,) = read(tmp_path / "out.left_out.csv")
+    assert (left["id"], left["lon"], left["reason"]) == ("C", "", "without coordinates in degrees")
 
 
 def test_a_place_without_any_value_is_left_out(address_region):

@@ -1,0 +1,186 @@
+"""Coordinates of a table's rows: from whatever the columns hold to degrees, or the reason why not.
+
+Decimal commas, projected coordinates, longitudes from 0 to 360, values that stand for "not known" such as
+-999 or 0, 0: each is understood where it is plain, and named.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from glczoo.data.rasters import project
+from glczoo.errors import GlczooError
+
+__all__ = ["LAT", "LON", "Places", "coordinate_columns", "numbers", "place_rows", "plain", "within"]
+
+# Names of columns by their letters and digits, in order of preference.
+LON = [
+    *("decimallongitude", "longitudedecimal", "lon", "longitude", "long", "lng", "longi", "longdd", "londd"),
+    *("decimallong", "decimallon", "longdec", "lonwgs84", "longitudewgs84", "xwgs84", "xlong", "xlon", "x"),
+    *("xcoord", "xcoordinate", "coordx", "coordsx", "pointx", "easting", "east"),
+    *("geographischelange", "geogrlange", "laenge", "lange", "longitud"),
+]
+LAT = [
+    *("decimallatitude", "latitudedecimal", "lat", "latitude", "latdd", "decimallat", "latdec", "latwgs84"),
+    *("latitudewgs84", "ywgs84", "ylat", "y", "ycoord", "ycoordinate", "coordy", "coordsy", "pointy"),
+    *("northing", "north", "geographischebreite", "geogrbreite", "breite", "latitud"),
+]
+_MISSING = {"", "na", "n/a", "nan", "null", "none", "nil", "-", "?", "\\n", "#n/a", "missing"}
+_SIDE = {"n": 1, "e": 1, "s": -1, "w": -1}
+_DEGREES = re.compile(  # 48.5°N, 48°30'15" N, 48 30 15.2 N, 1.6 W
+    r"([+-]?)(\d+(?:[.,]\d+)?)\s*[°ºd]?\s*(?:(\d+(?:[.,]\d+)?)\s*['′’m]?\s*)?"
+    r"(?:(\d+(?:[.,]\d+)?)\s*(?:\"|″|”|''|s(?!$))?\s*)?([nsew]?)",
+    re.IGNORECASE,
+)
+_COMMA = r"[+-]?\d*,\d+"
+_WHOLE = r"[+-]?\d+"
+
+Bounds = tuple[float, float, float, float]
+
+
+@dataclass
+class Places:
+    """Degrees of every row, and why a row has none."""
+
+    lon: np.ndarray  # float64[n], nan where the row has no place
+    lat: np.ndarray  # float64[n]
+    reasons: dict[str, np.ndarray] = field(default_factory=dict)  # reason → bool[n]
+    notes: list[str] = field(default_factory=list)  # how the columns were understood
+
+    @property
+    def unplaced(self) -> np.ndarray:
+        """Rows without a place, bool[n]."""
+        return np.isnan(self.lon) | np.isnan(self.lat)
+
+
+def plain(name: str) -> str:
+    """A column's name by its letters and digits alone: `Site ID`, `site_id` and `SITEID` are one."""
+    return re.sub(r"[^\w]|_", "", name.casefold()).replace("ä", "a").replace("ö", "o").replace("ü", "u")
+
+
+def coordinate_columns(names: Sequence[str], where: str) -> tuple[str | None, str | None]:
+    """The columns of longitude and latitude by their names; None where there is none.
+
+    Raises:
+        ValueError: two columns are named alike.
+    """
+    found = []
+    for known in (LON, LAT):
+        alike = next((a for k in known if (a := [name for name in names if plain(name) == k])), [None])
+        if len(alike) > 1:
+            raise GlczooError(
+                f"{where}: the columns {' and '.join(map(str, alike))} are named alike: rename one, or name "
+                "the right one with --columns (init) or in region.yaml"
+            )
+        found.append(alike[0])
+    return found[0], found[1]
+
+
+def numbers(column: pd.Series) -> tuple[np.ndarray, bool]:
+    """float64[n] of a column, nan where it holds no number, and whether it is written with decimal commas."""
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return column.to_numpy(float, na_value=np.nan), False
+    values = pd.to_numeric(column, errors="coerce").to_numpy(float, na_value=np.nan)
+    if not np.isnan(values).any():
+        return values, False
+    texts = column.map(lambda value: "" if value is None or value != value else str(value).strip())
+    texts = texts.where(~texts.str.lower().isin(_MISSING), "")
+    commas = texts.str.fullmatch(_COMMA)
+    if not commas.any() or not (commas | texts.str.fullmatch(_WHOLE) | (texts == "")).mean() > 0.9:
+        return values, False
+    texts = texts.str.replace(",", ".").where(commas, texts)
+    return pd.to_numeric(texts, errors="coerce").to_numpy(float, na_value=np.nan), True
+
+
+def blank(column: pd.Series) -> np.ndarray:
+    """Cells that hold nothing, or a word for nothing, bool[n]."""
+    empty = column.isna().to_numpy()
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return empty
+    return empty | column.astype(str).str.strip().str.lower().isin(_MISSING).to_numpy()
+
+
+def place_rows(
+    x_column: pd.Series, y_column: pd.Series, crs: str | None = None, bounds: Bounds | None = None
+) -> Places:
+    """Degrees of the rows of a table.
+
+    Args:
+        x_column: longitude, or x in `crs`.
+        y_column: latitude, or y.
+        crs: of the columns; degrees (WGS84) if None.
+        bounds: of the region: 0, 0 is a place where it lies inside.
+
+    Raises:
+        ValueError: the CRS is not known.
+    """
+    x, x_comma = numbers(x_column)
+    y, y_comma = numbers(y_column)
+    signed = crs is None and np.isnan(x[~blank(x_column)]).all() and np.isnan(y[~blank(y_column)]).all()
+    if signed:  # not a number in them: degrees with their signs, minutes and seconds, or something else
+        x, y = _degrees(x_column), _degrees(y_column)
+    empty = blank(x_column) | blank(y_column)
+    no_number = (np.isnan(x) | np.isnan(y)) & ~empty
+    places = Places(x.copy(), y.copy())
+    if signed and not places.unplaced.all():
+        places.notes.append(f"degrees with signs, minutes or seconds in {x_column.name}, {y_column.name}")
+    if x_comma or y_comma:
+        places.notes.append(f"decimal commas in {x_column.name}, {y_column.name}")
+    nowhere = (x == 0) & (y == 0)
+    if crs is not None:
+        _unproject(places, crs, ~(empty | no_number))
+    else:
+        wide = (places.lon > 180) & (places.lon <= 360)
+        if wide.any() and not ((places.lon < 0) & (places.lon >= -180)).any():
+            places.lon[wide] -= 360
+            places.notes.append(f"longitudes from 0 to 360 in {x_column.name}: those above 180 lie west of 0")
+    outside = ~(empty | no_number) & ~((np.abs(places.lon) <= 180) & (np.abs(places.lat) <= 90))
+    nowhere &= ~outside if bounds is None else ~outside & ~within(0.0, 0.0, bounds)
+    places.reasons = {
+        "without coordinates": empty,
+        "with coordinates that are no numbers": no_number,
+        "with coordinates that are no place on Earth": outside,
+        "at 0, 0": nowhere,
+    }
+    wrong = empty | no_number | outside | nowhere
+    places.lon[wrong] = places.lat[wrong] = np.nan
+    return places
+
+
+def _degrees(column: pd.Series) -> np.ndarray:
+    """float64[n] of degrees, minutes and seconds with their signs; nan where a cell holds something else."""
+    return np.array([_degree(str(value).strip()) for value in column.astype(object)], float)
+
+
+def _degree(text: str) -> float:
+    match = _DEGREES.fullmatch(text)
+    if match is None:
+        return np.nan
+    sign, *parts, side = match.groups()
+    whole, minutes, seconds = (float((part or "0").replace(",", ".")) for part in parts)
+    if minutes >= 60 or seconds >= 60:
+        return np.nan
+    value = whole + minutes / 60 + seconds / 3600
+    return value * _SIDE.get(side.lower(), 1) * (-1 if sign == "-" else 1)
+
+
+def _unproject(places: Places, crs: str, known: np.ndarray) -> None:
+    try:
+        lon, lat = project(crs, "EPSG:4326", places.lon[known], places.lat[known])
+    except ValueError as error:
+        raise GlczooError(f"the CRS {crs!r} is not known ({error}); one is named like EPSG:2154") from None
+    places.lon[known], places.lat[known] = lon, lat
+    places.notes.append(f"projected from {crs}")
+
+
+def within(lon: np.ndarray | float, lat: np.ndarray | float, bounds: Bounds) -> np.ndarray:
+    """Which places lie in west, south, east, north; a west above east is a region across 180°."""
+    west, south, east, north = bounds
+    if east > 180:  # of a raster that counts from 0 to 360
+        whole = east - west >= 360
+        west, east = (-180.0, 180.0) if whole else ((west + 180) % 360 - 180, (east + 180) % 360 - 180)
+    across = (lon >= west) & (lon <= east) if west <= east else (lon >= west) | (lon <= east)
+    return np.asarray(across & (lat >= south) & (lat <= north))

@@ -1,0 +1,243 @@
+"""Files of tables as people have them, read in one place: what a file is, is seen in its bytes, not its name.
+
+Text (any separator, encoding and quoting; compressed or the one table of a zip archive), Darwin Core Archives
+(see `archives`), GeoJSON and GeoPackage points (see `geo_files`), and, by libraries of extras, Excel and
+Parquet. What else somebody may try is refused by its own name, with the way out.
+
+A column is asked for by its name, letter case ignored; rows are labelled by their line in the file.
+"""
+
+import bz2
+import gzip
+import importlib.util
+import lzma
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+
+from glczoo.data.archives import Archive, open_archive
+from glczoo.data.geo_files import read_geojson, read_geopackage
+from glczoo.data.text_tables import open_text_table
+from glczoo.errors import GlczooError, MissingError
+
+__all__ = ["TableFile", "open_table"]
+
+_COMPRESSED: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+_REFUSED = {
+    b"\xd0\xcf\x11\xe0": "an Excel workbook of before 2007: save it as .xlsx or CSV",
+    b"\x00\x00\x27\x0a": "a Shapefile: save it as GeoPackage (.gpkg) or as CSV with lon and lat",
+    b"RDX": "R data: write.csv(table, 'table.csv', row.names = FALSE) makes a table of it",
+    b"X\n": "R data: write.csv(table, 'table.csv', row.names = FALSE) makes a table of it",
+    b"%PDF": "a PDF document: the table in it must be saved as CSV",
+    b"<!DO": "a web page: was the download an error message, or does it need a login?",
+    b"<htm": "a web page: was the download an error message, or does it need a login?",
+    b"II*\x00": "a GeoTIFF raster: it is no table",
+    b"MM\x00*": "a GeoTIFF raster: it is no table",
+    b"\x89HDF": "an HDF5 file: save the table in it as CSV",
+    b"7z\xbc\xaf": "a 7-Zip archive: unpack it and name the table inside",
+    b"Rar!": "a RAR archive: unpack it and name the table inside",
+}
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """An opened table: the names of its columns, and the way to read some of them."""
+
+    path: Path
+    names: tuple[str, ...]  # as the file has them, blanks around them taken off
+    separator: str  # "" where the file is no text
+    read_at: Callable[[list[int]], pd.DataFrame] = field(repr=False)  # columns by position, in that order
+    notes: tuple[str, ...] = ()  # what a person should know of how it was read
+    citation: str = ""  # that came in the archive
+    doi: str = ""
+
+    def find(self, name: str) -> str | None:
+        """The column of this name: exactly, or else with letter case ignored; None where there is none.
+
+        Raises:
+            ValueError: two columns differ by letter case alone, and neither is spelt like the name.
+        """
+        alike = [column for column in self.names if column.lower() == name.lower()]
+        if name in alike or not alike:
+            return name if alike else None
+        if len(alike) > 1:
+            raise GlczooError(
+                f"{self.path}: the columns {' and '.join(alike)} differ by letter case alone; name one of "
+                f"them as it is spelt in place of {name}, or rename the other"
+            )
+        return alike[0]
+
+    def read(self, names: Iterable[str]) -> pd.DataFrame:
+        """Those of the named columns that there are, under the names asked for; rows labelled by line.
+
+        Texts are without blanks around them; empty cells are missing, "NA" is a text.
+
+        Raises:
+            ValueError: the file cannot be read as a table, or two columns fit one name.
+        """
+        columns = {name: column for name in dict.fromkeys(names) if (column := self.find(name)) is not None}
+        if not columns:
+            return pd.DataFrame()
+        position = {name: self.names.index(column) for name, column in columns.items()}
+        distinct = sorted(set(position.values()))
+        table = self.read_at(distinct)
+        parts = {name: table.iloc[:, distinct.index(at)] for name, at in position.items()}
+        return pd.DataFrame({name: _tidied(part) for name, part in parts.items()})
+
+
+def open_table(path: Path, separator: str | None = None, encoding: str | None = None) -> TableFile:
+    """Look at a file and name its columns.
+
+    Args:
+        path: of the table.
+        separator: between the columns of a text; seen in the file if None.
+        encoding: of a text; UTF-8, UTF-16 by its mark, else Windows-1252 if None.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no table, or of a kind that is not read; the message says what it is.
+    """
+    if path.is_dir():
+        raise GlczooError(f"{path} is a folder: name the table in it")
+    if not path.is_file():
+        raise MissingError(f"there is no table {path}")
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if not head:
+        raise GlczooError(f"{path} is empty")
+    for mark, opener in _COMPRESSED.items():
+        if head.startswith(mark):
+            return _open_compressed(path, opener, separator, encoding)
+    if head.startswith(b"PK"):
+        return _open_zip(path, separator, encoding)
+    if head.startswith(b"PAR1"):
+        return _parquet(path)
+    if head.startswith(b"SQLite format 3"):
+        return _whole(path, *read_geopackage(path))
+    if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith((b"{", b"[")):
+        return _whole(path, *read_geojson(path))
+    _refuse_known(path, head)
+    return _text(path, lambda: open(path, "rb"), separator, encoding)
+
+
+def _text(
+    path: Path,
+    open_bytes: Callable[[], IO[bytes]],
+    separator: str | None,
+    encoding: str | None,
+    member: str = "",
+) -> TableFile:
+    text = open_text_table(path, open_bytes, separator, encoding, member)
+    return TableFile(path, text.names, text.separator, text.read_at, text.notes)
+
+
+def _refuse_known(path: Path, head: bytes) -> None:
+    for mark, kind in _REFUSED.items():
+        if head.startswith(mark):
+            raise GlczooError(f"{path} is {kind}")
+
+
+def _open_compressed(
+    path: Path, opener: Callable[..., Any], separator: str | None, encoding: str | None
+) -> TableFile:
+    try:
+        with opener(path, "rb") as stream:
+            head = stream.read(512)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise GlczooError(f"{path} is compressed and damaged: {error}") from None
+    if head[257:262] == b"ustar":
+        raise GlczooError(f"{path} is a tar archive: unpack it and name the table inside")
+    _refuse_known(path, head)
+    return _text(path, lambda: opener(path, "rb"), separator, encoding)
+
+
+def _open_zip(path: Path, separator: str | None, encoding: str | None) -> TableFile:
+    try:
+        archive = open_archive(path)
+    except zipfile.BadZipFile as error:
+        raise GlczooError(f"{path} is a damaged zip archive: {error}; download it again") from None
+    if archive.workbook:
+        return _excel(path)
+
+    def member(name: str) -> TableFile:
+        return _text(path, lambda: archive.open(name), separator, archive.encoding or encoding, name)
+
+    return _cited(archive.joined(member), archive)
+
+
+def _cited(table: TableFile, archive: Archive) -> TableFile:
+    return TableFile(
+        table.path, table.names, table.separator, table.read_at, table.notes, archive.citation, archive.doi
+    )
+
+
+def _whole(path: Path, table: pd.DataFrame, notes: tuple[str, ...]) -> TableFile:
+    """A table that was read at once."""
+    table.index = pd.RangeIndex(1, len(table) + 1)
+    return TableFile(path, tuple(map(str, table.columns)), "", lambda at: table.iloc[:, at], notes)
+
+
+def _excel(path: Path) -> TableFile:
+    if importlib.util.find_spec("openpyxl") is None:
+        raise GlczooError(
+            f"{path} is an Excel workbook: reading it needs openpyxl (pip install 'glczoo[excel]'); or save "
+            "the sheet as CSV"
+        )
+    try:
+        sheets = pd.read_excel(
+            path, sheet_name=None, engine="openpyxl", keep_default_na=False, na_values=[""]
+        )
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise GlczooError(
+            f"{path} is an Excel workbook that cannot be read: {error}; save the sheet as CSV"
+        ) from None
+    filled = {name: sheet for name, sheet in sheets.items() if len(sheet)}
+    if not filled:
+        raise GlczooError(f"{path}: no sheet of this Excel workbook has a header and rows")
+    name, sheet = next(iter(filled.items()))
+    notes = (f"Excel sheet {name!r}, the first of {len(filled)}",) if len(filled) > 1 else ()
+    sheet.columns = [str(column).strip() for column in sheet.columns]
+    opened = _whole(path, sheet, notes)
+    sheet.index = pd.RangeIndex(2, len(sheet) + 2)
+    return opened
+
+
+def _parquet(path: Path) -> TableFile:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise GlczooError(f"{path} is Parquet: reading it needs pyarrow (pip install 'glczoo[parquet]')")
+    from pyarrow import ArrowInvalid, parquet
+
+    try:
+        names = parquet.read_schema(path).names
+    except (ArrowInvalid, OSError) as error:
+        raise GlczooError(f"{path} cannot be read as Parquet: {error}") from None
+
+    def read_at(positions: list[int]) -> pd.DataFrame:
+        table = pd.read_parquet(path, columns=[names[i] for i in positions], engine="pyarrow")
+        table.index = pd.RangeIndex(1, len(table) + 1)
+        return table
+
+    return TableFile(path, tuple(names), "", read_at)
+
+
+def _tidied(column: pd.Series) -> pd.Series:
+    """Texts without blanks and quotation marks around them; times as texts."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return column.astype(str).replace("NaT", None)
+    if not (pd.api.types.is_string_dtype(column.dtype) or column.dtype == object):
+        return column
+    texts = column.dropna()
+    if not texts.map(lambda value: isinstance(value, str)).all():  # of an Excel column of several types
+        return column
+    if texts.str.startswith('"').any():
+        texts = texts.str.replace(r'^"(.*)"$', r"\1", regex=True).str.replace('""', '"')
+    texts = texts.str.strip()
+    return texts.mask(texts == "").reindex(column.index)
