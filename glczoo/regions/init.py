@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from glczoo.data.jpeg import JpegTree
-from glczoo.data.region import Region
+from glczoo.data.region import Region, plain_name
 from glczoo.files import whole_files
 from glczoo.regions.bands import FoundModality, find_modalities
 from glczoo.regions.columns import KEYS, GuessedTable, guess_table, make_vocabulary
@@ -214,7 +214,7 @@ def _region_text(
     rows = ", ".join(f"{number} {ROWS[kind]}" for kind, number in sizes.rows.items())
     text = _REGION.format(
         folder=folder,
-        name=_quoted(name or folder.resolve().name),
+        name=_quoted(plain_name(name or folder.resolve().name)),
         description=_quoted(f"{sizes.species} species, {rows}"),
         bounds=[float(value / 1e4) for value in common],
         patch_size=sizes.patch_size,
