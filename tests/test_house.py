@@ -46,6 +46,7 @@ DOORS = {
     "rasterio": {
         "regions.bands",
         "regions.densities",
+        "data.raster_files",
         "data.rasters",
         "regions.virtual_files",
         "regions.virtual_world",

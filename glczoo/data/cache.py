@@ -5,9 +5,11 @@ them. It is written beside and renamed: two processes may make it at once, and a
 half-written under that name. Any of it may be deleted at any time.
 """
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +30,7 @@ def fingerprint(path: Path) -> tuple[str, int, int]:
     return str(path.resolve()), status.st_size, status.st_mtime_ns
 
 
-def kept(kind: str, key: object, make: Callable[[Path], None], suffix: str = "") -> Path:
+def kept(kind: str, key: object, make: Callable[[Path], None], suffix: str = "", size: int = 0) -> Path:
     """The file or folder that `make(path)` writes, made only if it is not in the cache.
 
     Args:
@@ -36,12 +38,23 @@ def kept(kind: str, key: object, make: Callable[[Path], None], suffix: str = "")
         key: JSON values that say what it is made of.
         make: writes a file or folder at the path that it is given.
         suffix: of the file.
+        size: bytes that it will take.
+
+    Raises:
+        OSError: there is no room for it, or the cache cannot be written.
     """
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24] + suffix
     folder = Path(os.environ.get("GLCZOO_CACHE", Path.home() / ".cache" / "glczoo")) / kind
     target = folder / name
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        if size > (free := shutil.disk_usage(folder).free):
+            raise OSError(
+                errno.ENOSPC,
+                f"{size / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: make room, crop the "
+                "rasters to the region, or name another folder with GLCZOO_CACHE",
+                str(folder),
+            )
         try:
             with whole(target) as partial:
                 make(partial)

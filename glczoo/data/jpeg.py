@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 SIDE = 128
+_MOST_PIXELS = 2**24
+_HEADER = 2**16  # bytes of a file that are searched for its size
 Run = tuple[slice, slice]  # neighbouring planes of a file, and the channels of the patch that they become
 
 
@@ -54,6 +56,8 @@ def decode(data: np.ndarray, colour: bool, where: object) -> np.ndarray:
     Raises:
         ValueError: the bytes are no JPEG, are truncated, or are not 128 x 128 pixels.
     """
+    if (claimed := _claimed_size(data)) not in (None, (SIDE, SIDE)):  # before memory is taken for it
+        raise ValueError(f"{where} must be {SIDE} x {SIDE} pixels, it is {claimed}")
     image = None
     if simplejpeg is not None:
         try:
@@ -69,6 +73,19 @@ def decode(data: np.ndarray, colour: bool, where: object) -> np.ndarray:
     if image.shape[1:] != (SIDE, SIDE):
         raise ValueError(f"{where} must be {SIDE} x {SIDE} pixels, it is {image.shape[1:]}")
     return image
+
+
+def _claimed_size(data: np.ndarray) -> tuple[int, int] | None:
+    """Height and width that a JPEG's header claims (ITU-T T.81, annex B); None where there is none."""
+    content, place = memoryview(data[:_HEADER].tobytes()), 2
+    while place + 9 <= len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            height = content[place + 5] << 8 | content[place + 6]
+            return height, content[place + 7] << 8 | content[place + 8]
+        filled = marker == 0xFF  # any number of these may stand before a marker
+        place += 1 if filled else 2 + (content[place + 2] << 8 | content[place + 3])
+    return None
 
 
 def decode_together(files: Sequence[np.ndarray], colour: bool, device: torch.device) -> torch.Tensor:
@@ -87,8 +104,12 @@ def num_planes(path: Path) -> int:
     Raises:
         ValueError: the file is no JPEG.
     """
+    data = np.fromfile(path, np.uint8)
+    height, width = _claimed_size(data) or (SIDE, SIDE)
+    if height * width > _MOST_PIXELS:
+        raise ValueError(f"{path} claims {height} x {width} pixels; patches have {SIDE} x {SIDE}")
     try:
-        return len(decode_jpeg(torch.from_numpy(np.fromfile(path, np.uint8)), ImageReadMode.UNCHANGED))
+        return len(decode_jpeg(torch.from_numpy(data), ImageReadMode.UNCHANGED))
     except RuntimeError as error:
         raise ValueError(f"{path} is not a whole JPEG: {str(error).splitlines()[0]}") from None
 

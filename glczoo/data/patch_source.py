@@ -3,7 +3,9 @@
 `patches.PatchBuilder` makes patches from it; the two share the order of bands.
 """
 
+import re
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +14,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from glczoo.data.occurrences import Points
-from glczoo.data.rasters import few, open_stacks
-from glczoo.data.region import Region
+from glczoo.data.raster_files import band_file
+from glczoo.data.rasters import RasterStack, few, open_stacks
+from glczoo.data.region import LARGEST_PATCH, Region
 from glczoo.data.satellite import open_patches
 
-__all__ = ["PatchSource", "Statistics"]
+__all__ = ["PatchSource", "Shift", "Statistics"]
+
+_MOST_LEVELS = 200
+_EXACT = 2**24  # up to which float32 tells whole numbers apart
 
 
 @dataclass(frozen=True)
@@ -28,30 +34,122 @@ class Statistics:
     filled: list[float]  # share of cells without data, by band
 
 
-class PatchSource:
-    """The opened files of some of a region's modalities."""
+@dataclass(frozen=True)
+class Shift:
+    """A band whose mean lies far from the one that a model was trained with."""
 
-    def __init__(self, region: Region, modalities: list[str] | None = None, patch_size: int | None = None):
+    band: str
+    mean: float  # here
+    trained_mean: float
+    trained_std: float
+
+    @property
+    def deviations(self) -> float:
+        """How many of the trained standard deviations the mean lies off."""
+        return (self.mean - self.trained_mean) / self.trained_std
+
+    def __str__(self) -> str:
+        trained = f"{self.trained_mean:.4g} ± {self.trained_std:.4g} in training"
+        return f"{self.band}: mean {self.mean:.4g} here, {trained}"
+
+
+class PatchSource:
+    """The opened files of some of a region's modalities.
+
+    `bands` names the channels of a patch. A categorical band is one channel of codes until its levels are
+    known (`fix_levels`, or `channels` of a trained model); then it is a channel for each level, `BAND=LEVEL`,
+    that is 1 where the level is and 0 elsewhere, where there is no data, and where no training sample had it.
+    """
+
+    def __init__(
+        self,
+        region: Region,
+        modalities: list[str] | None = None,
+        patch_size: int | None = None,
+        *,
+        channels: Sequence[str] = (),
+        units: Mapping[str, str] | None = None,
+    ):
         """Open the rasters (and build their stacks where that was not done) and the JPEG patches.
 
         Args:
             region: says where the files are.
             modalities: which to read, None for all; the order is the region's.
             patch_size: cells along a side, the region's if None.
+            channels: of a trained model, which name the levels of categorical bands.
+            units: of a trained model's bands: what is stored in another unit is converted where it can be.
 
         Raises:
             FileNotFoundError: a file is not there.
-            ValueError: an unknown modality or a file that cannot be used.
+            ValueError: an unknown modality, a patch too large, or a file that cannot be used.
         """
         self.size = patch_size or region.patch_size
-        chosen = region.select(modalities)
-        self.modalities = {m.name: len(m.bands) for m in chosen}
-        self.bands = [band.name for m in chosen for band in m.bands]
-        rasters = [(band, m) for m in chosen if m.kind == "raster" for band in m.bands]
-        files = [(band, region.find_file(m, band.file)) for band, m in rasters]
+        if not 1 <= self.size <= LARGEST_PATCH:
+            raise ValueError(f"patches of {self.size} cells along a side: 1 to {LARGEST_PATCH} can be built")
+        self._chosen = region.select(modalities)
+        files = [
+            band_file(region, m, band, (units or {}).get(band.name))
+            for m in self._chosen if m.kind == "raster" for band in m.bands
+        ]  # fmt: skip
         self.stacks = open_stacks(files, self.size)
-        self.jpegs = open_patches(region, chosen)
+        self.jpegs = open_patches(region, self._chosen)
+        self.levels: dict[str, list[int]] = {}  # of categorical bands, where they are known
+        self._categorical = [
+            band.name for m in self._chosen for band in m.bands if band.kind == "categorical"
+        ]
+        for channel in channels:
+            band, equals, level = channel.rpartition("=")
+            if equals and band in self._categorical and re.fullmatch(r"-?\d+", level):
+                self.levels.setdefault(band, []).append(int(level))
         self._tensors: dict[torch.device, list[Tensor]] = {}
+
+    @property
+    def bands(self) -> list[str]:
+        """The channels of a patch, in order."""
+        return [channel for m in self._chosen for band in m.bands for channel in self.channels_of(band.name)]
+
+    @property
+    def modalities(self) -> dict[str, int]:
+        """How many channels each modality has."""
+        return {m.name: sum(len(self.channels_of(band.name)) for band in m.bands) for m in self._chosen}
+
+    @property
+    def raster_channels(self) -> list[str]:
+        """The channels that come from rasters, in order: the columns of `values`."""
+        rasters = {band for stack in self.stacks for band in stack.bands}
+        bands = [band.name for m in self._chosen for band in m.bands if band.name in rasters]
+        return [channel for band in bands for channel in self.channels_of(band)]
+
+    def channels_of(self, band: str) -> list[str]:
+        """The channels that a band becomes."""
+        if band not in self.levels:
+            return [band]
+        return [f"{band}={level}" for level in self.levels[band]]
+
+    def fix_levels(self, points: Points) -> None:
+        """Take the levels of categorical bands from the patches of these points, the training samples.
+
+        Raises:
+            ValueError: a band holds no whole numbers, or too many different ones to be classes.
+        """
+        for stack, place in zip(self.stacks, self.locate(points), strict=True):
+            for position, band in enumerate(stack.bands):
+                if band in self._categorical and band not in self.levels:
+                    self.levels[band] = self._levels_in(stack, position, place)
+
+    def _levels_in(
+        self, stack: RasterStack, position: int, place: tuple[np.ndarray, np.ndarray]
+    ) -> list[int]:
+        band, levels = stack.bands[position], np.empty(0)
+        for rows, weight in stack.coverage(*place, self.size):
+            values = stack.values[rows, :, position]
+            levels = np.union1d(levels, values[(weight > 0) & ~stack.missing(values)])
+            if len(levels) > _MOST_LEVELS or (np.abs(levels) >= _EXACT).any() or (levels % 1 != 0).any():
+                raise ValueError(
+                    f"band {band} is categorical and holds {len(levels)} different values, up to "
+                    f"{levels[-1]:g}; classes are whole numbers, {_MOST_LEVELS} at most. Or kind: number"
+                )
+        return levels.astype(int).tolist()
 
     def tensors(self, device: torch.device) -> list[Tensor]:
         """The stacks' values on a device, copied there once; on the CPU they are the memory maps."""
@@ -87,12 +185,17 @@ class PatchSource:
         return reasons
 
     def values(self, points: Points) -> np.ndarray:
-        """What the rasters hold at the points, float32[N, R]: their bands in order, NaN without data."""
-        columns = [np.empty((len(points), 0), np.float32)]
-        columns += [stack.values_at(points.lon, points.lat) for stack in self.stacks]
-        bands = [band for stack in self.stacks for band in stack.bands]
-        order = [bands.index(band) for band in self.bands if band in bands]
-        return np.concatenate(columns, axis=1)[:, order]
+        """What the rasters hold at the points, float32[N, R]: their channels in order, NaN without data."""
+        columns = {}
+        for stack in self.stacks:
+            for band, values in zip(stack.bands, stack.values_at(points.lon, points.lat).T, strict=True):
+                if band not in self.levels:
+                    columns[band] = values
+                    continue
+                for channel, level in zip(self.channels_of(band), self.levels[band], strict=True):
+                    columns[channel] = np.where(np.isnan(values), np.nan, values == level)
+        ordered = [columns[channel] for channel in self.raster_channels]
+        return np.array(ordered, np.float32).reshape(len(ordered), len(points)).T
 
     def unanswerable(self, points: Points) -> dict[str, np.ndarray]:
         """Points at which nothing can be said: `incomplete` ones and, bool[N], those without any raster data.
@@ -130,11 +233,15 @@ class PatchSource:
 
     def filled(self, points: Points) -> dict[str, float]:
         """Share of the cells of these points' patches that have no data and are filled, by raster band."""
-        shares = {}
+        shares: dict[str, float] = {}
+        if not len(points):
+            return {band: 0.0 for stack in self.stacks for band in stack.bands}
         for stack, place in zip(self.stacks, self.locate(points), strict=True):
-            weight = stack.coverage(*place, self.size)
-            for channel, band in enumerate(stack.bands):
-                shares[band] = float(weight[stack.missing(stack.values[..., channel])].sum() / weight.sum())
+            missing = np.zeros(len(stack.bands), np.int64)
+            for rows, weight in stack.coverage(*place, self.size):
+                for channel in range(len(stack.bands)):
+                    missing[channel] += weight[stack.missing(stack.values[rows, :, channel])].sum()
+            shares |= dict(zip(stack.bands, (missing / (len(points) * self.size**2)).tolist(), strict=True))
         return shares
 
     def statistics(self, points: Points) -> Statistics:
@@ -146,18 +253,16 @@ class PatchSource:
         Raises:
             ValueError: a band has no data in any of the patches.
         """
-        mean, std, filled = ({} for _ in range(3))  # type: dict[str, float], dict[str, float], dict[str, float]
+        mean: dict[str, float] = {}
+        std: dict[str, float] = {}
+        filled: dict[str, float] = {}
         for stack, place in zip(self.stacks, self.locate(points), strict=True):
-            weight = stack.coverage(*place, self.size)
-            used = np.flatnonzero(weight.any(axis=1))
-            rows = slice(used[0], used[-1] + 1)
-            for channel, band in enumerate(stack.bands):
-                values = stack.values[rows, :, channel]
-                counts = np.where(stack.missing(values), 0, weight[rows])
-                values = np.where(counts > 0, values, 0).astype(np.float64)
-                mean[band] = (counts * values).sum() / max(counts.sum(), 1)
-                std[band] = float(np.sqrt((counts * (values - mean[band]) ** 2).sum() / max(counts.sum(), 1)))
-                filled[band] = float(1 - counts.sum() / weight.sum())
+            moments = self._moments(stack, place, len(points) * self.size**2)
+            for band, of_band in zip(stack.bands, moments, strict=True):
+                for channel in self.channels_of(band):
+                    # One-hot channels stay 0 and 1, so that no data is no level.
+                    mean[channel], std[channel] = (0.0, 1.0) if band in self.levels else of_band[:2]
+                    filled[channel] = of_band[2]
         if self.jpegs is not None:
             total = torch.zeros(2, len(self.jpegs.bands), dtype=torch.float64)
             ids, repeats = np.unique(points.patch_id, return_counts=True)
@@ -179,3 +284,54 @@ class PatchSource:
             [std[b] or 1.0 for b in self.bands],
             [filled[b] for b in self.bands],
         )
+
+    def _moments(
+        self, stack: RasterStack, place: tuple[np.ndarray, np.ndarray], cells: int
+    ) -> list[tuple[float, float, float]]:
+        """Mean and standard deviation of each band over the cells of patches, and the share without data."""
+        bands = range(len(stack.bands))
+        number, total, squares = ([0.0] * len(bands) for _ in range(3))
+        blocks = stack.coverage(*place, self.size)
+        first, is_all = [next(blocks)], next(blocks, None) is None
+
+        def counted(band: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for rows, weight in first if is_all else stack.coverage(*place, self.size):
+                values = stack.values[rows, :, band]
+                counts = np.where(stack.missing(values), 0, weight)
+                yield np.where(counts > 0, values, 0).astype(np.float64), counts
+
+        for band in bands:
+            for values, counts in counted(band):
+                number[band] += counts.sum()
+                total[band] += (counts * values).sum()
+        mean = [total[band] / max(number[band], 1) for band in bands]
+        for band in bands:
+            for values, counts in counted(band):
+                squares[band] += (counts * (values - mean[band]) ** 2).sum()
+        return [
+            (float(mean[b]), float(np.sqrt(squares[b] / max(number[b], 1))), float(1 - number[b] / cells))
+            for b in bands
+        ]
+
+    def shifted(
+        self, points: Points, mean: Sequence[float], std: Sequence[float], limit: float = 5.0
+    ) -> list[Shift]:
+        """Raster bands whose mean at the points lies far from the one that a model was trained with.
+
+        Such a band is in another unit, or of another variable, or the points are where nothing was learnt.
+
+        Args:
+            points: where the model is to predict, or is to be trained further.
+            mean: of every channel of `bands`, as recorded with the model.
+            std: of every channel.
+            limit: in the recorded standard deviations.
+        """
+        rasters = {band for stack in self.stacks for band in stack.bands if band not in self.levels}
+        values = dict(zip(self.raster_channels, self.values(points).T.astype(np.float64), strict=True))
+        shifts = []
+        for band, m, s in zip(self.bands, mean, std, strict=True):
+            known = values[band][~np.isnan(values[band])] if band in rasters else np.empty(0)
+            shift = Shift(band, float(known.mean()), m, s) if len(known) else None
+            if shift and abs(shift.deviations) > limit:
+                shifts.append(shift)
+        return shifts

@@ -185,6 +185,8 @@ class PatchBuilder:
             torch.threshold_(rows, sentinel, np.nan)
         elif sentinel > 0:
             torch.threshold_(rows.neg_(), -sentinel, np.nan).neg_()
+        for position, channel, levels in bands.levels:  # no data is no level
+            x[..., channel : channel + len(levels)] = buffer[..., position, None] == levels
         rows.sub_(bands.mean).nan_to_num_(0.0)
         for start, stop, channel in bands.runs:
             channels = x[..., channel : channel + stop - start]
@@ -193,13 +195,24 @@ class PatchBuilder:
     def _bands(
         self, source: PatchSource, names: Sequence[str], mean: Sequence[float], std: Sequence[float]
     ) -> "_Bands":
-        channels = [source.bands.index(name) for name in names]
+        channels = [source.bands.index(source.channels_of(name)[0]) for name in names]
         each = [[mean[c] for c in channels], [std[c] for c in channels]]
         numbers = torch.tensor(each, dtype=torch.float32, device=self.device)  # whatever the caller's are
-        breaks = [i for i in range(1, len(channels)) if channels[i] != channels[i - 1] + 1]
+        coded = [i for i, name in enumerate(names) if name in source.levels]
+        breaks = [
+            i
+            for i in range(1, len(channels))
+            if channels[i] != channels[i - 1] + 1 or i in coded or i - 1 in coded
+        ]
         edges = [0, *breaks, len(channels)]
-        runs = [(a, b, channels[a]) for a, b in zip(edges, edges[1:], strict=False) if b > a]
-        return _Bands(numbers[0].repeat(self.size), 1 / numbers[1], runs)
+        runs = [
+            (a, b, channels[a]) for a, b in zip(edges, edges[1:], strict=False) if b > a and a not in coded
+        ]
+        levels = [
+            (i, channels[i], torch.tensor(source.levels[names[i]], dtype=torch.float32, device=self.device))
+            for i in coded
+        ]
+        return _Bands(numbers[0].repeat(self.size), 1 / numbers[1], runs, levels)
 
     def _buffer(self, name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Memory of the calling thread, pinned where it is copied to a GPU from."""
@@ -218,6 +231,7 @@ class _Bands:
     mean: Tensor  # float32[S C], repeated for a row of cells
     scale: Tensor  # float32[C]
     runs: list[tuple[int, int, int]]  # bands start..stop go to the channels from the third on
+    levels: list[tuple[int, int, Tensor]]  # this categorical band goes to the channels from the second on
 
 
 @dataclass(frozen=True)

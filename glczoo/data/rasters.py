@@ -1,11 +1,11 @@
-"""GeoTIFFs become memory-mapped stacks: values[H + 2 pad, W + 2 pad, C], one for each grid.
+"""Rasters become memory-mapped stacks: values[H + 2 pad, W + 2 pad, C], one for each grid.
 
 A patch is then one slice of rows, whatever the files' layout. Every raster keeps its own grid: a stack holds
-the bands that share transform, CRS and type, and turns lon, lat into (row, col) of that grid. Nothing of
-rasterio is left per sample. The only module (beside those that write maps) that imports rasterio.
+the bands that share transform, CRS and type, rows from north to south, and turns lon, lat into (row, col) of
+that grid. Scale and offset of a file are applied once, here. Nothing of rasterio is left per sample.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,10 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from glczoo.data.cache import fingerprint, kept, mapped
-from glczoo.data.region import Band
+from glczoo.data.raster_files import BandFile, RasterGrid, grid_of, has_mask, is_geographic, open_raster
+from glczoo.data.units import Line, between
 
-__all__ = ["RasterStack", "few", "grid_of", "open_stacks", "project"]
+__all__ = ["RasterStack", "few", "open_stacks", "project", "without_values"]
 
 # A type without a value to spare for "no data" becomes the next one that has it.
 _WIDER = {
@@ -33,8 +34,12 @@ _WIDER = {
     "uint32": "float64",
     "int64": "float64",
 }
-_ROWS = 256  # rows decoded at a time: bounds the memory of a build, as does
-_GDAL_CACHE = 128  # MB of decoded blocks that GDAL keeps; of itself it takes a twentieth of the machine
+_LINES = 256  # rows decoded at a time, or fewer:
+_BUFFER = 2**26  # bytes of rows that are decoded at a time: bounds the memory of a build
+_BLOCK = 2**24  # cells that are counted at a time (see `coverage`)
+_FORMAT = 2  # of the stacks in the cache
+_EDGE = 1e-9  # cells: a point that lies so near to the grid's edge is on it
+NO_NUMBER = 1e20  # no covariate is as large: what is stands for no data, whether or not the file says so
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,15 @@ class RasterStack:
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """West, south, east, north of the grid's corners, in degrees."""
+        """West, south, east, north in degrees; west is larger than east where the grid crosses 180°."""
         height, width = self.shape
         col, row = np.array([[0, width, 0, width], [0, 0, height, height]])
         to = self.transform
         x, y = to.a * col + to.b * row + to.c, to.d * col + to.e * row + to.f
-        lon, lat = (x, y) if self.crs == "EPSG:4326" else project(self.crs, "EPSG:4326", x, y)
-        return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
+        west, south, east, north = box = float(x.min()), float(y.min()), float(x.max()), float(y.max())
+        if self.crs != "EPSG:4326":
+            west, south, east, north = rasterio.warp.transform_bounds(self.crs, "EPSG:4326", *box)
+        return whole_degrees(west, south, east, north)
 
     def missing(self, values: np.ndarray) -> np.ndarray:
         """Where values of this stack stand for no data."""
@@ -77,14 +84,25 @@ class RasterStack:
         x, y = lon, lat
         if self.crs != "EPSG:4326":
             x, y = project("EPSG:4326", self.crs, lon, lat)
-        to_cell = ~self.transform
+        to_cell, (height, width) = ~self.transform, self.shape
         with np.errstate(invalid="ignore"):  # a point that has no place in the projection is infinitely far
-            col = to_cell.a * x + to_cell.b * y + to_cell.c
-            row = to_cell.d * x + to_cell.e * y + to_cell.f
+            x = self._turned(x)
+            col = _on_edge(to_cell.a * x + to_cell.b * y + to_cell.c, width)
+            row = _on_edge(to_cell.d * x + to_cell.e * y + to_cell.f, height)
         limit = np.iinfo(np.int32).max
         return tuple(
             np.floor(np.nan_to_num(v, nan=limit).clip(-limit, limit)).astype(np.int32) for v in (row, col)
         )
+
+    def _turned(self, lon: np.ndarray) -> np.ndarray:
+        """Longitudes of a grid of degrees by whole turns nearer to it: 350 is -10, and -10 is 350."""
+        if not is_geographic(self.crs) or self.transform.b:
+            return lon
+        west, turn = self.transform.c, 360 - 1e-9
+        east = west + self.transform.a * self.shape[1]
+        turned = west + (lon - west) % 360
+        off = (lon < west) | ((lon >= east) if east - west >= turn else (lon > east))
+        return np.where(off & (turned <= east), turned, lon)
 
     def outside(self, row: np.ndarray, col: np.ndarray) -> np.ndarray:
         """Which cells are not on the grid, bool[N]."""
@@ -100,57 +118,106 @@ class RasterStack:
         values[inside] = np.where(self.missing(stored), np.nan, stored)
         return values
 
-    def coverage(self, row: np.ndarray, col: np.ndarray, size: int) -> np.ndarray:
-        """How many of the patches around these cells hold each cell of `values`, int64[H + 2 pad, W + 2 pad].
+    def coverage(self, row: np.ndarray, col: np.ndarray, size: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows of `values`, and how many of the patches around these cells hold each cell of them.
 
-        Sums over all patches become sums over the raster, weighted by this: exact, however many patches.
+        The counts are int64[rows, W + 2 pad]. Sums over all patches become sums over the raster, weighted by
+        them: exact, however many patches. Rows come from north to south in blocks, without those that no
+        patch reaches.
         """
         top, left = row + (self.pad - size // 2), col + (self.pad - size // 2)
-        corners = np.zeros((self.values.shape[0] + 1, self.values.shape[1] + 1), np.int64)
-        for r, c, sign in ((0, 0, 1), (size, 0, -1), (0, size, -1), (size, size, 1)):
-            np.add.at(corners, (top + r, left + c), sign)
-        return corners.cumsum(0).cumsum(1)[:-1, :-1]
+        width = self.values.shape[1]
+        starts = np.concatenate([top, top, top + size, top + size])
+        columns = np.concatenate([left, left + size, left, left + size])
+        sign = np.repeat([1, -1, -1, 1], len(top))
+        first, last = int(top.min()), int(top.max()) + size
+        lines = max(1, _BLOCK // (width + 1))
+        order = np.argsort(starts, kind="stable") if last - first > lines else slice(None)
+        starts, columns, sign = starts[order], columns[order], sign[order]
+        above = np.zeros(width + 1, np.int64)
+        for begin in range(first, last, lines):
+            rows = slice(begin, min(begin + lines, last))
+            here = (starts >= rows.start) & (starts < rows.stop)
+            corners = np.zeros((rows.stop - rows.start, width + 1), np.int64)
+            np.add.at(corners, (starts[here] - rows.start, columns[here]), sign[here])
+            corners[0] += above
+            corners = corners.cumsum(0)
+            above = corners[-1]
+            yield rows, corners.cumsum(1)[:, :-1]
 
 
-def open_stacks(bands: Sequence[tuple[Band, Path]], patch_size: int) -> list[RasterStack]:
+def _on_edge(cell: np.ndarray, number: int) -> np.ndarray:
+    """Cells of points; those on the outer edge belong to the outermost cell."""
+    cell = np.where((cell < 0) & (cell > -_EDGE), 0, cell)
+    return np.where((cell >= number) & (cell < number + _EDGE), number - 1, cell)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A band of a stack: its file, its grid, and the line from what is stored to its values."""
+
+    file: BandFile
+    grid: RasterGrid
+    line: Line
+
+
+def open_stacks(files: Sequence[BandFile], patch_size: int) -> list[RasterStack]:
     """Open the bands' stacks, building those that are not in the cache (see `cache`).
 
     Raises:
         FileNotFoundError: a raster is not there.
-        ValueError: a file is no raster, is truncated, lacks the band, has no CRS, or a band has no data.
+        ValueError: a file is no raster, is truncated, lacks the band, has no usable grid, its stack has no
+            room on the disk, or a band has no data.
     """
-    grids: dict[tuple, list[tuple[Band, Path]]] = {}
-    for band, path in bands:
-        with _open(path) as source:
-            if not 1 <= band.index <= source.count:
-                raise ValueError(f"{path} has {source.count} band(s), band {band.name} asks for {band.index}")
-            if source.crs is None:
-                raise ValueError(f"{path} has no CRS; set one, for example with `rio edit-info --crs`")
-            grid = (source.transform, source.crs.to_string(), source.shape, source.dtypes[band.index - 1])
-        grids.setdefault(grid, []).append((band, path))
-    stacks = []
-    pad = (patch_size + 1) // 2
-    for (transform, crs, shape, dtype), members in grids.items():
-        values = _cached(members, shape, dtype, pad)
-        stacks.append(
-            RasterStack(
-                values, _sentinel(values.dtype), tuple(band.name for band, _ in members), transform, crs, pad
+    grids: dict[tuple, list[_Member]] = {}
+    for file in files:
+        with open_raster(file.path, published=file.published, virtual_files=file.virtual_files) as source:
+            if not 1 <= file.band.index <= max(1, source.count):
+                number = f"{file.path} has {source.count} band(s)"
+                raise ValueError(f"{number}, band {file.band.name} asks for {file.band.index}")
+            grid, line = grid_of(source, file.crs), line_of(source, file)
+            dtype = source.dtypes[file.band.index - 1]
+        if dtype not in _WIDER and dtype not in ("float32", "float64"):
+            raise ValueError(
+                f"{file.path} holds {dtype}: store it as another type, for example gdal_translate -ot Int32"
             )
-        )
+        dtype = dtype if line == Line() else "float64"
+        key = (grid.transform, grid.crs, grid.height, grid.width, dtype)
+        grids.setdefault(key, []).append(_Member(file, grid, line))
+    pad = (patch_size + 1) // 2
+    stacks = []
+    for (transform, crs, _, _, dtype), members in grids.items():
+        values = _cached(members, dtype, pad)
+        names = tuple(member.file.band.name for member in members)
+        stacks.append(RasterStack(values, _sentinel(values.dtype), names, transform, crs, pad))
     return stacks
 
 
-def grid_of(path: Path) -> RasterStack:
+def without_values(path: Path) -> RasterStack:
     """The grid of a raster without its values, which tells which points lie on it.
 
     Raises:
         ValueError: the file is no raster, or has no CRS.
     """
-    with _open(path) as source:
-        if source.crs is None:
-            raise ValueError(f"{path} has no CRS; set one, for example with `rio edit-info --crs`")
-        none = np.broadcast_to(np.float32(np.nan), (*source.shape, 0))
-        return RasterStack(none, np.nan, (), source.transform, source.crs.to_string(), 0)
+    with open_raster(path) as source:
+        grid = grid_of(source)
+    none = np.broadcast_to(np.float32(np.nan), (grid.height, grid.width, 0))
+    return RasterStack(none, np.nan, (), grid.transform, grid.crs, 0)
+
+
+def line_of(source: rasterio.DatasetReader, file: BandFile) -> Line:
+    """What makes the values of a band from what its file stores: scale and offset, then another unit."""
+    band = file.band
+    scale = source.scales[band.index - 1] if band.scale is None else band.scale
+    offset = source.offsets[band.index - 1] if band.offset is None else band.offset
+    line = Line(float(scale), float(offset))
+    if file.unit is None:
+        return line
+    unit = band.unit
+    if line != Line() and unit.startswith(f"{line.factor:g} "):  # as regions of version 0.1 have it
+        unit = unit.removeprefix(f"{line.factor:g} ").split(" from ")[0]
+    converted = between(unit, file.unit, band.name)
+    return line if converted is None else converted.after(line)
 
 
 def project(source: str, target: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,75 +236,105 @@ def project(source: str, target: str, x: np.ndarray, y: np.ndarray) -> tuple[np.
         return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
 
 
-def _open(path: Path) -> rasterio.DatasetReader:
-    try:
-        return rasterio.open(path)
-    except RasterioIOError as error:
-        raise ValueError(f"{path} cannot be read as a raster: {error}") from None
-
-
 def _sentinel(dtype: np.dtype) -> float:
     if dtype.kind == "f":
         return np.nan
     return int(np.iinfo(dtype).min if dtype.kind == "i" else np.iinfo(dtype).max)
 
 
-def _cached(members: list[tuple[Band, Path]], shape: tuple[int, int], dtype: str, pad: int) -> np.ndarray:
+def _cached(members: list[_Member], dtype: str, pad: int) -> np.ndarray:
     def build(path: Path) -> None:
         stored = dtype
-        while not _build(members, shape, stored, pad, path):
+        while not _build(members, stored, pad, path):
             stored = _WIDER[stored]
 
-    described = [(*fingerprint(path), band.index, band.nodata) for band, path in members]
-    path = kept("stacks", [described, pad], build, ".npy")
+    grid = members[0].grid
+    size = (grid.height + 2 * pad) * (grid.width + 2 * pad) * len(members)
+    size *= 4 if dtype == "float64" else np.dtype(dtype).itemsize
+    described = [
+        (
+            *fingerprint(m.file.path),
+            m.file.band.index,
+            m.file.band.nodata,
+            m.line.factor,
+            m.line.offset,
+            m.grid.crs,
+        )
+        for m in members
+    ]
+    path = kept("stacks", [_FORMAT, described, pad], build, ".npy", size)
     return mapped(path, path)
 
 
-def _build(
-    members: list[tuple[Band, Path]], shape: tuple[int, int], dtype: str, pad: int, path: Path
-) -> bool:
+def _build(members: list[_Member], dtype: str, pad: int, path: Path) -> bool:
     """Decode the members into one array; False if the type has no value to spare for no data."""
     stored = np.dtype("float32" if dtype == "float64" else dtype)
-    sentinel = _sentinel(stored)
-    height, width = shape
-    padded = (height + 2 * pad, width + 2 * pad, len(members))
+    sentinel, grid = _sentinel(stored), members[0].grid
+    padded = (grid.height + 2 * pad, grid.width + 2 * pad, len(members))
     # Written front to back, not through a map: a full disk is then an error instead of a killed process.
     header = {"descr": np.lib.format.dtype_to_descr(stored), "fortran_order": False, "shape": padded}
     border = np.full((pad, *padded[1:]), sentinel, stored)
-    lines = np.full((_ROWS, *padded[1:]), sentinel, stored)
+    step = min(_LINES, max(1, _BUFFER // (padded[1] * padded[2] * stored.itemsize)), grid.height)
+    lines = np.full((step, *padded[1:]), sentinel, stored)
     seen = np.zeros(len(members), np.int64)
     with ExitStack() as opened:
-        opened.enter_context(rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE))
         file = opened.enter_context(open(path, "wb"))
-        sources = [(band, opened.enter_context(_open(source))) for band, source in members]
+        sources = [
+            opened.enter_context(
+                open_raster(m.file.path, published=m.file.published, virtual_files=m.file.virtual_files)
+            )
+            for m in members
+        ]
         np.lib.format.write_array_header_1_0(file, header)
         border.tofile(file)
         for top in tqdm(
-            range(0, height, _ROWS), desc="rasters", unit="lines", unit_scale=_ROWS, leave=False,
-            disable=height < 1000,
+            range(0, grid.height, step), desc="rasters", unit="lines", unit_scale=step, leave=False,
+            disable=grid.height < 1000,
         ):  # fmt: skip
-            rows = min(_ROWS, height - top)
-            for channel, (band, source) in enumerate(sources):
-                try:
-                    read = source.read(band.index, window=Window(0, top, width, rows))
-                except RasterioIOError as error:
-                    raise ValueError(f"{source.name} is damaged around row {top}: {error}") from None
-                missing = _missing(read, [source.nodatavals[band.index - 1], band.nodata])
-                if stored.kind != "f" and ((read == sentinel) & ~missing).any():
+            rows = min(step, grid.height - top)
+            for channel, (member, source) in enumerate(zip(members, sources, strict=True)):
+                values, missing = _read(source, member, top, rows)
+                if stored.kind != "f" and ((values == sentinel) & ~missing).any():
                     return False
-                lines[:rows, pad : pad + width, channel] = np.where(missing, stored.type(sentinel), read)
+                cells = np.where(missing, stored.type(sentinel), values)
+                lines[:rows, pad : pad + grid.width, channel] = cells
                 seen[channel] += missing.size - missing.sum()
             lines[:rows].tofile(file)
         border.tofile(file)
-    empty = [f"{band.name} ({file})" for (band, file), count in zip(members, seen, strict=True) if count == 0]
+    empty = [
+        f"{m.file.band.name} ({m.file.path})" for m, count in zip(members, seen, strict=True) if count == 0
+    ]
     if empty:
         raise ValueError(f"no cell of these bands has data: {', '.join(empty)}; is the nodata value right?")
     return True
 
 
-def _missing(values: np.ndarray, nodata: Sequence[float | None]) -> np.ndarray:
+def _read(
+    source: rasterio.DatasetReader, member: _Member, top: int, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a band from north to south: its values, and where it has no data."""
+    grid, band = member.grid, member.file.band
+    start = grid.height - top - rows if grid.from_south else top
+    window = Window(0, start, grid.width, rows)
+    try:
+        values = source.read(band.index, window=window)
+        masked = source.read_masks(band.index, window=window) == 0 if has_mask(source, band.index) else False
+    except RasterioIOError as error:
+        raise ValueError(f"{source.name} is damaged around row {start}: {error}") from None
+    missing = missing_values(values, [source.nodatavals[band.index - 1], band.nodata]) | masked
+    if member.line != Line():
+        values = values * member.line.factor + member.line.offset
+    turned = (slice(None, None, -1 if grid.from_south else 1), slice(None, None, -1 if grid.from_east else 1))
+    return values[turned], missing[turned]
+
+
+def missing_values(values: np.ndarray, nodata: Sequence[float | None]) -> np.ndarray:
     """Cells without data. Float-like nodata such as -3.4e38 is compared with a tolerance."""
-    missing = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+    if values.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            missing = ~(np.abs(values) < NO_NUMBER)
+    else:
+        missing = np.zeros(values.shape, bool)
     for value in set(nodata):
         if value is None or np.isnan(value):
             continue
@@ -246,6 +343,17 @@ def _missing(values: np.ndarray, nodata: Sequence[float | None]) -> np.ndarray:
         elif value == np.round(value):
             missing |= values == int(value)
     return missing
+
+
+def whole_degrees(west: float, south: float, east: float, north: float) -> tuple[float, float, float, float]:
+    """Bounds with longitudes in [-180, 180]; west is larger than east where they cross 180°."""
+    if east < west:  # as PROJ says that they cross
+        east += 360
+    if east - west >= 360 - 1e-9:
+        return -180.0, float(south), 180.0, float(north)
+    turns = 360 * np.floor((west + 180) / 360)
+    west, east = west - turns, east - turns
+    return float(west), float(south), float(east if east <= 180 else east - 360), float(north)
 
 
 def few(names: Sequence[str]) -> str:

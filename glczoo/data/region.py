@@ -11,9 +11,10 @@ example. This module and `recipe.py` are the only ones that import yaml and pyda
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -26,7 +27,34 @@ from pydantic import (
     model_validator,
 )
 
-__all__ = ["Band", "Modality", "RecordFilters", "Region", "SplitFile", "Table", "parse", "read_yaml"]
+__all__ = [
+    "LARGEST_PATCH",
+    "Band",
+    "Modality",
+    "RecordFilters",
+    "Region",
+    "SplitFile",
+    "Table",
+    "parse",
+    "plain_name",
+    "read_yaml",
+]
+
+
+LARGEST_PATCH = 1024  # cells along a side: 135 MB for a sample of 33 bands
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^\w[\w.+-]*( [\w.+-]+)*$",
+        max_length=100,
+        description="letters, digits, `_`, `.`, `+`, `-` and single blanks: it becomes part of file names",
+    ),
+]
+
+
+def plain_name(text: str) -> str:
+    """A name as region files have them, made of any text."""
+    return re.sub(r"[^\w.+-]+", " ", text).strip(" .+-")[:100].strip() or "unnamed"
 
 
 class Strict(BaseModel):
@@ -49,10 +77,17 @@ class _Provenance(Strict):
 class Band(_Provenance):
     """One covariate: what it measures and where it is read."""
 
-    name: str = Field(description="short name, unique within the region")
+    name: Name = Field(description="short name, unique within the region")
     file: str = Field(description="GeoTIFF, or folder of the JPEG tree, relative to the modality's folder")
     index: int = Field(default=1, ge=1, description="which band of the file, counted from 1")
-    unit: str = Field(default="", description="unit of the stored values")
+    kind: Literal["number", "categorical"] = Field(
+        default="number", description="categorical: whole numbers that stand for classes, such as land cover"
+    )
+    unit: str = Field(default="", description="unit of the values, after scale and offset")
+    scale: float | None = Field(
+        default=None, description="values are stored * scale + offset; null: as the file's tags say"
+    )
+    offset: float | None = Field(default=None, description="see scale")
     provenance: str = Field(default="", description="where the values come from; the modality's if empty")
     nodata: float | None = Field(default=None, description="value that means no data, beside the file's own")
 
@@ -60,16 +95,27 @@ class Band(_Provenance):
 class Modality(_Provenance):
     """Bands of one ground resolution, in the order of their channels."""
 
-    name: str
+    name: Name
     kind: Literal["raster", "jpeg"] = Field(
         default="raster", description="GeoTIFFs read around a point, or a tree of JPEG patches by patchID"
     )
     folder: str = Field(default="", description="folder of the files, relative to the region's root")
+    crs: str | None = Field(default=None, description="of rasters whose files name none")
     resolution: str = Field(default="", description="size of a cell on the ground, for people")
     provenance: str = Field(default="", description="provider and version of the data")
     citation: str = Field(default="", description="how to cite the data, repeated on cards and reports")
     doi: str = Field(default="", description="of the data, without https://doi.org/")
     bands: list[Band] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _trees_lie_inside(self) -> "Modality":
+        outside = [band.file for band in self.bands if _leads_out(band.file) or band.file in ("", ".")]
+        if self.kind == "jpeg" and outside:
+            raise ValueError(
+                f"modality {self.name}: {outside[0]!r} is no folder of a JPEG tree: its name becomes part of "
+                "the folder of shards that `glczoo pack` writes; name a folder inside of the modality's"
+            )
+        return self
 
 
 class Table(Strict):
@@ -181,7 +227,7 @@ class SpeciesTable(Strict):
 class Region(Strict):
     """Everything that is known about a region's data before it is read."""
 
-    name: str
+    name: Name
     description: str = ""
     licence: str = Field(default="", description="terms of the data, repeated on model cards")
     root: str | None = Field(
@@ -191,11 +237,18 @@ class Region(Strict):
     bounds: tuple[float, float, float, float] | None = Field(
         default=None, description="west, south, east, north in degrees: where records may lie"
     )
-    patch_size: int = Field(default=128, ge=1, description="cells along one side of a patch")
+    patch_size: int = Field(
+        default=128, ge=1, le=LARGEST_PATCH, description="cells along one side of a patch"
+    )
     packed: str | None = Field(
         default=None,
         description="folder of shards that `glczoo pack` made of the JPEG trees and that are read instead of "
         "them, relative to the root; null: `packed`, where it is there",
+    )
+    virtual_files: bool = Field(
+        default=False,
+        description="VRTs of this region may name files as GDAL knows them, /vsizip/… or /vsicurl/…: the "
+        "network is then asked",
     )
     modalities: list[Modality] = Field(min_length=1)
     tables: dict[Literal["po", "pa", "test"], Table]
@@ -205,6 +258,7 @@ class Region(Strict):
         default=None, description="explicit vocabulary; else every species of the PO and PA tables"
     )
     _folder: Path = PrivateAttr(default=Path())
+    _published: bool = PrivateAttr(default=False)
 
     @field_validator("modalities")
     @classmethod
@@ -231,8 +285,12 @@ class Region(Strict):
         return self
 
     @classmethod
-    def load(cls, path: str | Path) -> "Region":
+    def load(cls, path: str | Path, *, published: bool = False) -> "Region":
         """Read a `region.yaml` (or the folder that holds one).
+
+        Args:
+            path: of the file.
+            published: it came with a model that others published: it may describe data, and reach nothing.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -241,8 +299,32 @@ class Region(Strict):
         path = Path(path)
         path = path / "region.yaml" if path.is_dir() else path
         region = parse(cls, read_yaml(path), str(path))
-        region._folder = path.parent
+        region._folder, region._published = path.parent, published
+        if published:
+            reaching = [file for file in region._files() if _leads_out(file)]
+            reaching += ["root"] * (region.root is not None) + ["virtual_files"] * region.virtual_files
+            if reaching:
+                raise ValueError(
+                    f"{path} came with a published model and may name files inside of the data folder only; "
+                    f"it says {', '.join(map(repr, reaching))}"
+                )
         return region
+
+    @property
+    def published(self) -> bool:
+        """Whether the description came with a model that others published."""
+        return self._published
+
+    def _files(self) -> Iterator[str]:
+        """Every path of the description."""
+        yield from filter(None, [self.packed, self.split and self.split.file])
+        yield from filter(None, [self.species and self.species.file])
+        for modality in self.modalities:
+            yield modality.folder
+            yield from (band.file for band in modality.bands)
+        for table in self.tables.values():
+            yield from table.file
+            yield from filter(None, [table.without_species])
 
     @property
     def root_path(self) -> Path:
@@ -292,8 +374,12 @@ class Region(Strict):
 
     def text(self) -> str:
         """The region as YAML without its root: for others, who have the data elsewhere."""
-        content = self.model_dump(mode="json", exclude_defaults=True, exclude={"root"})
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return _dump(self.model_dump(mode="json", exclude_defaults=True, exclude={"root"}))
+
+    def published_text(self) -> str:
+        """The region as YAML as it may be published: paths that lead out of the data folder end in it."""
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude={"root", "virtual_files"})
+        return _dump(_inside(content))
 
     def find_file(self, modality: Modality, file: str) -> Path:
         """Where a modality's raster or tree of JPEGs lies; see `find`."""
@@ -320,6 +406,32 @@ class Region(Strict):
         raise FileNotFoundError(
             f"region {self.name}: {tried} not found under {root} (letter case ignored){hint}"
         )
+
+
+def _dump(content: object) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _leads_out(path: str) -> bool:
+    """Whether a path is absolute, leads upwards, or means more to GDAL or to a shell than a name."""
+    parts = PurePosixPath(path.replace("\\", "/"))
+    return parts.is_absolute() or ".." in parts.parts or ":" in path or "\0" in path or path.startswith("~")
+
+
+def _inside(content: Any) -> Any:
+    """The same with every file and folder that leads out named by its last part."""
+    if isinstance(content, dict):
+        return {
+            key: _named(value) if key in ("folder", "file", "packed", "without_species") else _inside(value)
+            for key, value in content.items()
+        }
+    return [_inside(value) for value in content] if isinstance(content, list) else content
+
+
+def _named(path: str | list[str]) -> str | list[str]:
+    if isinstance(path, list):
+        return [str(_named(each)) for each in path]
+    return PurePosixPath(path.replace("\\", "/")).name.replace(":", "_") if _leads_out(path) else path
 
 
 def _find_ignoring_case(folder: Path, parts: tuple[str, ...]) -> Path | None:

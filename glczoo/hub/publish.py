@@ -76,7 +76,7 @@ def save(
         partial.mkdir()
         for name in ("model.safetensors", "config.json", "species.csv"):
             shutil.copyfile(run.folder / name, partial / name)
-        (partial / "region.yaml").write_text(region.text(), "utf-8")
+        (partial / "region.yaml").write_text(region.published_text(), "utf-8")
         write_recipes(partial, steps, run.config.glczoo.region)
         write_recipe(partial / "recipe.yaml", portable(run.recipe, "region.yaml").model_dump(mode="json"))
         published = Published(steps, versions(), held_out_scores(run, batch_size=batch_size))

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from glczoo.data.jpeg import JpegTree
-from glczoo.data.rasters import grid_of
-from glczoo.data.region import Region
+from glczoo.data.rasters import without_values
+from glczoo.data.region import Region, plain_name
 from glczoo.errors import GlczooError, MissingError
 from glczoo.files import whole_files
 from glczoo.regions.bands import FoundModality, find_modalities
@@ -198,7 +198,7 @@ def _inside(
     for modality in modalities:
         files = {band.file for band in modality.bands} if modality.kind == "raster" else set()
         for file in sorted(files):
-            grid = grid_of(folder / modality.folder / file)
+            grid = without_values(folder / modality.folder / file)
             if (key := (grid.transform, grid.crs, grid.shape)) not in seen:
                 seen.add(key)
                 inside &= ~grid.outside(*grid.locate(lon, lat))
@@ -232,7 +232,7 @@ def _region_text(
     rows = ", ".join(f"{number} {ROWS[kind]}" for kind, number in sizes.rows.items())
     text = _REGION.format(
         folder=folder,
-        name=_quoted(name or folder.resolve().name),
+        name=_quoted(plain_name(name or folder.resolve().name)),
         description=_quoted(f"{sizes.species} species, {rows}"),
         bounds=[float(value / 1e4) for value in common],
         patch_size=sizes.patch_size,

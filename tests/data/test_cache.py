@@ -15,6 +15,7 @@ from test_occurrences import PA, PO, VOCABULARY, region, rows
 from glczoo.data import cache
 from glczoo.data.cache import kept, kept_arrays
 from glczoo.data.occurrences import Samples, SpeciesIndex
+from glczoo.data.raster_files import BandFile
 from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Band
 from glczoo.data.tables import read_samples, read_species
@@ -143,7 +144,7 @@ def small_disk() -> Iterator[None]:
 def test_a_full_disk_leaves_nothing(tmp_path: Path, folder: Path, small_disk: None) -> None:
     path = write_raster(tmp_path / "a.tif", [addresses(60, 70, 0, "int16")])
     with pytest.raises(OSError, match=r"requested and \d+ written|too large"):
-        open_stacks([(Band(name="a", file="a.tif"), path)], 128)
+        open_stacks([BandFile(Band(name="a", file="a.tif"), path)], 128)
     with pytest.raises(OSError, match=r"requested and \d+ written|too large"):
         kept("some", "key", lambda path: np.save(path, np.zeros(9999)), ".npy")
     assert [list((folder / kind).iterdir()) for kind in ("stacks", "some")] == [[], []]

@@ -149,7 +149,7 @@ def test_processes_share_the_order_out(number: int, processes: int) -> None:
         whole = np.random.default_rng([7, epoch]).permutation(number)
         assert sorted(whole[: len(seen)].tolist()) == sorted(seen)
     assert not torch.equal(orders[0].batches(0)[0], orders[0].batches(1)[0])
-    with pytest.raises(ValueError, match=rf"1 training surveys are too few: each of {processes} process"):
+    with pytest.raises(ValueError, match=rf"1 training samples are too few: each of {processes} process"):
         EpochOrder(1, 4, 7, 0, processes)
 
 

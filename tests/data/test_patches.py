@@ -15,7 +15,7 @@ import torch
 from conftest import SURVEYS, place, write_patch
 from PIL import Image
 
-from glczoo.data import patches
+from glczoo.data import jpeg, patches, rasters
 from glczoo.data.jpeg import JpegTree
 from glczoo.data.occurrences import Points, Samples
 from glczoo.data.patch_source import PatchSource
@@ -257,6 +257,28 @@ def test_bad_patches_are_named(tmp_path: Path) -> None:
 
 
 # --- what cannot be read --------------------------------------------------------------------------------
+
+
+def test_a_jpeg_that_claims_to_be_huge_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    data = np.fromfile(write_patch(tmp_path, 123, "23/1", 3), np.uint8)
+    frame = data.tobytes().index(bytes([0xFF, 0xC0]))
+    data[frame + 5 : frame + 9] = 255
+    with pytest.raises(ValueError, match=r"a\.jpeg must be 128 x 128 pixels, it is \(65535, 65535\)"):
+        jpeg.decode(data, True, "a.jpeg")
+    data.tofile(tmp_path / "a.jpeg")
+    with pytest.raises(ValueError, match="claims 65535 x 65535 pixels"):
+        jpeg.num_planes(tmp_path / "a.jpeg")
+
+
+def test_statistics_of_a_large_raster_are_taken_block_by_block(
+    source: PatchSource, surveys: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, filled = source.statistics(surveys), source.filled(surveys)
+    monkeypatch.setattr(rasters, "_BLOCK", 50)  # cells: two rows
+    blocks = source.statistics(surveys)
+    np.testing.assert_allclose(blocks.mean, whole.mean, rtol=1e-12)
+    np.testing.assert_allclose(blocks.std, whole.std, rtol=1e-12)
+    assert blocks.filled == whole.filled and source.filled(surveys) == filled
 
 
 def test_incomplete_points_are_dropped_or_named(source: PatchSource, surveys: Samples) -> None:

@@ -17,6 +17,7 @@ from conftest import gathered
 from glczoo.data.occurrences import Points
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.patches import PatchBuilder
+from glczoo.data.raster_files import BandFile
 from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Band, Modality, Region
 from glczoo.data.splits import split_samples
@@ -113,12 +114,15 @@ def test_sample_satellite_statistics_agree_with_the_organisers(sample: Region) -
 
 
 @pytest.fixture
-def bioclim(test_data: Path) -> list[tuple[Band, Path]]:
+def bioclim(test_data: Path) -> list[BandFile]:
     names = [f"bio{i}" for i in range(1, 20)]
-    return [(Band(name=name, file=f"{name}.tif"), test_data / f"bioclim-europe/{name}.tif") for name in names]
+    return [
+        BandFile(Band(name=name, file=f"{name}.tif"), test_data / f"bioclim-europe/{name}.tif")
+        for name in names
+    ]
 
 
-def test_bioclim_is_one_stack_with_known_values(bioclim: list[tuple[Band, Path]]) -> None:
+def test_bioclim_is_one_stack_with_known_values(bioclim: list[BandFile]) -> None:
     (stack,) = open_stacks(bioclim, 8)
     assert stack.shape == (275, 408) and len(stack.bands) == 19 and stack.values.dtype == np.int16
     places = {
@@ -138,11 +142,11 @@ def test_bioclim_is_one_stack_with_known_values(bioclim: list[tuple[Band, Path]]
     assert stack.missing(stack.values[at_sea[0] + stack.pad, at_sea[1] + stack.pad]).all()
 
 
-def test_bioclim_patches_equal_windows(bioclim: list[tuple[Band, Path]]) -> None:
+def test_bioclim_patches_equal_windows(bioclim: list[BandFile]) -> None:
     (stack,) = open_stacks(bioclim, 8)
     row, col = stack.locate(np.array([7.66, 12.5]), np.array([45.98, 41.9]))
     out = gathered(stack, row, col, 8)
-    for channel, (_, path) in enumerate(bioclim):
+    for channel, path in enumerate(file.path for file in bioclim):
         with rasterio.open(path) as raster:
             values = raster.read(1)
         for i, (r, c) in enumerate(zip(row, col, strict=True)):

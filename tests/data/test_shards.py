@@ -218,6 +218,16 @@ def test_a_killed_pack_goes_on(region: Region, tmp_path: Path, monkeypatch: pyte
     }
 
 
+def test_nothing_is_deleted_that_glczoo_did_not_write(region: Region, tmp_path: Path) -> None:
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    for name in (".bashrc", ".75.bin", ".75-123.bin", "notes.txt"):
+        (folder / name).write_text("mine")
+    write_shards(region.root_path / "jpeg/rgb", folder, colour=True, progress=False)
+    for name in (".bashrc", ".75.bin", ".75-123.bin", "notes.txt"):
+        assert (folder / name).read_text() == "mine"
+
+
 def test_a_shard_that_cannot_be_written_leaves_no_part_of_it(
     region: Region, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,7 +189,7 @@ def test_presence_only_data_get_a_recipe_of_their_own(folder: Path, tmp_path: Pa
         (folder / file).unlink()
     init_region(folder, elsewhere, name="Drôme: trees")
     region = Region.load(folder)
-    assert region.name == "Drôme: trees" and len(read_samples(region, "po", read_species(region))) == 62
+    assert region.name == "Drôme trees" and len(read_samples(region, "po", read_species(region))) == 62
 
 
 @pytest.mark.parametrize(("rows", "size"), [(300_000, 128), (300_000, 32), (900, 16), (7, 8)])

@@ -10,6 +10,7 @@ from torchvision.io import decode_jpeg, read_file
 
 from glczoo.data.occurrences import Points
 from glczoo.data.patch_source import PatchSource
+from glczoo.data.raster_files import band_file
 from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Region
 from glczoo.data.tables import read_samples, read_species
@@ -119,9 +120,7 @@ def test_every_place_lies_where_all_rasters_have_data(made):
 
 def test_stacks_open(region, tmp_path, monkeypatch):
     monkeypatch.setenv("GLCZOO_CACHE", str(tmp_path))
-    bands = [
-        (band, region.find(f"{m.folder}/{band.file}")) for band, m in region.bands() if m.kind == "raster"
-    ]
+    bands = [band_file(region, m, band) for band, m in region.bands() if m.kind == "raster"]
     stacks = open_stacks(bands, region.patch_size)
     assert [len(stack.bands) for stack in stacks] == [19, 9, 1]
 
