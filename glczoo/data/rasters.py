@@ -16,10 +16,10 @@ import rasterio.warp
 from rasterio._err import CPLE_BaseError  # what warp.transform raises; rasterio.errors does not export it
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
-from tqdm import tqdm
 
 from glczoo.data.cache import fingerprint, kept, mapped
 from glczoo.data.region import Band
+from glczoo.progress import Track
 
 __all__ = ["RasterStack", "few", "open_stacks", "project"]
 
@@ -199,9 +199,9 @@ def _build(
         sources = [(band, opened.enter_context(_open(source))) for band, source in members]
         np.lib.format.write_array_header_1_0(file, header)
         border.tofile(file)
-        for top in tqdm(
-            range(0, height, _ROWS), desc="rasters", unit="lines", unit_scale=_ROWS, leave=False,
-            disable=height < 1000,
+        for top in Track(
+            range(0, height, _ROWS), title="rasters", unit="lines", scale=_ROWS,
+            hidden=height < 1000,
         ):  # fmt: skip
             rows = min(_ROWS, height - top)
             for channel, (band, source) in enumerate(sources):
