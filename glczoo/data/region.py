@@ -26,6 +26,8 @@ from pydantic import (
     model_validator,
 )
 
+from glczoo.packaged import locate
+
 __all__ = ["Band", "Modality", "Region", "SplitFile", "Table", "parse", "read_yaml"]
 
 
@@ -180,13 +182,13 @@ class Region(Strict):
 
     @classmethod
     def load(cls, path: str | Path) -> "Region":
-        """Read a `region.yaml` (or the folder that holds one).
+        """Read a `region.yaml` (or the folder that holds one), here or packaged (see `packaged.locate`).
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is not a region; every mistake is named at once.
         """
-        path = Path(path)
+        path = locate(path)
         path = path / "region.yaml" if path.is_dir() else path
         region = parse(cls, read_yaml(path), str(path))
         region._folder = path.parent
