@@ -7,7 +7,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 ORDER = [
-    {"errors", "files"},
+    {"errors", "files", "progress"},
+    {"packaged", "yaml_text"},
     {"losses", "metrics", "expected_f1", "calibration", "figures"},
     {"decoding", "hub_client"},
     {"models", "data"},
@@ -24,6 +25,7 @@ ORDER = [
 """Rooms at the top of the package, lowest first: a module imports from its own room and lower ones."""
 
 DOORS = {
+    "tqdm": {"progress"},
     "pandas": {
         "data.archives",
         "data.geo_files",
@@ -69,7 +71,7 @@ DOORS = {
         "training.trackers",
         "training.tuning",
     },
-    "yaml": {"data.region", "recipe.reading"},
+    "yaml": {"data.region", "recipe.reading", "yaml_text"},
     "pydantic": {
         "data.region",
         "recipe.keys",

@@ -6,17 +6,20 @@ from typing import Literal
 import click
 
 from glczoo.cli.verbs import (
+    CONTEXT,
     PATH,
     Verb,
+    Verbs,
     first_process,
     json_option,
     overrides_argument,
     truth_option,
+    will_write,
     write_json,
 )
 from glczoo.errors import GlczooError
 
-__all__ = ["bench", "crossval", "demo", "ensemble", "forest", "study", "train"]
+__all__ = ["bench", "crossval", "demo", "ensemble", "forest", "recipes", "study", "train"]
 
 
 class Train(Verb):
@@ -36,6 +39,7 @@ def demo(out: Path, seed: int) -> None:
     """A virtual region, three steps, two models, an ensemble, a map and a report."""
     from glczoo.demo import demo as run_demo
 
+    will_write(out, folder=True)
     run_demo(out, seed=seed)
 
 
@@ -45,13 +49,51 @@ def demo(out: Path, seed: int) -> None:
 def train(recipe: str, overrides: tuple[str, ...]) -> None:
     """One training step of a recipe; interrupted, the same command goes on where it was.
 
-    RECIPE is a YAML file, such as recipes/step1.yaml; KEY=VALUE overrides its keys, such as
-    optimizer.lr=5e-4. On several GPUs: accelerate launch -m glczoo.train RECIPE [KEY=VALUE]…
+    RECIPE is a YAML file, such as my_region/recipes/step1.yaml, or the name of a packaged one, such as step1
+    (see glczoo recipes); KEY=VALUE overrides its keys, such as optimizer.lr=5e-4. On several GPUs: accelerate
+    launch -m glczoo.train RECIPE [KEY=VALUE]…
     """
     from glczoo.recipe import read_recipe
     from glczoo.train import train as run_recipe
 
-    run_recipe(read_recipe(recipe, list(overrides)))
+    settings = read_recipe(recipe, list(overrides))
+    will_write(Path(settings.runs), folder=True)
+    run_recipe(settings)
+
+
+@click.command("copy", cls=Verb)
+@click.argument("folder", type=PATH, default=Path("recipes"))
+def copy(folder: Path) -> None:
+    """Copy the packaged recipes, descriptions of regions and studies to a folder, to edit them.
+
+    FOLDER is recipes if none is named; no file that is there is overwritten.
+    """
+    from glczoo.packaged import copy_recipes
+
+    paths = copy_recipes(folder)
+    print(f"{folder}: {len(paths)} files. Now: glczoo train {folder / 'step1.yaml'} region=REGION")
+
+
+@click.pass_context
+def _list(ctx: click.Context) -> None:
+    from glczoo.packaged import recipes as packaged
+
+    if ctx.invoked_subcommand is None:
+        names = packaged()
+        width = max(len(name) for name in names)
+        for name, sentence in names.items():
+            print(f"{name:{width}}  {sentence}")
+
+
+recipes = Verbs(
+    "recipes",
+    callback=_list,
+    invoke_without_command=True,
+    help="List the packaged recipes, studies and regions, each of which a verb takes by its name.",
+    subcommand_metavar="[copy]",
+    context_settings=CONTEXT,
+    sections={"Verbs": [copy]},
+)
 
 
 @click.command("forest", cls=Verb)
@@ -68,7 +110,9 @@ def forest(recipe: str, overrides: tuple[str, ...], trees: int, min_leaf: int) -
     from glczoo.recipe import read_recipe
     from glczoo.training.fit_forest import fit_forest
 
-    run = fit_forest(read_recipe(recipe, list(overrides)), trees, min_leaf)
+    settings = read_recipe(recipe, list(overrides))
+    will_write(Path(settings.runs), folder=True)
+    run = fit_forest(settings, trees, min_leaf)
     print(f"{run}: {trees} trees. Average it: glczoo ensemble {run} RUN --out DIR")
 
 
@@ -83,7 +127,10 @@ def crossval(recipe: Path, overrides: tuple[str, ...], json_file: Path | None) -
     data.blocks.folds=5.
     """
     from glczoo.evaluation.crossval import crossval as run_folds
+    from glczoo.recipe import read_recipe
 
+    will_write(Path(read_recipe(recipe, list(overrides)).runs), folder=True)
+    will_write(json_file)
     result = run_folds(recipe, list(overrides))
     if first_process():
         print(result.text())
@@ -123,6 +170,7 @@ def ensemble(runs: tuple[Path, ...], out: Path, average: Literal["probabilities"
     """
     from glczoo.runs.combine import combine
 
+    will_write(out, folder=True)
     folder = combine(list(runs), out, average)
     print(f'{folder}: {len(runs)} members; timm.create_model("local-dir:{folder}", pretrained=True)')
 
@@ -151,6 +199,7 @@ def bench(
     paths = [word for word in words if "=" not in word]
     if len(paths) > 1:
         raise GlczooError(f"one recipe is measured at a time, got {paths}")
+    will_write(json_file)
     measured = measure(
         Path(paths[0]) if paths else None,
         [word for word in words if "=" in word],

@@ -7,7 +7,9 @@ import yaml
 
 from glczoo.data.region import parse, read_yaml
 from glczoo.files import whole
+from glczoo.packaged import locate
 from glczoo.recipe.schema import Recipe, long_form
+from glczoo.yaml_text import parse_yaml, shown
 
 __all__ = [
     "RENAMED",
@@ -29,20 +31,21 @@ RENAMED = {
 
 
 def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe and apply `key.sub=value` overrides.
+    """Read a recipe, here or packaged (see `packaged.locate`), and apply `key.sub=value` overrides.
 
     Raises:
         FileNotFoundError: no such recipe, or the region it names is nowhere.
         ValueError: every mistake of the file and of the overrides, one a line.
     """
-    path = Path(path)
+    path = locate(path)
     recipe = parse(Recipe, override(read_yaml(path), overrides or []), str(path), RENAMED)
     beside = path.parent / recipe.region
     if Path(recipe.region).exists():
         return recipe
-    if not beside.exists():
+    region = beside if beside.exists() else locate(recipe.region)
+    if not region.exists():
         raise FileNotFoundError(f"{path}: region {recipe.region} is neither here nor at {beside}")
-    return recipe.model_copy(update={"region": str(beside)})
+    return recipe.model_copy(update={"region": str(region)})
 
 
 def override(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -51,20 +54,21 @@ def override(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     `top_k=20` is short for `decoding={rule: top_k, value: 20}`, here and in a recipe.
 
     Raises:
-        ValueError: an override has no key or no `=`, or names a key inside of a value.
+        ValueError: an override is not valid YAML, has no key or no `=`, or names a key inside of a value.
     """
     long_form(data)
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ValueError(f"{text!r} is no override; write key=value, for example optimizer.lr=5e-4")
+            example = "write key=value, for example optimizer.lr=5e-4"
+            raise ValueError(f"{shown(text)!r} is no override; {example}")
         target = data
         *parents, last = key.split(".")
         for parent in parents:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
-                raise ValueError(f"{text!r}: {parent} holds a value, it has no keys inside")
-        target[last] = yaml.safe_load(value)
+                raise ValueError(f"{shown(text)!r}: {shown(parent)} holds a value, it has no keys inside")
+        target[last] = parse_yaml(value, shown(text))
         long_form(data)
     return data
 
