@@ -214,6 +214,14 @@ def test_recipes_are_sized_to_the_data(tmp_path: Path, rows: int, size: int) -> 
             assert recipe.init == ("imagenet" if large else "random")
 
 
+def test_records_of_one_species_are_not_told_apart_by_cross_entropy(tmp_path: Path) -> None:
+    sizes = Sizes({"po": 900}, {"m": 2}, ["a", "b"], 1, 16, outside=0)
+    (tmp_path / "step2.yaml").write_text(starter_recipes(tmp_path, sizes)["step2"])
+    (tmp_path / "region.yaml").touch()
+    recipe = read_recipe(tmp_path / "step2.yaml", ["region=region.yaml"])
+    assert recipe.loss.name == "sinr_full" and recipe.decoding.value == 1
+
+
 # --- tables ---------------------------------------------------------------------------------------------
 
 
