@@ -9,6 +9,7 @@ a *sample*. `tables.py` reads them.
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,8 @@ __all__ = ["Points", "Samples", "SpeciesIndex", "name_key", "tidy_name"]
 
 def tidy_name(name: str) -> str:
     """A species' name with one plain blank between its words, whatever blanks it was typed with."""
-    return " ".join(re.sub("[\u200b-\u200d\u2060\ufeff]", "", name).split())
+    letters = unicodedata.normalize("NFC", re.sub("[\u200b-\u200d\u2060\ufeff]", "", name))
+    return " ".join(letters.split())
 
 
 def name_key(name: str) -> str:

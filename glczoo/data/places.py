@@ -14,20 +14,40 @@ import pandas as pd
 from glczoo.data.rasters import project
 from glczoo.errors import GlczooError
 
-__all__ = ["LAT", "LON", "Places", "coordinate_columns", "numbers", "place_rows", "plain", "within"]
+__all__ = ["Places", "coordinate_columns", "crs_in_names", "numbers", "place_rows", "plain", "within"]
 
-# Names of columns by their letters and digits, in order of preference.
+# Names of columns by their letters and digits, in order of preference; then what else means the same.
 LON = [
     *("decimallongitude", "longitudedecimal", "lon", "longitude", "long", "lng", "longi", "longdd", "londd"),
-    *("decimallong", "decimallon", "longdec", "lonwgs84", "longitudewgs84", "xwgs84", "xlong", "xlon", "x"),
-    *("xcoord", "xcoordinate", "coordx", "coordsx", "pointx", "easting", "east"),
-    *("geographischelange", "geogrlange", "laenge", "lange", "longitud"),
+    *("decimallong", "decimallon", "longdec", "lonwgs84", "longitudewgs84", "xwgs84", "xlong", "xlon"),
+    *("geographischelange", "geogrlange", "langengrad", "laenge", "lange", "lengtegraad"),
+    *("longitud", "longitudine"),
 ]
 LAT = [
     *("decimallatitude", "latitudedecimal", "lat", "latitude", "latdd", "decimallat", "latdec", "latwgs84"),
-    *("latitudewgs84", "ywgs84", "ylat", "y", "ycoord", "ycoordinate", "coordy", "coordsy", "pointy"),
-    *("northing", "north", "geographischebreite", "geogrbreite", "breite", "latitud"),
+    *("latitudewgs84", "ywgs84", "ylat", "geographischebreite", "geogrbreite", "breitengrad"),
+    *("breite", "breedtegraad", "latitud", "latitudine"),
 ]
+_BEFORE = r"(?:gps|site|plot|sample|point|centroid|start|mean|event|decimal|obs|x|y|wgs84)*"
+_BEHIND = r"(?:dd|dec|decimal|deg|degrees?|wgs84|wgs|epsg4326|4326|gps|centroid|start|mean|x|y|e|w|n|s)*"
+_LON_LIKE = re.compile(_BEFORE + r"(?:longitude|longitud|long|lon|lng)" + _BEHIND)
+_LAT_LIKE = re.compile(_BEFORE + r"(?:latitude|latitud|lat)" + _BEHIND)
+X = ["x", "xcoord", "xcoordinate", "coordx", "coordsx", "pointx", "easting", "east", "e", "ecoord"]
+Y = [
+    "y",
+    "ycoord",
+    "ycoordinate",
+    "coordy",
+    "coordsy",
+    "pointy",
+    "northing",
+    "north",
+    "n",
+    "ncoord",
+    "coordn",
+]
+_X_LIKE = re.compile(r"(?:x|east|easting|utmx|utme|rechtswert|hochwertx|coordx)(?:coord)?[a-z]{0,7}\d*")
+_Y_LIKE = re.compile(r"(?:y|north|northing|utmy|utmn|hochwert|coordy)(?:coord)?[a-z]{0,7}\d*")
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "nil", "-", "?", "\\n", "#n/a", "missing"}
 _SIDE = {"n": 1, "e": 1, "s": -1, "w": -1}
 _DEGREES = re.compile(  # 48.5°N, 48°30'15" N, 48 30 15.2 N, 1.6 W
@@ -61,22 +81,46 @@ def plain(name: str) -> str:
     return re.sub(r"[^\w]|_", "", name.casefold()).replace("ä", "a").replace("ö", "o").replace("ü", "u")
 
 
-def coordinate_columns(names: Sequence[str], where: str) -> tuple[str | None, str | None]:
-    """The columns of longitude and latitude by their names; None where there is none.
+def coordinate_columns(
+    names: Sequence[str], where: str, projected: bool = False
+) -> tuple[str | None, str | None]:
+    """The columns of longitude and latitude, or of x and y, by their names; None where there is none.
+
+    Args:
+        names: of all columns.
+        where: the table, for a message.
+        projected: whether x and y are meant before longitude and latitude.
 
     Raises:
         ValueError: two columns are named alike.
     """
-    found = []
-    for known in (LON, LAT):
-        alike = next((a for k in known if (a := [name for name in names if plain(name) == k])), [None])
-        if len(alike) > 1:
-            raise GlczooError(
-                f"{where}: the columns {' and '.join(map(str, alike))} are named alike: rename one, or name "
-                "the right one with --columns (init) or in region.yaml"
-            )
-        found.append(alike[0])
-    return found[0], found[1]
+    degrees = (LON, _LON_LIKE), (LAT, _LAT_LIKE)
+    metres = (X, _X_LIKE), (Y, _Y_LIKE)
+    for axes in (metres, degrees) if projected else (degrees, metres):
+        lon, lat = (_column_named(names, known, like, where) for known, like in axes)
+        if lon is not None and lat is not None:
+            return lon, lat
+    return lon or _column_named(names, *degrees[0], where), lat or _column_named(names, *degrees[1], where)
+
+
+def _column_named(
+    names: Sequence[str], known: Sequence[str], like: re.Pattern[str], where: str
+) -> str | None:
+    """The column with the first of the known names, else one with a name like them."""
+    alike = next((a for k in known if (a := [name for name in names if plain(name) == k])), [])
+    alike = alike or [name for name in names if like.fullmatch(plain(name))]
+    if len(alike) > 1:
+        raise GlczooError(
+            f"{where}: the columns {' and '.join(alike)} are named alike: rename one, or name the right one "
+            "with --columns (init) or in region.yaml"
+        )
+    return alike[0] if alike else None
+
+
+def crs_in_names(*names: str) -> str | None:
+    """The EPSG code that the names of columns bear, as in x_EPSG3035."""
+    codes = {match[1] for name in names if (match := re.search(r"epsg[_: ]?(\d{4,5})", name.lower()))}
+    return f"EPSG:{codes.pop()}" if len(codes) == 1 else None
 
 
 def numbers(column: pd.Series) -> tuple[np.ndarray, bool]:

@@ -59,7 +59,11 @@ _NOT = {
 }
 _BLANK = {"", "na", "n/a", "nan", "null", "#n/a"}  # R and spreadsheets write them where there is nothing
 _COVER = {"r", "+", "2m", "2a", "2b"}  # Braun-Blanquet's (1964) codes beside 1 to 5: found, if hardly
-_NUMBER = re.compile(r"([<>≤≥~≈±]?)\s*(-?\d+(?:[.,]\d+)?(?:e[+-]?\d+)?)\s*%?", re.IGNORECASE)
+# A count or cover as people note it: 3, <1, 12 %, 0,5, c. 20, 10-20, 100+.
+_NUMBER = re.compile(
+    r"(?:[<>≤≥~≈±]|ca?\.?)?\s*(?:\d+\s*(?:[-–]|to)\s*)?(-?\d+(?:[.,]\d+)?(?:e[+-]?\d+)?)\s*[%+]?",
+    re.IGNORECASE,
+)
 MANY = 20  # distinct values that are not understood: the column holds something else
 
 
@@ -167,7 +171,7 @@ def matrix_presences(
 
 def _number(value: str) -> float | None:
     match = _NUMBER.fullmatch(value)
-    return float(match[2].replace(",", ".")) if match else None
+    return float(match[1].replace(",", ".")) if match else None
 
 
 def _says(value: str) -> bool | None:

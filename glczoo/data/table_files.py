@@ -235,7 +235,7 @@ def _tidied(column: pd.Series) -> pd.Series:
     if not (pd.api.types.is_string_dtype(column.dtype) or column.dtype == object):
         return column
     texts = column.dropna()
-    if not texts.map(lambda value: isinstance(value, str)).all():  # of an Excel column of several types
+    if pd.api.types.infer_dtype(texts) != "string":
         return column
     if texts.str.startswith('"').any():
         texts = texts.str.replace(r'^"(.*)"$', r"\1", regex=True).str.replace('""', '"')

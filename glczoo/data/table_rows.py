@@ -124,14 +124,14 @@ def placed(frame: pd.DataFrame, table: Table, region: Region | None, path: Path)
     return places
 
 
-def unplaced_text(path: Path, frame: pd.DataFrame, places: Places) -> str:
+def unplaced_text(path: Path, frame: pd.DataFrame, places: Places, hint: str = DROP_HINT) -> str:
     """Which rows have no place, for a message."""
     parts = [
         f"{mask.sum()} {reason}, the first at {lines(frame.index[mask])}"
         for reason, mask in places.reasons.items()
         if mask.any()
     ]
-    return f"{path}: of {len(frame)} rows {'; '.join(parts)}{DROP_HINT}"
+    return f"{path}: of {len(frame)} rows {'; '.join(parts)}{hint}"
 
 
 def require(frame: pd.DataFrame, path: Path, columns: Sequence[str], names: Sequence[str]) -> None:
@@ -192,4 +192,4 @@ def survey_key(frame: pd.DataFrame, name: str) -> pd.Series:
     if not name.startswith(DAY_OF):
         return frame[name]
     column = frame[name.removeprefix(DAY_OF)]
-    return column.astype(str).str.replace(r"(?<=\d)[T ]+\d{1,2}[:.h]\S.*$", "", regex=True)
+    return column.astype(str).str.replace(r"(?<=\d)[T ]+\d{1,2}(?:[:.h]|\d\d).*$", "", regex=True)

@@ -260,7 +260,7 @@ def read_points(
     """
     if described is None:
         file = open_table(path, None, encoding)
-        lon, lat = coordinate_columns(file.names, str(path))
+        lon, lat = coordinate_columns(file.names, str(path), crs is not None)
         if lon is None or lat is None:
             raise GlczooError(
                 f"{path}: no column looks like longitude or latitude; it has {list(file.names)}. Name them "
@@ -278,7 +278,8 @@ def read_points(
     if not len(frame):
         raise GlczooError(f"{path} has a header and no rows")
     if places.unplaced.all():
-        raise GlczooError(unplaced_text(path, frame, places))
+        hint = "; metres need their CRS: --crs EPSG:2154" if described.crs is None else ""
+        raise GlczooError(unplaced_text(path, frame, places, hint))
     dataset, dataset_names = datasets(frame) if DATASET in frame else (None, ())
     return Points(
         places.lon,

@@ -15,9 +15,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from glczoo.data.places import blank, coordinate_columns, numbers, place_rows, plain
+from glczoo.data.places import blank, coordinate_columns, crs_in_names, numbers, place_rows, plain
 from glczoo.data.presence import labels_of
 from glczoo.data.table_files import TableFile, open_table
+from glczoo.data.table_rows import DAY_OF
 from glczoo.errors import GlczooError
 from glczoo.regions.guessed_table import GuessedTable
 from glczoo.regions.labels import (
@@ -93,7 +94,9 @@ def guess_table(
     guess = _start(file, kind, named, crs, encoding)
     lon, lat = (named.get(key) for key in ("lon", "lat"))
     if not (lon and lat):
-        known = coordinate_columns([n for n in file.names if n not in named.values()], str(path))
+        known = coordinate_columns(
+            [n for n in file.names if n not in named.values()], str(path), crs is not None
+        )
         lon, lat = lon or known[0], lat or known[1]
     ids = candidates(file, _ID, named.get("species"))
     names = candidates(file, _NAME, named.get("species"))
@@ -108,6 +111,8 @@ def guess_table(
     if not len(table):
         raise GlczooError(f"{path} has a header and no rows")
     guess.keys |= {"lon": lon, "lat": lat}
+    if crs is None and _are_metres(table[lon], table[lat]) and (crs := crs_in_names(lon, lat)):
+        guess.keys["crs"], guess.reasons["crs"] = crs, "guessed: by the names of the columns"
     table = _located(guess, table, lon, lat, crs)
     if wide:
         _take_wide(guess, table, species, others)
@@ -130,7 +135,9 @@ def _columns_of(key: str, value: str) -> set[str]:
     """The columns that a person named for a key."""
     if key == "presence":
         return set() if value == "none" else {value.partition(":")[0]}
-    return set(value.split(",")) if key == "survey" else {value}
+    if key == "survey":
+        return {column.removeprefix(DAY_OF) for column in value.split(",")}
+    return {value}
 
 
 def _start(
@@ -215,6 +222,11 @@ def _missing_columns(file: TableFile, missing: Sequence[str]) -> str:
     return text
 
 
+def _are_metres(x: pd.Series, y: pd.Series) -> bool:
+    """Whether most of the numbers are too large for degrees."""
+    return bool((np.abs(np.stack([numbers(x)[0], numbers(y)[0]])) > 1000).mean() > 0.5)
+
+
 def _located(guess: GuessedTable, table: pd.DataFrame, lon: str, lat: str, crs: str | None) -> pd.DataFrame:
     """The rows with coordinates, with them in degrees beside."""
     places = place_rows(table[lon], table[lat], crs)
@@ -227,7 +239,8 @@ def _located(guess: GuessedTable, table: pd.DataFrame, lon: str, lat: str, crs: 
         places = place_rows(table[lon], table[lat], crs, (west, south, east, north))
     no_degrees = places.reasons["with coordinates that are no numbers"]
     no_degrees = no_degrees | places.reasons["with coordinates that are no place on Earth"]
-    if no_degrees.mean() > 0.5:
+    usual = table[[lon, lat]][no_degrees].value_counts(normalize=True)  # -999 again and again is no place
+    if no_degrees.mean() > 0.5 and (no_degrees.all() or usual.iloc[0] < 0.5):
         row = table.loc[table.index[no_degrees.argmax()], [lon, lat]].tolist()
         way = "they lie in another CRS than " + crs if crs else "name their CRS (--crs EPSG:2154)"
         raise GlczooError(

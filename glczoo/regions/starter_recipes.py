@@ -136,7 +136,7 @@ def _text(
         table=table,
         validation=share if validated else 0,
         incomplete=outside if sizes.outside else "",
-        loss="bce" if table == "pa" else "ce",
+        loss=_loss(sizes, table),
         optimizer=f"{{name: {optimizer}}}",
         milestones=milestones,
         epochs=epochs,
@@ -144,6 +144,14 @@ def _text(
         keep="best" if validated else "last",
         decoding=_decoding(sizes, table == "pa" and validated),
     )
+
+
+def _loss(sizes: Sizes, table: str) -> str:
+    if table == "pa":
+        return "bce"
+    if sizes.species == 1:  # a softmax over one species is 1 whatever it sees
+        return "sinr_full                  # compares the one species' records with background places"
+    return "ce"
 
 
 def _decoding(sizes: Sizes, validated: bool) -> str:

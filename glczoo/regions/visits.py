@@ -40,7 +40,7 @@ SITE = [
 ]
 DATES = ("dayofyear", "year", "month", "day", "eventdate", "date", "datetime", "visitdate", "surveydate")
 _WHOLE_DATES = ("eventdate", "date", "datetime", "visitdate", "surveydate")
-_TIME = r"\d[T ]+\d{1,2}[:.h]\d"  # of day, behind a date
+_TIME = r"\d[T ]+\d{1,2}(?:[:.h]\d|\d\d)"  # of day, behind a date
 
 
 def candidates(file: TableFile, known: Sequence[str], named: str | None = None) -> list[str]:

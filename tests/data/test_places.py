@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glczoo.data.places import Places, coordinate_columns, numbers, place_rows, within
+from glczoo.data.places import Places, coordinate_columns, crs_in_names, numbers, place_rows, within
 
 
 def placed(lon: list[object], lat: list[object], **options: object) -> Places:
@@ -22,6 +22,12 @@ def placed(lon: list[object], lat: list[object], **options: object) -> Places:
         ("X_WGS84", "Y_WGS84"),
         ("coords.x", "coords.y"),
         ("longitude_decimal", "latitude_decimal"),
+        ("Longitude (°)", "Latitude (°)"),
+        ("GPS lon", "GPS lat"),
+        ("lon_deg", "lat_deg"),
+        ("Längengrad", "Breitengrad"),
+        ("POINT_X", "POINT_Y"),
+        ("x_l93", "y_l93"),
     ],
 )
 def test_columns_of_coordinates_are_known_by_their_names(names: tuple[str, str]) -> None:
@@ -30,6 +36,17 @@ def test_columns_of_coordinates_are_known_by_their_names(names: tuple[str, str])
 
 def test_degrees_are_preferred_to_metres() -> None:
     assert coordinate_columns(["x", "y", "lon", "lat"], "t.csv") == ("lon", "lat")
+
+
+def test_metres_are_preferred_where_their_crs_is_named() -> None:
+    assert coordinate_columns(["x_l93", "y_l93", "lon", "lat"], "t.csv", True) == ("x_l93", "y_l93")
+
+
+@pytest.mark.parametrize(
+    ("names", "crs"), [(("x_EPSG3035", "y_EPSG3035"), "EPSG:3035"), (("x_epsg3035", "y_epsg2154"), None)]
+)
+def test_names_of_columns_may_bear_their_crs(names: tuple[str, str], crs: str | None) -> None:
+    assert crs_in_names(*names) == crs
 
 
 def test_two_columns_that_are_named_alike_are_both_named() -> None:

@@ -39,7 +39,18 @@ def test_numbers_above_0_are_presences() -> None:
 
 @pytest.mark.parametrize(
     ("value", "present"),
-    [("<1", True), ("0,5", True), (">100", True), ("12 %", True), ("0.0", False), ("r", True), ("2a", True)],
+    [
+        ("<1", True),
+        ("0,5", True),
+        (">100", True),
+        ("12 %", True),
+        ("0.0", False),
+        ("r", True),
+        ("2a", True),
+        ("10-20", True),
+        ("100+", True),
+        ("ca. 5", True),
+    ],
 )
 def test_cover_as_it_is_noted(value: str, present: bool) -> None:
     assert presences(pd.Series([value]), COUNT, (), "t.csv", "presence").tolist() == [present]

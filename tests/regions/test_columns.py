@@ -143,7 +143,8 @@ def test_presence_of_no_named_species_asks_for_its_name(tmp_path: Path) -> None:
     [
         (["2020-05-01T08:00", "2020-05-01T09:30", "2020-05-02T08:00"], ["site", "day of eventDate"]),
         (["2020-05-01 08:00:10", "2020-05-01 09:30", "2020-05-02"], ["site", "day of eventDate"]),
-        (["01/05/2020 8:00", "01/05/2020 9:30", "02/05/2020 8:00"], ["site", "day of eventDate"]),
+        (["01/05/2020 8:00", "01/05/2020 9:30 AM", "02/05/2020 8:00"], ["site", "day of eventDate"]),
+        (["20200501T0800", "20200501T0930", "20200502T0800"], ["site", "day of eventDate"]),
         (["2020-05-01", "2020-05-01", "2020-05-02"], ["site", "eventDate"]),
     ],
 )
@@ -163,6 +164,11 @@ def test_rows_without_a_place_are_left_out_with_the_reason(tmp_path: Path) -> No
     assert found.keys["incomplete"] == "drop" and len(found.lon) == 3
     told = "guessed: of 5 rows 1 with coordinates that are no place on Earth and 1 at 0, 0"
     assert found.reasons["incomplete"] == told
+
+
+def test_sentinels_may_be_most_of_the_rows(tmp_path: Path) -> None:
+    text = "lon,lat,species\n" + "-999,-999,a\n" * 6 + "5,45,a\n6,45,b\n"
+    assert guess(tmp_path, text, "po").lon.tolist() == [5, 6]
 
 
 def test_zero_zero_amid_the_others_is_a_place(tmp_path: Path) -> None:
@@ -186,6 +192,17 @@ def test_columns_that_are_named_alike_are_both_named(tmp_path: Path, head: str) 
     text = head + "\n" + ",".join("5" for _ in head.split(",")) + "\n"
     with pytest.raises(ValueError, match=r"the columns (\w+) and (?i:\1) are named alike"):
         guess(tmp_path, text)
+
+
+def test_the_crs_in_the_names_of_columns_is_a_guess(tmp_path: Path) -> None:
+    found = guess(tmp_path, "species,x_EPSG2154,y_EPSG2154\na,700000,6600000\nb,700100,6600000\n", "po")
+    assert found.keys["crs"] == "EPSG:2154" and found.reasons["crs"].startswith("guessed: ")
+    assert found.lon[0] == pytest.approx(3.0)
+
+
+def test_a_person_may_name_the_day_of_a_column(tmp_path: Path) -> None:
+    text = "site,when,lon,lat,species\na,2020-05-01 8:00,5,45,x\na,2020-05-01 9:00,5,45,y\n"
+    assert guess(tmp_path, text, survey="site,day of when").num_surveys == 1
 
 
 def test_a_person_names_one_of_two_columns_that_are_named_alike(tmp_path: Path) -> None:

@@ -214,6 +214,14 @@ def test_recipes_are_sized_to_the_data(tmp_path: Path, rows: int, size: int) -> 
             assert recipe.init == ("imagenet" if large else "random")
 
 
+def test_records_of_one_species_are_not_told_apart_by_cross_entropy(tmp_path: Path) -> None:
+    sizes = Sizes({"po": 900}, {"m": 2}, ["a", "b"], 1, 16, outside=0)
+    (tmp_path / "step2.yaml").write_text(starter_recipes(tmp_path, sizes)["step2"])
+    (tmp_path / "region.yaml").touch()
+    recipe = read_recipe(tmp_path / "step2.yaml", ["region=region.yaml"])
+    assert recipe.loss.name == "sinr_full" and recipe.decoding.value == 1
+
+
 # --- tables ---------------------------------------------------------------------------------------------
 
 
@@ -254,7 +262,7 @@ def test_a_site_of_several_places_does_not_tell_surveys_apart(tmp_path):
         ("a,b\n1,2\n", {}, r"no column looks like lon or lat or species; it has \['a', 'b'\]"),
         ("lon,lat,Kraut\n1,2,x\n", {}, r"looks like species; .* --columns species=COLUMN"),
         ("x,y,species\n4034867,2235568,3\n", {}, r"x, y hold no degrees, but for example \[4034867"),
-        ("lon;lat;species\n5°30'E;44°N;3\n", {}, r"hold no degrees, but for example \[\"5°30'E\""),
+        ("lon;lat;species\neast;north;3\n", {}, r"hold no degrees, but for example \['east'"),
         ("lon,lat,species\n", {}, "has a header and no rows"),
         ("lon-lat-species\n", {}, "its first line names no columns"),
         ("lon,lat,species\n5,44,\n", {}, "name no species in any row"),
