@@ -7,7 +7,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 ORDER = [
-    {"errors", "files"},
+    {"errors", "files", "progress"},
     {"losses", "metrics", "expected_f1", "calibration", "figures"},
     {"decoding", "hub_client"},
     {"models", "data"},
@@ -24,6 +24,7 @@ ORDER = [
 """Rooms at the top of the package, lowest first: a module imports from its own room and lower ones."""
 
 DOORS = {
+    "tqdm": {"progress"},
     "pandas": {
         "data.archives",
         "data.geo_files",
