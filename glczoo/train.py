@@ -22,11 +22,11 @@ from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from glczoo.data.loader import load, load_by_processes
 from glczoo.data.patches import dihedral
 from glczoo.data.region import Region
+from glczoo.progress import Track
 from glczoo.recipe import Recipe, describe, read_recipe
 from glczoo.runs.export import export_run
 from glczoo.runs.run import is_finished
@@ -136,14 +136,13 @@ def _train_epoch(session: Session, epoch: int, lr: float) -> Pace:
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)  # timm's layer decay
     model.train(not (recipe.finetune and recipe.finetune.frozen))
-    bar = tqdm(
+    bar = Track(
         _batches(session, epoch),
         f"epoch {epoch + 1}/{recipe.epochs}",
         len(prepared.order),
         initial=progress.batch,
-        unit="batch",
-        leave=False,
-        disable=not accelerator.is_local_main_process,
+        unit="batches",
+        hidden=not accelerator.is_local_main_process,
     )
     start, seen = time.perf_counter(), 0
     for index, x in bar:
@@ -165,7 +164,7 @@ def _train_epoch(session: Session, epoch: int, lr: float) -> Pace:
         if progress.step % recipe.log_every == 0:  # the only time that a step is waited for
             record.log(progress, "step", loss=loss.item(), lr=lr)
             speed = seen / (time.perf_counter() - start)
-            bar.set_postfix(loss=f"{progress.mean_loss:.4f}", samples_s=f"{speed:.0f}")
+            bar.note(f"loss {progress.mean_loss:.4f}, {speed:.0f} samples/s")
         if progress.step % recipe.checkpoint_every == 0:
             record.checkpoint(progress)
     return Pace(seen, time.perf_counter() - start)

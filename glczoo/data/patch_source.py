@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from glczoo.data.occurrences import Points
 from glczoo.data.raster_files import band_file
 from glczoo.data.rasters import RasterStack, few, open_stacks
 from glczoo.data.region import LARGEST_PATCH, Region
 from glczoo.data.satellite import open_patches
+from glczoo.progress import Track
 
 __all__ = ["PatchSource", "Shift", "Statistics"]
 
@@ -266,9 +266,9 @@ class PatchSource:
         if self.jpegs is not None:
             total = torch.zeros(2, len(self.jpegs.bands), dtype=torch.float64)
             ids, repeats = np.unique(points.patch_id, return_counts=True)
-            for patch, repeat in tqdm(
+            for patch, repeat in Track(
                 zip(ids.tolist(), repeats.tolist(), strict=True),
-                total=len(ids), desc="satellite statistics", leave=False, disable=len(ids) < 2000,
+                total=len(ids), title="satellite statistics", hidden=len(ids) < 2000,
             ):  # fmt: skip
                 pixels = self.jpegs.read(patch, self.size).to(torch.float64)
                 total += repeat * torch.stack([pixels.sum((1, 2)), (pixels**2).sum((1, 2))])

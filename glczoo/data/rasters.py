@@ -16,11 +16,11 @@ import rasterio.warp
 from rasterio._err import CPLE_BaseError  # what warp.transform raises; rasterio.errors does not export it
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
-from tqdm import tqdm
 
 from glczoo.data.cache import fingerprint, kept, mapped
 from glczoo.data.raster_files import BandFile, RasterGrid, grid_of, has_mask, is_geographic, open_raster
 from glczoo.data.units import Line, between
+from glczoo.progress import Track
 
 __all__ = ["RasterStack", "few", "open_stacks", "project", "without_values"]
 
@@ -287,9 +287,9 @@ def _build(members: list[_Member], dtype: str, pad: int, path: Path) -> bool:
         ]
         np.lib.format.write_array_header_1_0(file, header)
         border.tofile(file)
-        for top in tqdm(
-            range(0, grid.height, step), desc="rasters", unit="lines", unit_scale=step, leave=False,
-            disable=grid.height < 1000,
+        for top in Track(
+            range(0, grid.height, step), title="rasters", unit="lines", scale=step,
+            hidden=grid.height < 1000,
         ):  # fmt: skip
             rows = min(step, grid.height - top)
             for channel, (member, source) in enumerate(zip(members, sources, strict=True)):

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from glczoo.data.jpeg import SIDE, Run, copy_centre, decode, directories, needs_colour
 from glczoo.files import whole
+from glczoo.progress import Track
 
 __all__ = ["Pack", "Shard", "Shards", "is_packed", "write_shards"]
 
@@ -191,7 +191,7 @@ def write_shards(
         )
     pack.decoded, pack.colour, shards = decoded, colour, pack.shards
     tops = [p.name for p in tree.iterdir() if p.is_dir() and p.name.isdecimal()] if tree.is_dir() else []
-    bar = tqdm(sorted({*tops, *shards}), desc=f"packing {tree.name}", unit="shard", disable=not progress)
+    bar = Track(sorted({*tops, *shards}), title=f"packing {tree.name}", unit="shards", hidden=not progress)
     for name in bar:
         problem = _problem(folder, name, shards.get(name), checksum=verify)
         grown = verify and problem is None and name in tops and _grown(tree, folder, name)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from glczoo.data.loader import load
 from glczoo.data.occurrences import Points, Samples
@@ -20,6 +19,7 @@ from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.splits import block_bounds, spatial_blocks
 from glczoo.metrics import bootstrap, sample_f1
+from glczoo.progress import Track
 from glczoo.runs.trained import TrainedModel
 
 __all__ = [
@@ -103,7 +103,7 @@ def response_curves(
     places[torch.arange(num_bands), :, torch.arange(num_bands)] = along
     chosen = torch.as_tensor(classes)
     curves = []
-    for some in tqdm(places.flatten(0, 1).split(batch_size), "response curves", unit="batch", leave=False):
+    for some in Track(places.flatten(0, 1).split(batch_size), "response curves", unit="batches"):
         x = some.to(device)[:, :, None, None].repeat(1, 1, build.size, build.size)
         curves.append(trained.predict_patches(x)[:, chosen.to(device)].cpu())
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (trained.mean, trained.std))
@@ -154,7 +154,7 @@ def permutation_importance(
     partner[order] = order.roll(1)  # nobody is their own
     f1 = torch.empty(1 + len(groups), number, dtype=torch.float64)
     batches = list(torch.arange(number).split(batch_size))
-    with tqdm(total=len(batches) * len(f1), desc="importance", unit="batch", leave=False) as bar:
+    with Track[None](total=len(batches) * len(f1), title="importance", unit="batches") as bar:
         for index in batches:
             x, other = build(index), build(partner[index])
             target = surveys.targets(index, len(trained.species), device)

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from glczoo import __version__
 from glczoo.data.region import Region
@@ -28,6 +27,7 @@ from glczoo.prediction.cartography import draw, write_cog
 from glczoo.prediction.change import ChangeLayers
 from glczoo.prediction.grids import DEGREES, Block, Cells, Grid, bounds_of, read_polygon
 from glczoo.prediction.layers import Layers
+from glczoo.progress import Track
 from glczoo.runs.run import Run
 from glczoo.runs.scoring import default_accelerator
 from glczoo.runs.trained import TrainedModel
@@ -217,7 +217,7 @@ def _compute(
     drawn = np.random.default_rng(0).permutation(len(blocks)).tolist()
     mine = drawn[accelerator.process_index :: accelerator.num_processes]
     computed, places = 0, 0
-    for number in tqdm(mine, "map", unit="block", disable=not accelerator.is_main_process):
+    for number in Track(mine, "map", unit="blocks", hidden=not accelerator.is_main_process):
         kept = _kept(folder, blocks[number])
         if not kept.exists():
             values, distinct = layers.block(cells, blocks[number])

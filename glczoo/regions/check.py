@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from glczoo.data.occurrences import Points, Samples, SpeciesIndex
 from glczoo.data.patch_source import PatchSource
@@ -14,6 +13,7 @@ from glczoo.data.table_rows import Reading
 from glczoo.data.tables import read_and_report, read_folds, read_points, read_samples, read_species
 from glczoo.figures.region import draw_region
 from glczoo.figures.style import save
+from glczoo.progress import Track
 from glczoo.regions.check_page import region_page
 from glczoo.regions.check_result import BandRange, RegionCheck, SplitCheck, TableCheck, TableName
 from glczoo.regions.misgivings import doubts_of_names, doubts_of_samples
@@ -148,7 +148,7 @@ def _unreadable_patches(source: PatchSource, points: Points, title: str) -> list
     assert source.jpegs is not None
     there = ~source.jpegs.missing(points.patch_id)
     unreadable = []
-    for patch in tqdm(np.unique(points.patch_id[there]).tolist(), title, leave=False, disable=not title):
+    for patch in Track(np.unique(points.patch_id[there]).tolist(), title, hidden=not title):
         try:
             source.jpegs.read(patch, 1)
         except ValueError as error:

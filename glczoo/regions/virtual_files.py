@@ -12,8 +12,8 @@ import numpy as np
 import rasterio.warp
 import torch
 from torchvision.io import encode_jpeg
-from tqdm import tqdm
 
+from glczoo.progress import Track
 from glczoo.regions.virtual_world import SIDE, Landscape, Tile, noise_field, standard
 
 __all__ = [
@@ -125,7 +125,7 @@ def write_patches(
         Tile(noise_field(1024, 0.8, rng)),
         Tile(np.kron(rng.random((128, 128)), np.ones((8, 8)))),
     )
-    bar = tqdm(patch_ids.tolist(), desc="patches", unit="patch", disable=not progress)
+    bar = Track(patch_ids.tolist(), title="patches", unit="patches", hidden=not progress)
     for i, ((row, col), patch_id) in enumerate(zip(land.pixels(lonlat), bar, strict=True)):
         fine, rough = land.fine_light(row, col), texture.around(row, col)
         light = z[i, 5] + fine - fine[SIDE // 2, SIDE // 2]

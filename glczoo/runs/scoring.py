@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from glczoo.data.loader import load, shares
 from glczoo.data.occurrences import Samples
@@ -13,6 +12,7 @@ from glczoo.data.patches import PatchBuilder
 from glczoo.decoding import Decoding, f1_by_k
 from glczoo.metrics import sample_f1
 from glczoo.models.ensemble import activate
+from glczoo.progress import Track
 
 __all__ = ["default_accelerator", "mean_f1", "score"]
 
@@ -76,7 +76,7 @@ def _probabilities(
     process, processes = accelerator.process_index, accelerator.num_processes
     batches = shares(len(build), batch_size, process, processes)
     hidden = process > 0 or len(batches) < 20
-    bar = tqdm(load(build, batches), "predicting", len(batches), unit="batch", leave=False, disable=hidden)
+    bar = Track(load(build, batches), "predicting", len(batches), unit="batches", hidden=hidden)
     for index, x in bar:
         with torch.inference_mode():
             probabilities = activate(model(x), activation)
