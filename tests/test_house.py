@@ -8,6 +8,7 @@ PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 ORDER = [
     {"errors", "files", "progress"},
+    {"packaged"},
     {"losses", "metrics", "expected_f1", "calibration", "figures"},
     {"decoding", "hub_client"},
     {"models", "data"},

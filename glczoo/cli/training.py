@@ -6,8 +6,10 @@ from typing import Literal
 import click
 
 from glczoo.cli.verbs import (
+    CONTEXT,
     PATH,
     Verb,
+    Verbs,
     first_process,
     json_option,
     overrides_argument,
@@ -16,7 +18,7 @@ from glczoo.cli.verbs import (
 )
 from glczoo.errors import GlczooError
 
-__all__ = ["bench", "crossval", "demo", "ensemble", "forest", "study", "train"]
+__all__ = ["bench", "crossval", "demo", "ensemble", "forest", "recipes", "study", "train"]
 
 
 class Train(Verb):
@@ -45,13 +47,49 @@ def demo(out: Path, seed: int) -> None:
 def train(recipe: str, overrides: tuple[str, ...]) -> None:
     """One training step of a recipe; interrupted, the same command goes on where it was.
 
-    RECIPE is a YAML file, such as recipes/step1.yaml; KEY=VALUE overrides its keys, such as
-    optimizer.lr=5e-4. On several GPUs: accelerate launch -m glczoo.train RECIPE [KEY=VALUE]…
+    RECIPE is a YAML file, such as my_region/recipes/step1.yaml, or the name of a packaged one, such as step1
+    (see glczoo recipes); KEY=VALUE overrides its keys, such as optimizer.lr=5e-4. On several GPUs: accelerate
+    launch -m glczoo.train RECIPE [KEY=VALUE]…
     """
     from glczoo.recipe import read_recipe
     from glczoo.train import train as run_recipe
 
     run_recipe(read_recipe(recipe, list(overrides)))
+
+
+@click.command("copy", cls=Verb)
+@click.argument("folder", type=PATH, default=Path("recipes"))
+def copy(folder: Path) -> None:
+    """Copy the packaged recipes, descriptions of regions and studies to a folder, to edit them.
+
+    FOLDER is recipes if none is named; no file that is there is overwritten.
+    """
+    from glczoo.packaged import copy_recipes
+
+    paths = copy_recipes(folder)
+    print(f"{folder}: {len(paths)} files. Now: glczoo train {folder / 'step1.yaml'} region=REGION")
+
+
+@click.pass_context
+def _list(ctx: click.Context) -> None:
+    from glczoo.packaged import recipes as packaged
+
+    if ctx.invoked_subcommand is None:
+        names = packaged()
+        width = max(len(name) for name in names)
+        for name, sentence in names.items():
+            print(f"{name:{width}}  {sentence}")
+
+
+recipes = Verbs(
+    "recipes",
+    callback=_list,
+    invoke_without_command=True,
+    help="List the packaged recipes, studies and regions, each of which a verb takes by its name.",
+    subcommand_metavar="[copy]",
+    context_settings=CONTEXT,
+    sections={"Verbs": [copy]},
+)
 
 
 @click.command("forest", cls=Verb)

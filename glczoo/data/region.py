@@ -27,6 +27,8 @@ from pydantic import (
     model_validator,
 )
 
+from glczoo.packaged import locate
+
 __all__ = [
     "LARGEST_PATCH",
     "Band",
@@ -286,7 +288,7 @@ class Region(Strict):
 
     @classmethod
     def load(cls, path: str | Path, *, published: bool = False) -> "Region":
-        """Read a `region.yaml` (or the folder that holds one).
+        """Read a `region.yaml` (or the folder that holds one), here or packaged (see `packaged.locate`).
 
         Args:
             path: of the file.
@@ -296,7 +298,7 @@ class Region(Strict):
             FileNotFoundError: there is no such file.
             ValueError: the file is not a region; every mistake is named at once.
         """
-        path = Path(path)
+        path = locate(path)
         path = path / "region.yaml" if path.is_dir() else path
         region = parse(cls, read_yaml(path), str(path))
         region._folder, region._published = path.parent, published

@@ -38,6 +38,7 @@ from glczoo.data.splits import spatial_blocks
 from glczoo.evaluation.evaluate import Evaluation, evaluate, markdown
 from glczoo.files import whole
 from glczoo.metrics import bootstrap
+from glczoo.packaged import locate
 from glczoo.recipe import Recipe, override, read_recipe
 from glczoo.train import train
 from glczoo.training.fit_forest import fit_forest
@@ -262,12 +263,13 @@ class StudyTable:
 
 
 def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
-    """Read a study; `overrides` replace its own values.
+    """Read a study, here or packaged; `overrides` replace its own values.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: every mistake at once, also a row of runs that are not there.
     """
+    path = locate(path)
     values = read_yaml(path)
     values["recipes"] = str(path.parent / str(values.get("recipes", ".")))
     study = parse(Study, override(values, list(overrides)), str(path))

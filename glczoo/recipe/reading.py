@@ -7,6 +7,7 @@ import yaml
 
 from glczoo.data.region import parse, read_yaml
 from glczoo.files import whole
+from glczoo.packaged import locate
 from glczoo.recipe.schema import Recipe, long_form
 
 __all__ = [
@@ -29,20 +30,21 @@ RENAMED = {
 
 
 def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe and apply `key.sub=value` overrides.
+    """Read a recipe, here or packaged (see `packaged.locate`), and apply `key.sub=value` overrides.
 
     Raises:
         FileNotFoundError: no such recipe, or the region it names is nowhere.
         ValueError: every mistake of the file and of the overrides, one a line.
     """
-    path = Path(path)
+    path = locate(path)
     recipe = parse(Recipe, override(read_yaml(path), overrides or []), str(path), RENAMED)
     beside = path.parent / recipe.region
     if Path(recipe.region).exists():
         return recipe
-    if not beside.exists():
+    region = beside if beside.exists() else locate(recipe.region)
+    if not region.exists():
         raise FileNotFoundError(f"{path}: region {recipe.region} is neither here nor at {beside}")
-    return recipe.model_copy(update={"region": str(beside)})
+    return recipe.model_copy(update={"region": str(region)})
 
 
 def override(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
