@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean help
+.PHONY: demo test lint faults fuzz bench clean help
 
 help:            ## what there is to make
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -23,6 +23,12 @@ lint: .venv/installed   ## ruff, ruff format, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+faults: .venv/installed ## the tests of hostile days alone: full disks, broken and hostile files
+	$(BIN)/python -m pytest tests/faults
+
+fuzz: .venv/installed   ## 10,000 mutated examples of every file that is read, in the place of 200
+	GLCZOO_FUZZ=10000 $(BIN)/python -m pytest tests/faults -k fuzzed
 
 bench: .venv/installed  ## what reading the data costs beside the usual ways, on 9 GB of files under bench/
 	$(BIN)/python tests/benchmarks/full_size.py bench $(if $(GLCZOO_TEST_DATA),--jpegs $(GLCZOO_TEST_DATA)/glc23-sample/SatelliteImages)

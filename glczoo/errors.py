@@ -1,8 +1,9 @@
 """Errors that a user can cause: what is wrong, where, and what to do about it."""
 
+import errno
 from pathlib import Path
 
-__all__ = ["GlczooError", "MissingError"]
+__all__ = ["GlczooError", "MissingError", "of_system"]
 
 
 class GlczooError(ValueError):
@@ -30,3 +31,24 @@ class GlczooError(ValueError):
 
 class MissingError(GlczooError, FileNotFoundError):
     """A file or a folder that is needed is not there."""
+
+
+def of_system(error: OSError) -> GlczooError:
+    """What the operating system refused, in a line: the disk is full, or the file may not be read."""
+    path = str(error.filename)[-300:] if error.filename is not None else None
+    reason = (error.strerror or str(error) or type(error).__name__).splitlines()[0]
+    return GlczooError(reason, where=path, remedy=_REMEDIES.get(error.errno or 0))
+
+
+_ROOM = "Make room and give the same command again; nothing half-written is left."
+_ELSEWHERE = "Name another place, or ask who owns it."
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EROFS: _ELSEWHERE,
+    errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+    errno.ENAMETOOLONG: "Shorten it.",
+    errno.EMFILE: "Raise the number of open files: ulimit -n.",
+}

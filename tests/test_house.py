@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 ORDER = [
     {"errors", "files", "progress"},
-    {"packaged"},
+    {"packaged", "yaml_text"},
     {"losses", "metrics", "expected_f1", "calibration", "figures"},
     {"decoding", "hub_client"},
     {"models", "data"},
@@ -71,7 +71,7 @@ DOORS = {
         "training.trackers",
         "training.tuning",
     },
-    "yaml": {"data.region", "recipe.reading"},
+    "yaml": {"data.region", "recipe.reading", "yaml_text"},
     "pydantic": {
         "data.region",
         "recipe.keys",

@@ -19,6 +19,7 @@ from glczoo.cli.publishing import pull, push, save, verify
 from glczoo.cli.region import pack, region
 from glczoo.cli.training import bench, crossval, demo, ensemble, forest, recipes, study, train
 from glczoo.cli.verbs import CONTEXT, Verbs
+from glczoo.errors import of_system
 
 __all__ = ["command", "main"]
 
@@ -66,8 +67,11 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `glczoo … | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except ValueError as error:
         sys.exit(f"glczoo: {error}")
+    except OSError as error:
+        own = error.errno is None  # ours, with a message
+        sys.exit(f"glczoo: {error if own else of_system(error)}")
     except Exception as error:
         print(_internal_error(error, words), file=sys.stderr)
         sys.exit(INTERNAL_ERROR)

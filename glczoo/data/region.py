@@ -6,7 +6,7 @@ occurrences and the place where the files lie. The order of the bands is data: i
 patch `x[B, C, H, W]` and is written into every model.
 
 A `region.yaml` is explained key by key by the fields below; `recipes/regions/glc23.yaml` is the worked
-example. This module and `recipe.py` are the only ones that import yaml and pydantic.
+example.
 """
 
 import difflib
@@ -27,7 +27,9 @@ from pydantic import (
     model_validator,
 )
 
+from glczoo.errors import GlczooError, MissingError
 from glczoo.packaged import locate
+from glczoo.yaml_text import parse_yaml, shown
 
 __all__ = [
     "LARGEST_PATCH",
@@ -460,17 +462,21 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise MissingError(f"there is no file {shown(str(path), 300)}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise GlczooError(f"this is not UTF-8 text: {reason}", where=path) from None
+    data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
-        raise ValueError(f"{path} must hold `key: value` lines, it holds {type(data).__name__}")
+        raise GlczooError(f"it must hold `key: value` lines, it holds {type(data).__name__}", where=path)
     return data
 
 
 Schema = TypeVar("Schema", bound=BaseModel)
+
+_MISTAKES = 20  # that are listed
 
 
 def parse(
@@ -485,8 +491,8 @@ def parse(
         return schema.model_validate(data)
     except ValidationError as error:
         mistakes = []
-        for item in error.errors():
-            key = ".".join(str(part) for part in item["loc"])
+        for item in error.errors()[:_MISTAKES]:
+            key = shown(".".join(str(part) for part in item["loc"]))
             if item["type"] == "extra_forbidden" and (new := (renamed or {}).get(key)):
                 mistakes.append(f"the key {key!r} is now {new!r}")
             elif item["type"] == "extra_forbidden":
@@ -496,12 +502,14 @@ def parse(
             elif item["type"] == "missing":
                 mistakes.append(f"{key}: this key is missing")
             elif not key:  # a rule between keys: the whole file would be no answer to "given what?"
-                mistakes.append(item["msg"].removeprefix("Value error, "))
+                mistakes.append(shown(item["msg"].removeprefix("Value error, "), 500))
             else:
-                mistakes.append(
-                    f"{key}: {item['msg'].removeprefix('Value error, ')}, given {item['input']!r}"
-                )
-        raise ValueError(f"{where}: {len(mistakes)} mistake(s)\n  " + "\n  ".join(mistakes)) from None
+                message = shown(item["msg"].removeprefix("Value error, "), 500)
+                mistakes.append(f"{key}: {message}, given {shown(repr(item['input']))}")
+        number = error.error_count()
+        if number > _MISTAKES:
+            mistakes.append(f"and {number - _MISTAKES:,} more")
+        raise GlczooError(f"{number} mistake(s)\n  " + "\n  ".join(mistakes), where=where) from None
 
 
 def _keys(schema: type[BaseModel]) -> list[str]:

@@ -9,6 +9,7 @@ from glczoo.data.region import parse, read_yaml
 from glczoo.files import whole
 from glczoo.packaged import locate
 from glczoo.recipe.schema import Recipe, long_form
+from glczoo.yaml_text import parse_yaml, shown
 
 __all__ = [
     "RENAMED",
@@ -53,20 +54,21 @@ def override(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     `top_k=20` is short for `decoding={rule: top_k, value: 20}`, here and in a recipe.
 
     Raises:
-        ValueError: an override has no key or no `=`, or names a key inside of a value.
+        ValueError: an override is not valid YAML, has no key or no `=`, or names a key inside of a value.
     """
     long_form(data)
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ValueError(f"{text!r} is no override; write key=value, for example optimizer.lr=5e-4")
+            example = "write key=value, for example optimizer.lr=5e-4"
+            raise ValueError(f"{shown(text)!r} is no override; {example}")
         target = data
         *parents, last = key.split(".")
         for parent in parents:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
-                raise ValueError(f"{text!r}: {parent} holds a value, it has no keys inside")
-        target[last] = yaml.safe_load(value)
+                raise ValueError(f"{shown(text)!r}: {shown(parent)} holds a value, it has no keys inside")
+        target[last] = parse_yaml(value, shown(text))
         long_form(data)
     return data
 
