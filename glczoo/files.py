@@ -1,5 +1,6 @@
 """Files and folders that are whole or not there."""
 
+import errno
 import hashlib
 import itertools
 import os
@@ -10,13 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 
-__all__ = ["sha256", "whole", "whole_files"]
+from glczoo.errors import GlczooError, of_system
+
+__all__ = ["disk_errors", "require_writable", "sha256", "whole", "whole_files"]
 
 # What is being written is called .NAME.glczoo-MACHINE-PROCESS-NUMBER.SUFFIX.
 _MARK = f".glczoo-{re.sub(r'[^A-Za-z0-9]', '', platform.node())}-"
 _PARTIAL = re.compile(rf"\..*{_MARK}(\d+)-\d+(\.[^.]*)?")
 _NUMBER = itertools.count()
+_BLOCK = 4096  # bytes that any output needs
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MANY = 100  # files of a folder: from there on one flush of the system is faster than one for each file
 
 
@@ -42,9 +48,10 @@ def whole(path: Path) -> Iterator[Path]:
     _delete_leftovers(path.parent)
     partial = path.with_name(f".{path.stem[:60]}{_MARK}{os.getpid()}-{next(_NUMBER)}{path.suffix}")
     try:
-        yield partial
-        _flush(partial)
-        os.replace(partial, path)
+        with disk_errors(path):
+            yield partial
+            _flush(partial)
+            os.replace(partial, path)
     except OSError as error:
         if error.errno is None or not str(error.filename or partial).startswith(str(partial)):
             raise
@@ -66,16 +73,73 @@ def whole_files(folder: Path, last: str) -> Iterator[Path]:
     """
     _delete_leftovers(folder)
     partial = folder / f".files{_MARK}{os.getpid()}-{next(_NUMBER)}"
-    partial.mkdir()
     try:
-        yield partial
-        _flush(partial)
-        names = [path.relative_to(partial) for path in sorted(partial.rglob("*")) if path.is_file()]
-        for name in sorted(names, key=lambda name: name == Path(last)):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(partial / name, folder / name)
+        with disk_errors(folder):
+            partial.mkdir()
+            yield partial
+            _flush(partial)
+            names = [path.relative_to(partial) for path in sorted(partial.rglob("*")) if path.is_file()]
+            for name in sorted(names, key=lambda name: name == Path(last)):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(partial / name, folder / name)
     finally:
         _delete(partial)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Name `path` when the disk is full: torch, GDAL, numpy and safetensors each fail in words of their own.
+
+    Raises:
+        OSError: the disk is full; no other error is changed.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        is_full = number in _FULL or os.strerror(errno.ENOSPC) in str(error)
+        if not is_full and not _is_full(path):
+            raise
+        number = number if number in _FULL else errno.ENOSPC
+        raise OSError(number, os.strerror(number or errno.ENOSPC), str(path)) from error
+
+
+def _is_full(path: Path) -> bool:
+    """Whether a file of a page's size cannot be written where `path` is to be."""
+    place = next(folder for folder in (path, *path.parents) if folder.is_dir())
+    try:
+        with TemporaryFile(dir=place) as file:
+            file.write(bytes(_BLOCK))
+            file.flush()
+    except OSError as error:
+        return error.errno in _FULL
+    return False
+
+
+def require_writable(path: Path, *, folder: bool = False) -> None:
+    """Refuse an output that cannot be written, before the work that makes it.
+
+    Args:
+        path: of the file, in a folder that is there, or of the folder, whose parents need not be there.
+        folder: whether it is a folder.
+
+    Raises:
+        GlczooError: there is no such folder, it may not be written, or the disk is full or read-only.
+    """
+    place = path if folder else path.parent
+    if not folder and path.is_dir():
+        raise GlczooError("this is a folder, a file is to be written", where=path)
+    while folder and not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        what = "is a file" if place.exists() else "is not there"
+        raise GlczooError(f"it cannot be written: the folder {place} {what}", where=path)
+    try:
+        with TemporaryFile(dir=place) as file:
+            file.write(bytes(_BLOCK))
+            file.flush()
+    except OSError as error:
+        raise of_system(OSError(error.errno, error.strerror, str(path))) from None
 
 
 def sha256(path: Path) -> str:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from glczoo.data.loader import load, load_by_processes
 from glczoo.data.patches import dihedral
 from glczoo.data.region import Region
+from glczoo.files import require_writable
 from glczoo.progress import Track
 from glczoo.recipe import Recipe, describe, read_recipe
 from glczoo.runs.export import export_run
@@ -93,6 +94,7 @@ def train(recipe: Recipe) -> Path:
     run = recipe.run_folder(region)
     accelerator = start_accelerator(recipe, run)
     refuse_other_recipe(run, recipe, accelerator.num_processes)
+    require_writable(run, folder=True)
     if is_finished(run):
         accelerator.print(f"{run} is finished already; delete it to train again, or give it another name=…")
         return run

@@ -17,6 +17,7 @@ from glczoo.cli.verbs import (
     region_option,
     runs_argument,
     truth_option,
+    will_write,
     write_json,
 )
 
@@ -58,6 +59,7 @@ def evaluate(
     from glczoo.evaluation.evaluate import evaluate as evaluate_runs
     from glczoo.evaluation.evaluate import markdown
 
+    will_write(json_file)
     result = evaluate_runs(
         list(runs), part=part, region=_loaded(region), truth=truth, k=k, batch_size=batch_size
     )
@@ -106,6 +108,7 @@ def predict(
 
     if submission == (points is not None):
         raise click.UsageError("give either --points CSV or --submission")
+    will_write(out)
     model = Run.load(list(runs))
     place = _loaded(region) or model.region
     if points is not None:
@@ -176,6 +179,7 @@ def map_(
     """
     from glczoo.prediction.map import make_map
 
+    will_write(out, folder=True)
     result = make_map(
         list(runs), out, resolution=resolution, bbox=bbox, polygon=polygon, points=points, crs=crs,
         species=list(species), region=_loaded(region), against=_loaded(against),
@@ -226,6 +230,7 @@ def report(
     """
     from glczoo.evaluation.report import report as write_report
 
+    will_write(out)
     page = write_report(
         model,
         out,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from glczoo.cli.verbs import PATH, Verb, licence_option
+from glczoo.cli.verbs import PATH, Verb, licence_option, will_write
 
 __all__ = ["pull", "push", "save", "verify"]
 
@@ -23,6 +23,7 @@ def save(run: Path, out: Path, name: str | None, licence: str) -> None:
     """
     from glczoo.hub.publish import save as save_run
 
+    will_write(out, folder=True)
     folder = save_run(run, out, repo_id=name, licence=licence)
     target = name or "ORG/NAME"
     card = folder / "README.md"

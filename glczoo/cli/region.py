@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from glczoo.cli.verbs import CONTEXT, PATH, Several, Verb, Verbs, json_option, pairs, write_json
+from glczoo.cli.verbs import CONTEXT, PATH, Several, Verb, Verbs, json_option, pairs, will_write, write_json
 
 __all__ = ["pack", "region"]
 
@@ -47,6 +47,7 @@ def init(
     """
     from glczoo.regions.init import init_region
 
+    will_write(folder, folder=True)
     print(init_region(folder, po, pa, name, pairs(columns), crs, encoding).text())
 
 
@@ -68,6 +69,7 @@ def check(
 
     beside = region if region.is_dir() else region.parent
     picture = out or beside / "check.png"
+    will_write(picture, json_file)
     checked = check_region(Region.load(region), patch_size, picture=picture, buffer_km=buffer)
     print(checked.text() + (f"\n\npicture: {checked.picture}" if checked.picture else ""))
     write_json(json_file, checked.to_json())
@@ -90,6 +92,7 @@ def stats(region: Path, patch_size: int | None, table: Literal["pa", "po"], json
     from glczoo.data.splits import split_samples
     from glczoo.data.tables import read_samples, read_species
 
+    will_write(json_file)
     described = Region.load(region)
     samples = read_samples(described, table, read_species(described))
     if described.split and table == "pa":
@@ -123,6 +126,7 @@ def densities(region: Path, out: Path, cells: tuple[float, ...]) -> None:
     from glczoo.data.region import Region
     from glczoo.regions.densities import write_densities
 
+    will_write(out, folder=True)
     made = write_densities(Region.load(region), out, list(cells))
     print(f"{out}: {len(made.modalities[-1].bands)} bands; name it: region={out}")
 
@@ -148,6 +152,7 @@ def make_virtual(
     """
     from glczoo.regions.virtual import make_virtual as make
 
+    will_write(folder, folder=True)
     made = make(
         folder,
         species=species,
@@ -186,6 +191,8 @@ def pack(region: Path, out: Path | None, decoded: bool, verify: bool) -> None:
     REGION is a region.yaml or its folder.
     """
     from glczoo.data.region import Region
-    from glczoo.regions.pack import pack_region
+    from glczoo.regions.pack import pack_region, packed_folder
 
-    print(pack_region(Region.load(region), out, decoded=decoded, verify=verify).text())
+    described = Region.load(region)
+    will_write(out or packed_folder(described), folder=True)
+    print(pack_region(described, out, decoded=decoded, verify=verify).text())

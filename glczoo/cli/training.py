@@ -14,6 +14,7 @@ from glczoo.cli.verbs import (
     json_option,
     overrides_argument,
     truth_option,
+    will_write,
     write_json,
 )
 from glczoo.errors import GlczooError
@@ -38,6 +39,7 @@ def demo(out: Path, seed: int) -> None:
     """A virtual region, three steps, two models, an ensemble, a map and a report."""
     from glczoo.demo import demo as run_demo
 
+    will_write(out, folder=True)
     run_demo(out, seed=seed)
 
 
@@ -54,7 +56,9 @@ def train(recipe: str, overrides: tuple[str, ...]) -> None:
     from glczoo.recipe import read_recipe
     from glczoo.train import train as run_recipe
 
-    run_recipe(read_recipe(recipe, list(overrides)))
+    settings = read_recipe(recipe, list(overrides))
+    will_write(Path(settings.runs), folder=True)
+    run_recipe(settings)
 
 
 @click.command("copy", cls=Verb)
@@ -106,7 +110,9 @@ def forest(recipe: str, overrides: tuple[str, ...], trees: int, min_leaf: int) -
     from glczoo.recipe import read_recipe
     from glczoo.training.fit_forest import fit_forest
 
-    run = fit_forest(read_recipe(recipe, list(overrides)), trees, min_leaf)
+    settings = read_recipe(recipe, list(overrides))
+    will_write(Path(settings.runs), folder=True)
+    run = fit_forest(settings, trees, min_leaf)
     print(f"{run}: {trees} trees. Average it: glczoo ensemble {run} RUN --out DIR")
 
 
@@ -121,7 +127,10 @@ def crossval(recipe: Path, overrides: tuple[str, ...], json_file: Path | None) -
     data.blocks.folds=5.
     """
     from glczoo.evaluation.crossval import crossval as run_folds
+    from glczoo.recipe import read_recipe
 
+    will_write(Path(read_recipe(recipe, list(overrides)).runs), folder=True)
+    will_write(json_file)
     result = run_folds(recipe, list(overrides))
     if first_process():
         print(result.text())
@@ -161,6 +170,7 @@ def ensemble(runs: tuple[Path, ...], out: Path, average: Literal["probabilities"
     """
     from glczoo.runs.combine import combine
 
+    will_write(out, folder=True)
     folder = combine(list(runs), out, average)
     print(f'{folder}: {len(runs)} members; timm.create_model("local-dir:{folder}", pretrained=True)')
 
@@ -189,6 +199,7 @@ def bench(
     paths = [word for word in words if "=" not in word]
     if len(paths) > 1:
         raise GlczooError(f"one recipe is measured at a time, got {paths}")
+    will_write(json_file)
     measured = measure(
         Path(paths[0]) if paths else None,
         [word for word in words if "=" in word],

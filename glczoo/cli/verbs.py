@@ -2,13 +2,14 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from glczoo.files import whole
+from glczoo.files import require_writable, whole
 
 __all__ = [
     "CONTEXT",
@@ -25,6 +26,7 @@ __all__ = [
     "region_option",
     "runs_argument",
     "truth_option",
+    "will_write",
     "write_json",
 ]
 
@@ -108,6 +110,24 @@ def truth_option(purpose: str) -> Decorator:
 def first_process() -> bool:
     """Whether this process is the one that prints and writes, of those that a launcher started."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+def will_write(*paths: Path | None, folder: bool = False) -> None:
+    """Print where a verb will write, and refuse a place that cannot be written, before the work.
+
+    Args:
+        paths: of files, those that are None are not wanted.
+        folder: whether these are folders.
+
+    Raises:
+        GlczooError: it cannot be written.
+    """
+    if not first_process():
+        return
+    for path in paths:
+        if path is not None:
+            require_writable(path, folder=folder)
+            print(f"glczoo: writes {path}", file=sys.stderr)
 
 
 def write_json(path: Path | None, result: Any) -> None:

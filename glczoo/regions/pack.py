@@ -11,7 +11,7 @@ from glczoo.data.shards import Shards, write_shards
 from glczoo.data.tables import read_points
 from glczoo.files import whole
 
-__all__ = ["PackedRegion", "PackedTree", "pack_region"]
+__all__ = ["PackedRegion", "PackedTree", "pack_region", "packed_folder"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ class PackedRegion:
         return "\n".join(lines)
 
 
+def packed_folder(region: Region) -> Path:
+    """Where a region looks for its shards."""
+    return region.root_path / (region.packed or "packed")
+
+
 def pack_region(
     region: Region,
     out: Path | None = None,
@@ -80,7 +85,7 @@ def pack_region(
     modalities = [m for m in region.modalities if m.kind == "jpeg"]
     if not modalities:
         raise ValueError(f"region {region.name} has no modality of kind jpeg: there is nothing to pack")
-    default = region.root_path / (region.packed or "packed")
+    default = packed_folder(region)
     out = out or default
     wanted = _wanted(region)
     trees, lines = {}, []

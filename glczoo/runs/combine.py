@@ -32,20 +32,21 @@ def combine(
 
     Args:
         runs: finished runs; members may see a part of the bands of the one that sees most.
-        out: folder to write; must not hold a model.
+        out: folder to write; must not be there or be empty.
         average: of what the mean is taken.
         weights: of the members, non-negative and one in sum; None: they count alike.
 
     Raises:
-        FileExistsError: `out` holds a model.
+        FileExistsError: `out` is there and not empty.
         FileNotFoundError: a run is not there or not finished.
         ValueError: fewer than two runs, one of them twice, weights that do not fit, or runs that differ in
             vocabulary, bands, statistics or patch size; the message says which.
     """
     if len(runs) < 2:
         raise ValueError(f"an ensemble needs two runs or more, given {[str(run) for run in runs]}")
-    if is_finished(out):
-        raise FileExistsError(f"{out} holds a model; name another folder or delete it first")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "holds a model" if is_finished(out) else "is there and not empty"
+        raise FileExistsError(f"{out} {what}; name another folder or delete it first")
     members = [Run.find(run) for run in runs]
     _refuse_twins(members)
     together = TrainedModel.ensemble([member.model for member in members], weights)
@@ -79,13 +80,14 @@ def combine(
         for member in members
         for step in member.lineage
     ]
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(members[0].folder / "recipe.yaml", out / "recipe.yaml")
-    export_model(out, model, together.species, together.mean, together.std, section)
-    history = {"training": [step.to_json() for step in steps]}
-    with whole(out / "metrics.json") as partial:
-        partial.write_text(json.dumps(history, indent=1) + "\n", "utf-8")
-    write_recipes(out, steps, section.region)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole(out) as partial:
+        partial.mkdir()
+        shutil.copyfile(members[0].folder / "recipe.yaml", partial / "recipe.yaml")
+        export_model(partial, model, together.species, together.mean, together.std, section)
+        history = {"training": [step.to_json() for step in steps]}
+        (partial / "metrics.json").write_text(json.dumps(history, indent=1) + "\n", "utf-8")
+        write_recipes(partial, steps, section.region)
     return out
 
 

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from glczoo.files import whole
+from glczoo.files import disk_errors, whole
 from glczoo.recipe import Recipe, read_run_recipe, write_run_recipe
 from glczoo.runs.run import is_finished, read_metrics
 from glczoo.training.trackers import start_trackers, track
@@ -166,7 +166,8 @@ class Record:
         if not self._accelerator.is_main_process:
             return
         line = {"kind": kind, "epoch": progress.epoch, "step": progress.step, **values}
-        with open(self._run / "metrics.jsonl", "a", encoding="utf-8") as file:
+        metrics = self._run / "metrics.jsonl"
+        with disk_errors(metrics), open(metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         track(self._accelerator, line)
 
@@ -177,7 +178,12 @@ class Record:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(target, ignore_errors=True)
         self._accelerator.wait_for_everyone()
-        self._accelerator.save_state(str(partial))
+        with disk_errors(self._checkpoints):
+            try:
+                self._accelerator.save_state(str(partial))
+            except Exception:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
         self._accelerator.wait_for_everyone()
         if self._accelerator.is_main_process:
             os.replace(partial, target)
