@@ -152,10 +152,15 @@ def test_a_verb_on_a_full_disk(verb, run, other_run, world, small_disk, capsys):
 
 def test_training_on_a_full_disk_goes_on_when_there_is_room(world, small_disk, trained_run):
     whole_run = trained_run("step1", model="test_resnet", modalities=["soil"], epochs=2)
-    words = (
-        "model=test_resnet modalities=[soil] patch_size=16 epochs=2 batch_size=32 top_k=5 init=random".split()
-    )
-    command = ["train", str(RECIPES / "step1.yaml"), f"region={world}", f"runs={small_disk}", *words]
+    words = "model=test_resnet modalities=[soil] patch_size=16 epochs=2 batch_size=32 top_k=5".split()
+    command = [
+        "train",
+        str(RECIPES / "step1.yaml"),
+        f"region={world}",
+        f"runs={small_disk}",
+        "init=random",
+        *words,
+    ]
     filler = fill(small_disk, 200_000)
     message = message_of(command)
     assert f"{small_disk}/virtual/test_resnet/step1" in message and "No space left on device" in message
