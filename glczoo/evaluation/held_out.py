@@ -7,7 +7,7 @@ not exist is None.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from glczoo.data.occurrences import Samples
+from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.decoding import Decoding
 from glczoo.evaluation.evaluate import readable
 from glczoo.metrics import (
@@ -25,6 +25,7 @@ from glczoo.metrics import (
     macro_auc,
     means_by,
     sample_f1,
+    sample_recall,
     species_scores,
 )
 from glczoo.runs.run import Run
@@ -36,6 +37,7 @@ __all__ = [
     "PartScore",
     "RuleScore",
     "SourceScore",
+    "SpeciesScore",
     "held_out_scores",
     "part_score",
     "training_counts",
@@ -51,6 +53,7 @@ class RuleScore:
     f1_low: float
     f1_high: float
     size: float  # species in a set on average
+    recall: float | None = None  # share of a survey's species in the set, on average
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,23 @@ class DecileScore:
     species: int
     f1: float | None
     auc: float | None
+    pr_auc: float | None = None
+    tss: float | None = None
+    boyce: float | None = None
+
+
+@dataclass(frozen=True)
+class SpeciesScore:
+    """One species with presences enough to compare its scores (see `metrics.SpeciesScores`)."""
+
+    name: str
+    surveys: int  # that observed it
+    predicted: int  # surveys
+    f1: float
+    auc: float
+    pr_auc: float
+    tss: float
+    boyce: float | None
 
 
 @dataclass(frozen=True)
@@ -88,6 +108,10 @@ class PartScore:
     auc_species: int
     deciles: list[DecileScore]
     sources: list[SourceScore]
+    pr_auc: float | None = None  # as auc, means over species
+    tss: float | None = None
+    boyce: float | None = None
+    species: list[SpeciesScore] = field(default_factory=list)  # the most observed first
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -104,6 +128,7 @@ class PartScore:
             "rules": [RuleScore(**rule) for rule in values["rules"]],
             "deciles": [DecileScore(**decile) for decile in values["deciles"]],
             "sources": [SourceScore(**source) for source in values["sources"]],
+            "species": [SpeciesScore(**species) for species in values.get("species", [])],
         }
         return cls(**{**values, **inner})
 
@@ -127,7 +152,7 @@ def held_out_scores(
         samples = readable(run, model, run.samples(part))
         if len(samples):
             probabilities = model.probabilities(samples, batch_size=batch_size, accelerator=accelerator)
-            scores.append(part_score(part, probabilities, samples, rules, trained_on))
+            scores.append(part_score(part, probabilities, samples, rules, trained_on, model.species))
     if not scores:
         raise ValueError(
             f"{run.folder} has no held-out surveys: its recipe validates on none and region "
@@ -142,11 +167,16 @@ def training_counts(records: Mapping[Any, np.ndarray], number: int) -> np.ndarra
 
 
 def part_score(
-    part: str, probabilities: Tensor, samples: Samples, rules: Sequence[Decoding], trained_on: np.ndarray
+    part: str,
+    probabilities: Tensor,
+    samples: Samples,
+    rules: Sequence[Decoding],
+    trained_on: np.ndarray,
+    vocabulary: SpeciesIndex,
 ) -> PartScore:
     """One part of the split: surveys predicted with probabilities[N, K] by each of the rules.
 
-    `trained_on`: int64[K], how often the training samples name every species.
+    `trained_on`: int64[K], how often the training samples name every species of the vocabulary.
     """
     target = samples.targets(torch.arange(len(samples)), probabilities.shape[1])
     masks = {str(rule): rule(probabilities, samples.datasets) for rule in rules}
@@ -157,12 +187,19 @@ def part_score(
     )
     first = str(rules[0])
     each = species_scores(masks[first], probabilities, target)
+    means = each.means()
     return PartScore(
         part=part,
         surveys=len(samples),
         species_per_survey=float(samples.sizes().mean()),
         rules=[
-            RuleScore(rule, float(f1[rule].mean()), *bootstrap(f1[rule]), float(mask.sum(1).double().mean()))
+            RuleScore(
+                rule,
+                float(f1[rule].mean()),
+                *bootstrap(f1[rule]),
+                size=float(mask.sum(1).double().mean()),
+                recall=float(sample_recall(mask, target).mean()),
+            )
             for rule, mask in masks.items()
         ],
         auc=_defined(auc),
@@ -171,19 +208,39 @@ def part_score(
         auc_species=auc_species,
         deciles=_deciles(each, trained_on),
         sources=_sources(samples, f1[first]),
+        **{name: _defined(means[name]) for name in ("pr_auc", "tss", "boyce")},
+        species=_species(each, vocabulary),
     )
+
+
+def _species(each: SpeciesScores, vocabulary: SpeciesIndex) -> list[SpeciesScore]:
+    known = (~each.auc.isnan()).nonzero()[:, 0]
+    order = known[each.presences[known].argsort(descending=True, stable=True)]
+    return [
+        SpeciesScore(
+            vocabulary.label(k),
+            int(each.presences[k]),
+            int(each.predicted[k]),
+            float(each.f1[k]),
+            float(each.auc[k]),
+            float(each.pr_auc[k]),
+            float(each.tss[k]),
+            _defined(float(each.boyce[k])),
+        )
+        for k in order.tolist()
+    ]
 
 
 def _deciles(each: SpeciesScores, trained_on: np.ndarray) -> list[DecileScore]:
     parts = min(10, len(trained_on))
     groups = frequency_parts(torch.from_numpy(trained_on), parts)
-    rows = means_by({"f1": each.f1, "auc": each.auc}, groups)
+    names = ("f1", "auc", "pr_auc", "tss", "boyce")
+    rows = means_by({name: getattr(each, name) for name in names}, groups)
     return [
         DecileScore(
             f"{int(row['group']) + 1} of {parts}",
             int(row["number"]),
-            _defined(row["f1"]),
-            _defined(row["auc"]),
+            **{name: _defined(row[name]) for name in names},
         )
         for row in rows
     ]

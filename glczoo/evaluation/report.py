@@ -21,6 +21,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from glczoo.data.occurrences import Samples
 from glczoo.data.region import Region
 from glczoo.data.splits import EARTH_KM
+from glczoo.decoding import Rule
+from glczoo.evaluation.coverage import Coverage, coverage
 from glczoo.evaluation.evaluate import Evaluation, evaluate
 from glczoo.evaluation.explain import errors_by_block
 from glczoo.evaluation.held_out import PartScore, part_score, training_counts
@@ -60,6 +62,7 @@ class Report:
     part: str
     where: str  # the surveys, in words
     results: PartScore
+    coverage: Coverage
     steps: StepTable
     missing: str  # why there are no steps
     study: dict[str, Any] | None
@@ -136,6 +139,7 @@ def _measured(
     target = samples.targets(torch.arange(len(samples)), len(model.species))
     mask = model.decoding(probabilities, samples.datasets)
     each = species_scores(mask, probabilities, target)
+    promised = model.decoding.value if model.decoding.rule is Rule.RECALL else None
     records = run.records()
     total = training_counts(records, len(model.species))
     curve = reliability(probabilities, target)
@@ -173,7 +177,10 @@ def _measured(
         region=evaluation.region,
         part=part,
         where=f"{'surveys of the test table' if truth else part + ' surveys'} of {region.name}",
-        results=part_score(part, probabilities, samples, model.decoding.others(model.tuned), total),
+        results=part_score(
+            part, probabilities, samples, model.decoding.others(model.tuned), total, model.species
+        ),
+        coverage=coverage(mask, target, samples, size_km, promised),
         steps=steps,
         missing=history.missing,
         study=study_of(run.folder),

@@ -267,18 +267,16 @@ def _decoding(decoding: Decoding) -> dict[str, Any]:
         "expected_size": f"the most probable, {number} times as many as the probabilities sum to",
         "expected_f1": "the most probable, as many as promise the highest F1",
         "expected_f1_exact": "the most probable, as many as promise the highest F1 of independent species",
-        "recall": f"the smallest sets that hold {number} of the species on average, in surveys like those "
-        "that set the threshold, not far from the data",
+        "recall": f"as few as hold {number} of the species, on average and near the tuning samples",
     }
     if decoding.by_source:
         each = ", ".join(f"{name or 'not named'} {k}" for name, k in decoding.by_source.items())
         words["top_k"] += f"; in surveys of these sources another number: {each}"
-    rule = decoding.rule.removesuffix("_exact")
-    argument = f", {number}" if number else ""
-    if rule != decoding.rule:
-        argument = ", exact=True"
+    rule, argument = decoding.rule.removesuffix("_exact"), f", {number}" if number else ""
     if decoding.rule is Rule.RECALL:
         rule, argument = "threshold", f", {decoding.threshold:.6g}"
+    elif rule != decoding.rule:
+        argument = ", exact=True"
     return {"rule": rule, "words": words[decoding.rule], "call": f"{rule}(probabilities{argument})"}
 
 

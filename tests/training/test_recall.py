@@ -75,5 +75,5 @@ def test_with_too_few_tuning_samples_training_does_not_start(world, tmp_path):
 def test_the_card_says_what_is_promised_and_calls_the_threshold():
     description = card._decoding(Decoding(Rule.RECALL, 0.9, threshold=0.25))
     words, call = description["words"], description["call"]
-    assert "hold 0.9 of the species on average" in words and "not far from the data" in words
+    assert words == "as few as hold 0.9 of the species, on average and near the tuning samples"
     assert call == "threshold(probabilities, 0.25)"
