@@ -7,7 +7,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 ORDER = [
-    {"errors", "files", "progress"},
+    {"errors"},
+    {"files", "progress"},
     {"packaged", "yaml_text"},
     {"losses", "metrics", "expected_f1", "calibration", "figures"},
     {"decoding", "hub_client"},

@@ -96,13 +96,13 @@ class Study(Strict):
     anchors: list[Literal["random_forest"]] = []
 
     def recipe(self, name: str, seed: int, overrides: Sequence[str] = ()) -> Recipe:
-        """The recipe of one of its runs. Later ones win: the run's model, its set, the study's, `overrides`.
+        """The recipe of one of its runs. Later win: the study's set, the run's model, its own set, `overrides`.
 
         Raises:
             FileNotFoundError, ValueError: see `read_recipe`.
         """
         plan = self.runs[name]
-        values = (self.models[plan.model] if plan.model else {}) | plan.set | self.set
+        values = self.set | (self.models[plan.model] if plan.model else {}) | plan.set
         own = [f"{key}={json.dumps(value)}" for key, value in values.items()]
         recipe = read_recipe(
             Path(self.recipes) / plan.recipe, [*own, *overrides, f"name={name}", f"seed={seed}"]

@@ -39,10 +39,10 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """
     path = locate(path)
     recipe = parse(Recipe, override(read_yaml(path), overrides or []), str(path), RENAMED)
-    beside = path.parent / recipe.region
-    if Path(recipe.region).exists():
-        return recipe
-    region = beside if beside.exists() else locate(recipe.region)
+    here, beside = Path(recipe.region), path.parent / recipe.region
+    overridden = any(text.startswith("region=") for text in overrides or [])
+    places = [here, beside] if overridden else [beside, here]  # a recipe speaks of its own folder first
+    region = next((place for place in places if place.exists()), None) or locate(recipe.region)
     if not region.exists():
         raise FileNotFoundError(f"{path}: region {recipe.region} is neither here nor at {beside}")
     return recipe.model_copy(update={"region": str(region)})

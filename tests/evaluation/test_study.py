@@ -131,8 +131,8 @@ def anchored(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stu
 def test_the_anchor_is_a_run_of_the_forest(anchored):
     table, folder = anchored
     run = folder / "seed0/virtual/forest_glc23/random_forest"
-    row = evaluate([run])["rows"][0]
-    assert table.f1("random forest on PA, values at the point") == pytest.approx(row["f1"])
+    row = evaluate([run]).own
+    assert table.f1("random forest on PA, values at the point") == pytest.approx(row.f1)
     assert load_model(run).decoding.rule == "top_k"
 
 

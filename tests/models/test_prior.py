@@ -160,4 +160,4 @@ rows: {{forest: [forest]}}
     table = run_study(tmp_path / "study.yaml", ["decoding=expected_f1"], world / "truth" / "test_species.csv")
     (run,) = (tmp_path / "runs" / "small").glob("seed0/*/forest_glc23/forest")
     assert load_model(run).model.prior.model.fc.weight.abs().max() > 0
-    assert table["rows"][0]["auc"] > 0.5
+    assert table.to_json()["rows"][0]["auc"] > 0.5
