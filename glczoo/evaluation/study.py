@@ -96,7 +96,7 @@ class Study(Strict):
     anchors: list[Literal["random_forest"]] = []
 
     def recipe(self, name: str, seed: int, overrides: Sequence[str] = ()) -> Recipe:
-        """The recipe of one of its runs. Later win: the study's set, the run's model, its own set, `overrides`.
+        """The recipe of a run; in rising order count the study, the run's model, its own set, `overrides`.
 
         Raises:
             FileNotFoundError, ValueError: see `read_recipe`.
