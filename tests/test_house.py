@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "glczoo"
 ORDER = [
     {"errors", "files", "progress"},
     {"packaged", "yaml_text"},
-    {"losses", "metrics", "expected_f1", "calibration", "figures"},
+    {"losses", "metrics", "expected_f1", "calibration", "figures", "published_files"},
     {"decoding", "hub_client"},
     {"models", "data"},
     {"recipe", "regions"},
@@ -89,7 +89,7 @@ DOORS = {
         "prediction.cartography",
     },
     "gradio": {"prediction.app"},
-    "huggingface_hub": {"hub_client", "hub.card"},
+    "huggingface_hub": {"hub_client", "hub.metadata"},
     "jinja2": {"hub.card", "evaluation.report"},
     "simplejpeg": {"data.jpeg"},
     "sklearn": {"training.fit_forest"},
