@@ -1,15 +1,16 @@
 """The one door to the Hugging Face Hub: names, downloads, uploads in one commit, errors people can act on.
 
-A model lies in a repository `ORG/NAME`. Wherever a run is asked for, `hf-hub:ORG/NAME[@REVISION]` names one
-on the Hub; `hf-hub:NAME` means `<organisation>/NAME`, the organisation being `glczoo` or `GLCZOO_HUB_ORG`.
-Nothing downloaded is ever executed: weights are safetensors, all else is JSON, YAML, CSV and text.
+A model lies in a repository `ORG/NAME`. Wherever a run is named, `hf-hub:ORG/NAME[@REVISION]` names one on
+the Hub; `hf-hub:NAME` means `<organisation>/NAME`, the organisation being `glczoo` or `GLCZOO_HUB_ORG`.
+Nothing downloaded is ever executed: see `published_files`.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatch
 from pathlib import Path
+from typing import TypeVar
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -24,38 +25,26 @@ from huggingface_hub.errors import (
 )
 
 from glczoo.errors import GlczooError
-from glczoo.files import sha256, whole
+from glczoo.published_files import PUBLISHED_FILES, SUMS, DamagedError, damaged_files, is_listed, listed_files
 
 __all__ = [
     "PREFIX",
-    "SUMS",
     "DamagedError",
     "HubError",
-    "check_sums",
     "organisation",
     "pull",
     "split_id",
-    "unexpected",
     "upload",
-    "write_sums",
 ]
 
 PREFIX = "hf-hub:"
-SUMS = "SHA256SUMS"
 
-# What a published folder may hold, and all that is ever downloaded: no pickle, no code.
-_FILES = (
-    "model.safetensors", "golden.safetensors", "config.json", "metrics.json", "species.csv", "region.yaml",
-    "recipe.yaml", "recipes/*.yaml", "README.md", SUMS,
-)  # fmt: skip
+_AGAIN = 1.0  # seconds before a request that failed is sent once more
+_Result = TypeVar("_Result")
 
 
 class HubError(GlczooError):
     """The Hub could not give or take a model; the message says what was tried and what to do."""
-
-
-class DamagedError(GlczooError):
-    """A file is not what was published, or does not belong to the others beside it."""
 
 
 def organisation() -> str:
@@ -73,10 +62,13 @@ def pull(
     repo_id: str,
     revision: str | None = None,
     *,
-    files: Sequence[str] = _FILES,
+    files: Sequence[str] = tuple(PUBLISHED_FILES),
     cache_dir: str | Path | None = None,
 ) -> Path:
     """Download a published model, or find it in the cache, and check every file's SHA-256.
+
+    A file that arrived damaged is deleted from the cache and downloaded once more, and a request that failed
+    is sent once more.
 
     Args:
         repo_id: `ORG/NAME`, `NAME`, with `@REVISION` or not, with `hf-hub:` or not.
@@ -93,14 +85,37 @@ def pull(
     """
     repo, pinned = split_id(repo_id)
     revision = revision or pinned
-    with _explained(f"{repo}, revision {revision or 'main'}", _ways_to_a_model(repo)):
-        folder = Path(
-            huggingface_hub.snapshot_download(
-                repo, revision=revision, cache_dir=cache_dir, allow_patterns=[*files, SUMS]
+
+    def download() -> Path:
+        with _explained(f"{repo}, revision {revision or 'main'}", _ways_to_a_model(repo)):
+            return Path(
+                _twice(
+                    lambda: huggingface_hub.snapshot_download(
+                        repo, revision=revision, cache_dir=cache_dir, allow_patterns=[*files, SUMS]
+                    )
+                )
             )
+
+    folder = download()
+    damaged = damaged_files(folder, files)
+    if damaged:
+        for name in damaged:
+            _forget(folder / name)
+        folder = download()
+        damaged = damaged_files(folder, files)
+    if damaged:
+        raise DamagedError(
+            f"{folder}: {'; '.join(damaged.values())}. It was downloaded twice: what lies in {repo} is not "
+            f"what its {SUMS} lists; ask who published it, or name another revision"
         )
-    check_sums(folder, files)
     return folder
+
+
+def _forget(path: Path) -> None:
+    """Delete a file of the client's cache, and the blob behind it."""
+    blob = path.resolve()
+    path.unlink(missing_ok=True)
+    blob.unlink(missing_ok=True)
 
 
 def upload(
@@ -115,9 +130,10 @@ def upload(
 ) -> str:
     """Bring a published folder to the Hub in one commit, and return its address.
 
-    The weights travel first and the commit names them: until it is made the branch is as it was, and if it
-    fails the same call again is safe (what arrived is not sent twice; without changes no commit is made).
-    Files of an earlier model that this one lacks are deleted, files of other kinds are left.
+    The files that SHA256SUMS lists and the card are sent, nothing else. The weights travel first and the
+    commit names them: until it is made the branch is as it was, and if it fails the same call again is safe
+    (what arrived is not sent twice; without changes no commit is made). Files of an earlier model that this
+    one does not have are deleted, files of other kinds are left.
 
     Args:
         folder: made by `hub.save`.
@@ -129,82 +145,62 @@ def upload(
         tag: name for the commit, for example v1.
 
     Raises:
-        HubError: the Hub refused, could not be reached, or has this tag already.
+        HubError: the Hub refused, could not be reached, or has this tag already; the message says what
+            stands on the Hub.
+        DamagedError: the folder holds something else than its SHA256SUMS lists, or a link.
     """
     repo, pinned = split_id(repo_id)
     revision = revision or pinned
     api = HfApi()
-    here = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    here = {name for name in here if _wanted(name, _FILES)}
+    here = listed_files(folder)
     with _explained(f"pushing to {repo}", _WAYS_TO_PUSH):
-        api.create_repo(repo, private=private, exist_ok=True)
+        _twice(lambda: api.create_repo(repo, private=private, exist_ok=True))
         if revision:
-            api.create_branch(repo, branch=revision, exist_ok=True)
-        info = api.model_info(repo, revision=revision)
-        if tag and tag in {ref.name for ref in api.list_repo_refs(repo).tags}:
+            _twice(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
+        info = _twice(lambda: api.model_info(repo, revision=revision))
+        if tag and tag in {ref.name for ref in _twice(lambda: api.list_repo_refs(repo)).tags}:
             raise HubError(
                 f"{repo} has a tag {tag} already, and a tag stays where it is: choose another, or delete "
                 "it on the Hub first. Nothing was pushed."
             )
         there = {file.rfilename for file in info.siblings or ()}
-        stale = sorted(name for name in there - here if _wanted(name, _FILES))
-        commit = api.create_commit(
-            repo,
-            [
-                *(CommitOperationAdd(name, folder / name) for name in sorted(here)),
-                *(CommitOperationDelete(name) for name in stale),
-            ],
-            commit_message=message,
-            revision=revision,
-            create_pr=create_pr,
-            parent_commit=info.sha,  # somebody else's commit in between is refused, not overwritten
-        )
-        if tag:
-            api.create_tag(repo, tag=tag, revision=commit.oid)
-    return commit.pr_url or str(commit.commit_url)
+        stale = sorted(name for name in there - here if is_listed(name))
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            *(CommitOperationAdd(name, folder / name) for name in sorted(here)),
+            *(CommitOperationDelete(name) for name in stale),
+        ]
+        try:
+            commit = api.create_commit(
+                repo,
+                operations,
+                commit_message=message,
+                revision=revision,
+                create_pr=create_pr,
+                parent_commit=info.sha,  # somebody else's commit in between is refused, not overwritten
+            )
+        except Exception as error:
+            if create_pr or not _is_committed(api, repo, revision, info.sha, message):
+                raise
+            raise HubError(
+                f"{repo}: the commit was made, but the Hub's answer to it was lost ({_reason(error)})."
+                + (f" Tag it: hf repo tag create {repo} {tag}" if tag else "")
+            ) from None
+    address = commit.pr_url or str(commit.commit_url)
+    if tag:
+        ways = f"The commit stands at {address}, only the tag is missing: hf repo tag create {repo} {tag}"
+        with _explained(f"to tag {repo} {tag}", ways):
+            _twice(lambda: api.create_tag(repo, tag=tag, revision=commit.oid))
+    return address
 
 
-def write_sums(folder: Path) -> None:
-    """Write SHA256SUMS as `sha256sum --check` reads it. The README is left out: people edit it."""
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    lines = [f"{sha256(folder / name)}  {name}\n" for name in names if name not in (SUMS, "README.md")]
-    with whole(folder / SUMS) as partial:
-        partial.write_text("".join(lines), "utf-8")
-
-
-def check_sums(folder: Path, files: Sequence[str] = _FILES) -> None:
-    """Compare files with SHA256SUMS.
-
-    Args:
-        folder: of a published model.
-        files: patterns of the names to compare.
-
-    Raises:
-        DamagedError: there is no SHA256SUMS, or a file is missing, altered or truncated.
-    """
+def _is_committed(api: HfApi, repo: str, revision: str | None, before: str | None, message: str) -> bool:
+    """Whether the branch has our commit, of which no answer came."""
     try:
-        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text("utf-8").splitlines()]
-        sums = {name: digest for digest, name in lines}
-    except FileNotFoundError:
-        raise DamagedError(f"{folder} holds no {SUMS}: it was not published with glczoo") from None
-    except (ValueError, UnicodeDecodeError):
-        raise DamagedError(f"{folder / SUMS} is damaged; {_AGAIN}") from None
-    for name, digest in sums.items():
-        if not _wanted(name, files):
-            continue
-        if not (folder / name).is_file():
-            raise DamagedError(f"{folder / name} is missing, {SUMS} lists it; {_AGAIN}")
-        if sha256(folder / name) != digest:
-            raise DamagedError(f"{folder / name} is not the published file (SHA-256 differs); {_AGAIN}")
+        newest = api.list_repo_commits(repo, revision=revision)[0]
+    except Exception:  # what failed before may fail again: nothing is known
+        return False
+    return newest.commit_id != before and newest.title == message
 
-
-def unexpected(folder: Path) -> list[str]:
-    """Files that are no part of a published model: a pickle, code, anything else that is not hidden."""
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    return [name for name in names if not name.startswith(".") and not _wanted(name, _FILES)]
-
-
-_AGAIN = "delete this folder and download it again"
 
 _WAYS_TO_PUSH = (
     "The branch is as it was. Log in (`hf auth login`, or HF_TOKEN=…) with a token that may write there, or "
@@ -221,8 +217,35 @@ def _ways_to_a_model(repo: str) -> str:
     )
 
 
-def _wanted(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
+def _twice(request: Callable[[], _Result]) -> _Result:
+    """Send a request, and once more where the server or the way to it failed; a refusal stands."""
+    try:
+        return request()
+    except Exception as error:  # each layer has kinds of its own, and they change with the client's version
+        if not _may_pass(error):
+            raise
+        time.sleep(_AGAIN)
+        return request()
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed a moment later."""
+    refused = (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, HFValidationError)
+    if isinstance(error, LocalEntryNotFoundError):
+        cause = error.__cause__
+        return (
+            not huggingface_hub.constants.HF_HUB_OFFLINE and isinstance(cause, Exception) and _may_pass(cause)
+        )
+    if isinstance(error, (*refused, EntryNotFoundError)):
+        return False
+    if isinstance(error, HfHubHTTPError):
+        status = _status(error)
+        return status is None or status == 429 or status >= 500
+    return not isinstance(error, TypeError | HubError)
+
+
+def _status(error: HfHubHTTPError) -> int | None:
+    return error.response.status_code if error.response is not None else None
 
 
 @contextmanager
@@ -250,15 +273,23 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, LocalEntryNotFoundError):
         if huggingface_hub.constants.HF_HUB_OFFLINE:
             return "HF_HUB_OFFLINE is set and it is not (wholly) in the cache"
+        if isinstance(error.__cause__, HfHubHTTPError):  # it was reached, and answered
+            return f"{_reason(error.__cause__)}, and it is not (wholly) in the cache"
         return "the Hub cannot be reached, and it is not (wholly) in the cache"
     if isinstance(error, EntryNotFoundError):
         return "the repository lacks a file that a published model has"
     if isinstance(error, HFValidationError):
         return f"this is no name of a repository ({error})"
     if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code if error.response is not None else None
+        status = _status(error)
         if status in (401, 403):
             return f"the Hub refused with {status}: the token is missing, wrong, or may not do this"
+        if status == 404:
+            return "the Hub answered 404: there is no such thing"
+        if status == 429:
+            return "the Hub answered 429: too many requests from here; wait some minutes"
+        if status is not None and status >= 500:
+            return f"the Hub answered {status}: it has a fault of its own; try again later"
         if status == 412:
             return "somebody else pushed meanwhile"
     return (

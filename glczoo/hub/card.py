@@ -6,25 +6,24 @@ the zoo.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding, Rule
-from glczoo.evaluation.held_out import PartScore
+from glczoo.hub.metadata import About, Published, metadata
 from glczoo.hub_client import PREFIX, split_id
 from glczoo.models.published import BandDescription, Config, PretrainedCfg, Section, create
 from glczoo.recipe import Recipe, read_recipe
 from glczoo.runs.lineage import Step
 
-__all__ = ["Published", "card_text", "render", "zoo_cards"]
+__all__ = ["card_text", "render", "zoo_cards"]
 
 _HOME = Path(__file__).parents[2]
 _PAPER = {  # Tables 3 and 4: per-sample F1 at top 20, public and private test set
@@ -50,31 +49,7 @@ _LOSSES = {
     "hill": "Hill loss",
     "asl": "asymmetric loss",
 }
-# What `init: imagenet` loads where the recipe names no weights.
-_IMAGENET = {
-    "bioresnet50_glc23": "resnet50.tv_in1k",
-    "fusresnet34_glc23": "resnet34.tv_in1k",
-    "fusresnet50_glc23": "resnet50.tv_in1k",
-}
-_HUB_LICENCES = ("mit", "apache-2.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0")
 _INITS = {"imagenet": "ImageNet weights", "random": "random weights"}
-
-
-@dataclass(frozen=True)
-class Published:
-    """What a card is about: metrics.json of a published folder."""
-
-    training: list[Step]
-    versions: str = ""  # of what computed the results
-    results: list[PartScore] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """What metrics.json keeps."""
-        return {
-            "training": [step.to_json() for step in self.training],
-            "versions": self.versions,
-            "results": [part.to_json() for part in self.results],
-        }
 
 
 def card_text(config: Config, published: Published, repo_id: str, licence: str) -> str:
@@ -91,19 +66,20 @@ def card_text(config: Config, published: Published, repo_id: str, licence: str) 
     """
     repo_id, _ = split_id(repo_id)
     section = config.glczoo
+    data = section.data or f"region {section.region}"
     facts = {
         **_model_facts(config, PREFIX + repo_id),
-        "name": repo_id.split("/")[-1],
-        "licence": licence,
-        "region": section.region,
-        "data": section.data or f"region {section.region}",
-        "data_licence": section.data_licence or "not stated in region.yaml",
+        "name": _markdown(repo_id.split("/")[-1]),
+        "licence": _markdown(licence),
+        "data": _markdown(data),
+        "data_licence": _markdown(section.data_licence or "not stated in region.yaml"),
         "training": [_step(step) for step in published.training],
-        "versions": f"; {published.versions}",
+        "versions": f"; {_markdown(published.versions)}",
         "results": [_texts(part.to_json() | {"region": section.region}) for part in published.results],
         "paper": [],
     }
-    return render(facts, _metadata(facts, published))
+    about = About(repo_id.split("/")[-1], licence, section.region, section.data or f"region {section.region}")
+    return render(facts, metadata(about, published))
 
 
 def zoo_cards() -> dict[str, str]:
@@ -131,15 +107,15 @@ def _zoo_card(name: str, region: Region) -> str:
         **_model_facts(_zoo_config(name, model, region), name, trained=False),
         "name": name,
         "licence": "none yet",
-        "region": region.name,
-        "data": region.description,
-        "data_licence": region.licence,
+        "data": _markdown(region.description),
+        "data_licence": _markdown(region.licence),
         "training": [_step(step) for step in steps],
         "versions": "",
         "results": [],
         "paper": [dict(zip(("steps", "public", "private"), row, strict=True)) for row in _PAPER[name]],
     }
-    return render(facts, _metadata(facts, Published(steps)))
+    about = About(name, "none yet", region.name, region.description)
+    return render(facts, metadata(about, Published(steps)))
 
 
 def _zoo_config(name: str, model: Any, region: Region) -> Config:
@@ -182,7 +158,7 @@ def _zoo_config(name: str, model: Any, region: Region) -> Config:
     )
 
 
-def render(facts: Mapping[str, Any], metadata: str) -> str:
+def render(facts: Mapping[str, Any], header: str) -> str:
     """The template filled with plain values.
 
     Raises:
@@ -199,7 +175,7 @@ def render(facts: Mapping[str, Any], metadata: str) -> str:
         keep_trailing_newline=True,
     )
     try:
-        return environment.get_template("template.md").render(**facts, metadata=metadata)
+        return environment.get_template("template.md").render(**facts, metadata=header)
     except UndefinedError as error:
         raise ValueError(f"the card cannot be filled: {error}") from None
 
@@ -270,7 +246,7 @@ def _decoding(decoding: Decoding) -> dict[str, Any]:
         "recall": f"as few as hold {number} of the species, on average and near the tuning samples",
     }
     if decoding.by_source:
-        each = ", ".join(f"{name or 'not named'} {k}" for name, k in decoding.by_source.items())
+        each = ", ".join(f"{_markdown(name or 'not named')} {k}" for name, k in decoding.by_source.items())
         words["top_k"] += f"; in surveys of these sources another number: {each}"
     rule, argument = decoding.rule.removesuffix("_exact"), f", {number}" if number else ""
     if decoding.rule is Rule.RECALL:
@@ -285,15 +261,15 @@ def _modalities(config: Config, trained: bool) -> list[dict[str, Any]]:
     section, cfg = config.glczoo, config.pretrained_cfg
     grouped: dict[str, dict[str, Any]] = {}
     for channel, band in enumerate(section.bands):
-        described = f" of {band.resolution}" if band.resolution else ""
+        described = f" of {_markdown(band.resolution)}" if band.resolution else ""
         if band.crs and band.cell:
             unit = "degrees" if band.crs == "EPSG:4326" else "units of the CRS"
-            described += f" ({band.crs}, {section.patch_size * band.cell:.4g} {unit} a side)"
-        described += f"; {band.source}" if band.source else ""
+            described += f" ({_markdown(band.crs)}, {section.patch_size * band.cell:.4g} {unit} a side)"
+        described += f"; {_markdown(band.source)}" if band.source else ""
         modality = grouped.setdefault(
-            band.modality, {"name": band.modality, "described": described, "bands": []}
+            band.modality, {"name": _markdown(band.modality), "described": described, "bands": []}
         )
-        row = {"channel": channel, "name": band.name, "unit": band.unit}
+        row = {"channel": channel, "name": _markdown(band.name), "unit": _markdown(band.unit)}
         for key, values in (("mean", cfg.mean), ("std", cfg.std)):
             row[key] = f"{values[channel]:.5g}" if trained else "–"
         modality["bands"].append(row)
@@ -310,8 +286,8 @@ def _step(step: Step) -> dict[str, str]:
     how = "fitted by scikit-learn" if recipe.model == "forest_glc23" else _settings(recipe)
     return {
         "member": step.member,
-        "name": recipe.name,
-        "samples": f"{named} of {recipe.region}{part}",
+        "name": _markdown(recipe.name),
+        "samples": f"{named} of {_markdown(recipe.region)}{part}",
         "how": how + took,
     }
 
@@ -319,13 +295,13 @@ def _step(step: Step) -> dict[str, str]:
 def _settings(recipe: Recipe) -> str:
     """How a step by gradients was trained."""
     optimizer, schedule, pseudo = recipe.optimizer, recipe.schedule, recipe.pseudo
-    init = _INITS.get(recipe.init, f"`{recipe.init}`")
+    init = _INITS.get(recipe.init, _code(recipe.init))
     drops = f", times {schedule.gamma:g} at epochs {schedule.milestones}" if schedule.milestones else ""
     best = ", the best by validation F1 kept" if recipe.keep == "best" else ""
     of_records = ""
     if pseudo:
         of_records = (
-            f", records labelled by `{pseudo.teacher}` (absent at {pseudo.low:g} or below, present at "
+            f", records labelled by {_code(pseudo.teacher)} (absent at {pseudo.low:g} or below, present at "
             f"{pseudo.high:g} or above, between ignored)"
         )
     if recipe.po_loss:
@@ -337,63 +313,27 @@ def _settings(recipe: Recipe) -> str:
 
 
 def _texts(value: Any) -> Any:
-    """Fractions as text of three digits; None stays, where the template has words for it."""
+    """Fractions as text of three digits, names as Markdown; None stays: the template has words for it."""
     if isinstance(value, float):
         return f"{value:.3f}"
+    if isinstance(value, str):
+        return _markdown(value)
     if isinstance(value, list):
         return [_texts(inner) for inner in value]
     return {key: _texts(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
-def _metadata(facts: Mapping[str, Any], published: Published) -> str:
-    """The YAML block that the Hub reads: tags, origins, and model-index."""
-    results = []
-    for part in published.results:
-        first = part.rules[0]
-        numbers = [
-            ("f1", f"F1 over surveys, {first.rule}", first.f1),
-            ("roc_auc", "macro AUC", part.auc),
-        ]
-        results += [
-            EvalResult(
-                task_type="image-classification",
-                task_name="multi-label species prediction",
-                dataset_type=facts["region"],
-                dataset_name=facts["data"],
-                dataset_split=part.part,
-                metric_type=kind,
-                metric_name=name,
-                metric_value=round(value, 4),
-            )
-            for kind, name, value in numbers
-            if value is not None
-        ]
-    known = facts["licence"].lower() in _HUB_LICENCES
-    data = ModelCardData(
-        language="en",
-        license=facts["licence"].lower() if known else "other",
-        library_name="timm",
-        pipeline_tag="image-classification",
-        tags=["glczoo", "timm", "biodiversity", "species-distribution-model", "multi-label"],
-        datasets=[facts["region"]],
-        base_model=_base_models(published.training) or None,
-        model_name=facts["name"] if results else None,
-        eval_results=results or None,
-        **({} if known else {"license_name": facts["licence"]}),
-    )
-    return data.to_yaml().strip()
+def _markdown(text: str) -> str:
+    """Somebody's text in a card, as it stands: no HTML, no Markdown, one line."""
+    line = " ".join(text.split())
+    for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        line = line.replace(sign, entity)
+    return re.sub(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w)|^[#+-](?= )|!(?=\[))", r"\\\1", line)
 
 
-def _base_models(training: Sequence[Step]) -> list[str]:
-    """What the first steps started from: ImageNet weights by timm, or models on the Hub."""
-    names = set()
-    for recipe in (step.recipe for step in training):
-        weights = recipe.imagenet.tag or _IMAGENET.get(recipe.model)
-        if recipe.init == "imagenet" and weights:
-            names.add(f"timm/{weights}")
-        elif recipe.init.startswith(PREFIX):
-            names.add(split_id(recipe.init)[0])
-    return sorted(names)
+def _code(text: str) -> str:
+    """Somebody's text between backticks."""
+    return "`" + " ".join(text.replace("`", "'").replace("|", "/").split()) + "`"
 
 
 if __name__ == "__main__":

@@ -21,18 +21,11 @@ from safetensors.torch import load_file, save_file
 from glczoo.evaluation.held_out import held_out_scores
 from glczoo.evaluation.sections import versions
 from glczoo.files import whole
-from glczoo.hub.card import Published, card_text
-from glczoo.hub_client import (
-    PREFIX,
-    SUMS,
-    DamagedError,
-    check_sums,
-    organisation,
-    pull,
-    unexpected,
-    upload,
-    write_sums,
-)
+from glczoo.hub.card import card_text
+from glczoo.hub.metadata import Published
+from glczoo.hub_client import PREFIX, organisation, pull, upload
+from glczoo.models.published import tensor_header
+from glczoo.published_files import SUMS, DamagedError, check_sums, listed_files, write_sums
 from glczoo.recipe import write_recipe
 from glczoo.runs.combine import combine
 from glczoo.runs.lineage import portable, write_recipes
@@ -41,6 +34,7 @@ from glczoo.runs.trained import TrainedModel
 
 __all__ = ["Verified", "pull", "push", "save", "verify", "write_golden"]
 
+_GOLDEN = 16  # patches of a golden input at most
 _TOLERANCE = 1e-3  # of the largest golden logit: other processors sum in another order
 
 
@@ -157,20 +151,18 @@ def verify(model: str | Path) -> Verified:
     """
     local = not str(model).startswith(PREFIX) and Path(model).is_dir()
     folder = Path(model) if local else pull(str(model))
-    if strangers := unexpected(folder):
-        raise DamagedError(
-            f"{folder} holds {strangers}: no part of a published model, and never loaded; remove it"
-        )
     if local:
+        listed_files(folder)
         check_sums(folder)
     run = Run.find(folder)
     trained, golden = run.model, folder / "golden.safetensors"
     try:
         with safetensors.safe_open(golden, "pt") as file:
             identity = file.metadata() or {}
+        _refuse_other_golden(golden, trained)
         tensors = load_file(golden)
         x, expected = tensors["x"], tensors["logits"]
-    except (OSError, KeyError, safetensors.SafetensorError) as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise DamagedError(f"{golden} cannot be read: {error}") from None
     for what, here in _identity(trained).items():
         if identity.get(what) != here:
@@ -185,6 +177,19 @@ def verify(model: str | Path) -> Verified:
             f"timm {timm.__version__} do not compute what the model's author saw"
         )
     return Verified(folder, run.config.architecture, trained.bands, len(trained.species), difference)
+
+
+def _refuse_other_golden(path: Path, trained: TrainedModel) -> None:
+    """Compare the shapes of a golden batch with the model's before it is read."""
+    size, channels, species = trained.patch_size, len(trained.bands), len(trained.species)
+    header = tensor_header(path)
+    number = header["x"][1][0] if "x" in header and header["x"][1] else 0
+    wanted = {
+        "x": (torch.float32, [number, channels, size, size]),
+        "logits": (torch.float32, [number, species]),
+    }
+    if header != wanted or not 1 <= number <= _GOLDEN:
+        raise DamagedError(f"{path} cannot be read: it holds no input of this model and its logits")
 
 
 def _identity(trained: TrainedModel) -> dict[str, str]:

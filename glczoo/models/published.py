@@ -8,7 +8,8 @@ file's header before anything is allocated.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ from pydantic import (
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from glczoo.decoding import Decoding
 from glczoo.hub_client import DamagedError, HubError, pull
@@ -43,6 +45,7 @@ __all__ = [
     "load_weights",
     "read_config",
     "refuse_unsafe",
+    "tensor_header",
 ]
 
 Activation = Literal["sigmoid", "softmax"]
@@ -53,6 +56,7 @@ _UNSAFE_ARGS = {
     "exportable", "no_jit",
 }  # fmt: skip
 _UNSAFE_CFG = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"}
+_CONFIG = 64 << 20  # bytes of a config.json at most; that of 10,039 species is 0.2 MB
 _HEADER = 16 << 20  # bytes of a safetensors header at most; that of thirty ResNet-50 is 1 MB
 _TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -184,6 +188,8 @@ def read_config(folder: Path) -> Config:
             f"{folder} is no finished run: it holds no model.safetensors and config.json"
             + ("; its training was started and not finished" if (folder / "recipe.yaml").exists() else "")
         )
+    if path.stat().st_size > _CONFIG:
+        raise DamagedError(f"{path} is not as glczoo writes it: it has {path.stat().st_size:,} bytes")
     try:
         config = Config.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -239,12 +245,15 @@ def build(folder: Path, config: Config) -> nn.Module:
         DamagedError: the weights are no safetensors, or not exactly those of the config's architecture.
     """
     path = folder / "model.safetensors"
-    header = _header(path)
+    header = tensor_header(path)
     members = config.model_args.get("members", ())
     if isinstance(members, list) and len(members) > len(header):
         raise DamagedError(f"{folder / 'config.json'}: {len(members)} members, {path} has fewer tensors")
     try:
-        with torch.device("meta"):  # no memory: the file may be small and name a giant
+        with (
+            torch.device("meta"),
+            _few_modules(10 * len(header) + 1000),
+        ):  # the file may be small, and name a giant
             expected = create(config).state_dict()
     except Exception as error:  # whatever an architecture raises for arguments that somebody wrote
         raise DamagedError(f"{folder / 'config.json'}: the model cannot be built: {error}") from error
@@ -254,6 +263,24 @@ def build(folder: Path, config: Config) -> nn.Module:
     return model
 
 
+@contextmanager
+def _few_modules(most: int) -> Iterator[None]:
+    """Stop an architecture that goes on and on: arguments may ask for a thousand million layers."""
+    made = 0
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+        if made > most:
+            raise ValueError(f"it has more than {most} modules, the weights are of fewer")
+
+    handle = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Fill a model with the weights of an export, exactly.
 
@@ -261,12 +288,16 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         DamagedError: the file is no whole safetensors, or a tensor's name, shape or type is another.
     """
     path = folder / "model.safetensors"
-    _refuse_other(path, _header(path), model.state_dict())
+    _refuse_other(path, tensor_header(path), model.state_dict())
     model.load_state_dict(load_file(path))
 
 
-def _header(path: Path) -> dict[str, tuple[torch.dtype | str, list[int]]]:
-    """Type and shape of every tensor of a file, without reading them."""
+def tensor_header(path: Path) -> dict[str, tuple[torch.dtype | str, list[int]]]:
+    """Type and shape of every tensor of a file, without reading them.
+
+    Raises:
+        DamagedError: the file is no safetensors.
+    """
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from glczoo.data.occurrences import Points, SpeciesIndex
 from glczoo.data.region import Region
+from glczoo.data.spreadsheet import texts
 from glczoo.data.table_writer import table_writer, write_csv
 from glczoo.decoding import Decoding, Rule
 from glczoo.runs.run import Run
@@ -198,7 +199,8 @@ def predict_points(
 
     Each point has a row for every species of its set (`in_set` 1) and for its `top` most probable ones.
     Points that lie outside of a raster, have no JPEG patch, or lie where no raster has data are not answered:
-    they stand with the reason in a table beside, NAME.left_out.csv, which is there only if there are any.
+    they stand with the reason in a table beside, NAME.left_out.csv, which is there only if there are any. In
+    CSV a species' name that a spreadsheet would take for a formula has an apostrophe in front.
 
     Args:
         model: see `Run.load`.
@@ -224,12 +226,15 @@ def predict_points(
         raise ValueError(f"none of {len(points)} points can be answered: {counted}{first}")
     beside = out.with_name(f"{out.stem}.left_out.csv")
     if accelerator.is_main_process:
-        write(answers.columns)
+        columns = answers.columns
+        if out.suffix.lower() == ".csv":
+            columns = columns | {"species": texts(columns["species"])}
+        write(columns)
         beside.unlink(missing_ok=True)
         left = answers.left_out
         if len(left):
-            columns = {"id": left.ids, "lon": left.lon, "lat": left.lat, "patchID": left.patch_id}
-            write_csv(beside, columns | {"reason": answers.reasons})
+            places = {"id": left.ids, "lon": left.lon, "lat": left.lat, "patchID": left.patch_id}
+            write_csv(beside, places | {"reason": texts(answers.reasons)})
     return PredictedTable(answers.points, answers.decoding, answers.set_size, reasons, beside)
 
 

@@ -19,6 +19,7 @@ from glczoo.data.region import Region
 from glczoo.data.splits import Split
 from glczoo.hub_client import PREFIX, DamagedError, pull, split_id
 from glczoo.models.published import Config, build, read_config
+from glczoo.published_files import SUMS
 from glczoo.recipe import Recipe, read_run_recipe
 from glczoo.runs.lineage import Step, own_step
 from glczoo.runs.split import Kind, Part, Tables, counts_by_species, split_table
@@ -140,8 +141,12 @@ class Run:
         Raises:
             FileNotFoundError: the region's file is not where it was.
         """
-        published = self.folder / "region.yaml"
-        return Region.load(published if published.exists() else self.recipe.region)
+        own = self.folder / "region.yaml"
+        if self.from_others and not own.is_file():
+            raise DamagedError(f"{self.folder} holds no region.yaml: it was not published with glczoo")
+        if own.is_file():
+            return Region.load(own, published=True)
+        return Region.load(self.recipe.region)
 
     @cached_property
     def species(self) -> SpeciesIndex:
@@ -229,20 +234,27 @@ class Run:
         return values
 
     @property
+    def from_others(self) -> bool:
+        """Whether the folder was published: runs and folders that it names are not looked for."""
+        return (self.folder / SUMS).is_file() or (self.folder / "region.yaml").is_file()
+
+    @property
     def brings_history(self) -> bool:
         """Whether the steps that led here are kept in the folder: of an ensemble or a published model."""
-        return (self.folder / "recipes").is_dir()
+        return self.from_others or (self.folder / "recipes").is_dir()
 
     @cached_property
     def before(self) -> "Run | None":
-        """The run, or the model on the Hub, that this one started from; None where it started anew.
+        """The run, or the model on the Hub, that this one started from.
+
+        None where it started anew, and of a published model.
 
         Raises:
             FileNotFoundError: it is not there any more.
             HubError: it cannot be had from the Hub.
         """
         init = self.recipe.init
-        if init in ("imagenet", "random"):
+        if self.from_others or init in ("imagenet", "random"):
             return None
         try:
             return Run.find(init, self.folder, self._tables)

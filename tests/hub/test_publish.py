@@ -18,7 +18,8 @@ from glczoo.data.occurrences import SpeciesIndex
 from glczoo.evaluation.evaluate import evaluate
 from glczoo.hub.card import render, zoo_cards
 from glczoo.hub.publish import push, save, verify, write_golden
-from glczoo.hub_client import DamagedError, HubError, pull, write_sums
+from glczoo.hub_client import DamagedError, HubError, pull
+from glczoo.published_files import write_sums
 from glczoo.recipe import read_recipe
 from glczoo.runs.combine import combine
 from glczoo.runs.export import export_model
