@@ -46,7 +46,9 @@ DOORS = {
         "regions.visits",
     },
     "rasterio": {
+        "regions.band_look",
         "regions.bands",
+        "regions.mosaics",
         "regions.densities",
         "data.raster_files",
         "data.rasters",

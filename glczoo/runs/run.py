@@ -141,7 +141,9 @@ class Run:
             FileNotFoundError: the region's file is not where it was.
         """
         published = self.folder / "region.yaml"
-        return Region.load(published if published.exists() else self.recipe.region)
+        if published.exists():
+            return Region.load(published, published=True)
+        return Region.load(self.recipe.region)
 
     @cached_property
     def species(self) -> SpeciesIndex:
