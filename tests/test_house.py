@@ -47,7 +47,9 @@ DOORS = {
         "regions.visits",
     },
     "rasterio": {
+        "regions.band_look",
         "regions.bands",
+        "regions.mosaics",
         "regions.densities",
         "data.raster_files",
         "data.rasters",

@@ -22,6 +22,7 @@ from glczoo.progress import Track
 __all__ = ["PatchSource", "Shift", "Statistics"]
 
 _MOST_LEVELS = 200
+_SOME_CELLS = 10_000
 _EXACT = 2**24  # up to which float32 tells whole numbers apart
 
 
@@ -93,6 +94,7 @@ class PatchSource:
         ]  # fmt: skip
         self.stacks = open_stacks(files, self.size)
         self.jpegs = open_patches(region, self._chosen)
+        self.units = dict(units or {})
         self.levels: dict[str, list[int]] = {}  # of categorical bands, where they are known
         self._categorical = [
             band.name for m in self._chosen for band in m.bands if band.kind == "categorical"
@@ -316,9 +318,9 @@ class PatchSource:
     def shifted(
         self, points: Points, mean: Sequence[float], std: Sequence[float], limit: float = 5.0
     ) -> list[Shift]:
-        """Raster bands whose mean at the points lies far from the one that a model was trained with.
+        """Raster bands whose mean lies far from the one that a model was trained with.
 
-        Such a band is in another unit, or of another variable, or the points are where nothing was learnt.
+        It does so at the points and over the whole raster: the band is in another unit, or another variable.
 
         Args:
             points: where the model is to predict, or is to be trained further.
@@ -333,5 +335,14 @@ class PatchSource:
             known = values[band][~np.isnan(values[band])] if band in rasters else np.empty(0)
             shift = Shift(band, float(known.mean()), m, s) if len(known) else None
             if shift and abs(shift.deviations) > limit:
-                shifts.append(shift)
+                everywhere = Shift(band, self._mean_of_raster(band), m, s)
+                shifts += [shift] if abs(everywhere.deviations) > limit else []
         return shifts
+
+    def _mean_of_raster(self, band: str) -> float:
+        """The mean of a band over some thousand cells spread over its raster."""
+        stack = next(stack for stack in self.stacks if band in stack.bands)
+        (height, width), pad = stack.shape, stack.pad
+        step = max(1, int((height * width / _SOME_CELLS) ** 0.5))
+        cells = stack.values[pad : pad + height : step, pad : pad + width : step, stack.bands.index(band)]
+        return float(cells[~stack.missing(cells)].mean(dtype=np.float64))

@@ -152,6 +152,12 @@ def _on_edge(cell: np.ndarray, number: int) -> np.ndarray:
     return np.where((cell >= number) & (cell < number + _EDGE), number - 1, cell)
 
 
+def without_values(grid: RasterGrid) -> RasterStack:
+    """A grid alone, which tells where points lie on it."""
+    none = np.broadcast_to(np.float32(np.nan), (grid.height, grid.width, 0))
+    return RasterStack(none, np.nan, (), grid.transform, grid.crs, 0)
+
+
 @dataclass(frozen=True)
 class _Member:
     """A band of a stack: its file, its grid, and the line from what is stored to its values."""
@@ -191,18 +197,6 @@ def open_stacks(files: Sequence[BandFile], patch_size: int) -> list[RasterStack]
         names = tuple(member.file.band.name for member in members)
         stacks.append(RasterStack(values, _sentinel(values.dtype), names, transform, crs, pad))
     return stacks
-
-
-def without_values(path: Path) -> RasterStack:
-    """The grid of a raster without its values, which tells which points lie on it.
-
-    Raises:
-        ValueError: the file is no raster, or has no CRS.
-    """
-    with open_raster(path) as source:
-        grid = grid_of(source)
-    none = np.broadcast_to(np.float32(np.nan), (grid.height, grid.width, 0))
-    return RasterStack(none, np.nan, (), grid.transform, grid.crs, 0)
 
 
 def line_of(source: rasterio.DatasetReader, file: BandFile) -> Line:

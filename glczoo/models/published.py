@@ -126,6 +126,11 @@ class Section(_Checked):
     members: list[str] | None = Field(default=None, description="names of an ensemble's runs")
 
     @property
+    def units(self) -> dict[str, str]:
+        """The unit of each band, where it is known."""
+        return {band.name: band.unit for band in self.bands if band.unit}
+
+    @property
     def band_names(self) -> list[str]:
         """All bands in the order of their channels."""
         return [band.name for band in self.bands]

@@ -69,6 +69,7 @@ class Layers:
         self.columns = torch.from_numpy(columns).to(device)
         self.chosen = _chosen(model, columns)
         self.applicability: Applicability | None = None
+        self._compared = False  # the region's values with those that the models were trained on
         model.open(region)
         self._sources = [member.to(device).open(region) for member in model.each]
         inputs = {(*m.modalities, m.patch_size): s for m, s in zip(model.each, self._sources, strict=True)}
@@ -183,6 +184,9 @@ class Layers:
 
     def _predicted(self, points: Points) -> np.ndarray:
         """Layers at places that can be answered, float32[n, L]."""
+        if not self._compared:
+            self.model.refuse_shifted(points, self.region)
+            self._compared = True
         values = np.empty((len(points), len(self.layers)), np.float32)
         for index, mean, each in self.means(points):
             values[index.numpy(), : len(self.predictions)] = self._reduce(mean, each).cpu().numpy()
@@ -332,7 +336,7 @@ def _training_values(model: TrainedModel, source: PatchSource) -> tuple[Samples,
     jpegs = source.jpegs.bands if source.jpegs else ()
     if not rasters:
         raise ValueError(f"{model.name} sees no raster band: there is no environment to compare")
-    trained_on = PatchSource(region, rasters, model.patch_size)
+    trained_on = PatchSource(region, rasters, model.patch_size, channels=model.bands)
     seen = [band for band in model.bands if band not in jpegs]
     require_bands(trained_on.bands, seen, f"region {region.name}", model.name)
     samples = Samples.concatenate([run.split(table).train for table in run.recipe.data.tables])

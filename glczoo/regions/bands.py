@@ -1,43 +1,41 @@
-"""What the rasters and JPEG trees of a stranger's folder hold, grouped into modalities.
-
-Names, units, CRS, nodata and resolution are the files' own where they say them; values are looked at on a
-coarse grid of at most 256 x 256 cells.
-"""
+"""What the rasters and JPEG trees of a stranger's folder hold, grouped into modalities."""
 
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import rasterio
-import rasterio.warp
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import RasterioError
 
 from glczoo.data.jpeg import num_planes
+from glczoo.data.raster_files import RasterGrid, open_raster
+from glczoo.data.rasters import missing_values, whole_degrees
+from glczoo.data.region import Region
+from glczoo.regions.band_look import FoundBand, Raster, look, standing_apart
+from glczoo.regions.mosaics import join_tiles
 
-__all__ = ["FoundBand", "FoundModality", "find_modalities"]
+__all__ = ["FoundBand", "FoundModality", "Bounds", "common_bounds", "find_modalities", "raster_doubts"]
 
-_RASTERS = {".tif", ".tiff", ".vrt", ".img", ".asc"}
-_LOOK = 256  # cells along a side that values are looked at
-# What people write where there is nothing, in files that do not say so.
-_FILLS = (-9999, -99999, -32768, 32767, 65535, 255, -3.4028234663852886e38)
+Bounds = tuple[float, float, float, float]
+# GDAL reads these, alone or with a file of the same name beside them.
+_RASTERS = {".tif", ".tiff", ".vrt", ".img", ".asc", ".bil", ".bip", ".bsq", ".flt", ".grd", ".nc", ".jp2"}
+_RASTERS |= {".sdat", ".map", ".hgt", ".dat", ".envi"}
+# These hold rasters too, and a line says that they are not read.
+_OTHERS = {".hdf": "HDF4", ".h5": "HDF5", ".hdf5": "HDF5", ".grb": "GRIB", ".grib": "GRIB", ".grb2": "GRIB"}
+_OTHERS |= {".ecw": "ECW", ".sid": "MrSID", ".e00": "Arc/Info", ".gpkg": "GeoPackage", ".zarr": "Zarr"}
+_OTHERS |= {
+    ".rds": "an R object",
+    ".rdata": "an R object",
+    ".mat": "MATLAB",
+    ".npy": "NumPy",
+    ".adf": "Arc/Info",
+}
+_PACKED = {".gz", ".zip", ".tar", ".tgz", ".7z", ".bz2", ".rar", ".xz"}
+_ABSURD = 1e9  # beyond what covariates are
 _KM = 111.32  # of a degree of latitude
-
-
-@dataclass(frozen=True)
-class FoundBand:
-    """A band as `region.yaml` describes it, and what is told beside it."""
-
-    name: str
-    file: str  # relative to the modality's folder
-    index: int = 1
-    unit: str = ""
-    nodata: float | None = None  # guessed, where the file says none
-    comment: str = ""
-    coded: bool = False  # whole numbers, of three values at most
 
 
 @dataclass
@@ -50,19 +48,11 @@ class FoundModality:
     resolution: str = ""
     cell_km: float = 0.01
     cells: int = 128  # along the shorter side of its smallest raster
-    bounds: tuple[float, float, float, float] = (-180, -90, 180, 90)  # common to its bands, in degrees
+    bounds: Bounds = (-180, -90, 180, 90)  # common to its bands, in degrees
     bands: list[FoundBand] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Raster:
-    path: Path
-    crs: str
-    cell: float  # in units of the CRS
-    geographic: bool
-    cells: int
-    bounds: tuple[float, float, float, float]
-    bands: list[FoundBand]
+    crs: str | None = None  # guessed, where files name none
+    grids: list[RasterGrid] = field(default_factory=list)
+    mosaics: dict[str, str] = field(default_factory=dict)  # VRTs to write: text by path, relative to the root
 
 
 def find_modalities(root: Path) -> tuple[list[FoundModality], list[str]]:
@@ -72,39 +62,113 @@ def find_modalities(root: Path) -> tuple[list[FoundModality], list[str]]:
         Modalities, one for each folder, CRS and resolution, in the order of their names; and what cannot be
         used, with the reason.
     """
-    files, trees = _walk(root)
-    rasters, unusable = [], []
+    files, trees, unusable = _walk(root)
+    rasters = []
     for path in files:
         try:
-            rasters.append(_look(path))
-        except (RasterioError, ValueError) as error:
-            unusable.append(f"{path.relative_to(root)}: {error}")
+            rasters.append(look(path))
+        except (RasterioError, ValueError, OSError) as error:
+            reason = str(error).removeprefix(str(path)).strip()
+            unusable.append(f"{path.relative_to(root)}: {reason}")
     modalities = []
 
-    def kin(raster: _Raster) -> tuple[str, str, str]:
-        return str(raster.path.parent), raster.crs, f"{raster.cell:.3g}"
+    def kin(raster: Raster) -> tuple[str, str, str]:
+        return str(raster.path.parent), raster.grid.crs, f"{raster.cell:.3g}"
 
-    for _, members in groupby(sorted(rasters, key=lambda r: (kin(r), _natural(r.path.name))), key=kin):
-        modalities.append(_modality(root, list(members)))
-    for parent, group in groupby(trees, key=lambda tree: tree.parent):
+    for _, group in groupby(sorted(rasters, key=lambda r: (kin(r), _natural(r.path.name))), key=kin):
+        members, mosaics = join_tiles(list(group))
+        modality = _modality(root, sorted(members, key=lambda raster: _natural(raster.path.name)))
+        modality.mosaics = {path.relative_to(root).as_posix(): text for path, text in mosaics.items()}
+        modalities.append(modality)
+    for parent, tree_group in groupby(trees, key=lambda tree: tree.parent):
         folder = "" if parent == root else parent.relative_to(root).as_posix()
-        bands = [band for tree in group for band in _jpeg_bands(tree)]
+        bands = [band for tree in tree_group for band in _jpeg_bands(tree)]
         name = _title(parent.name) if folder else "images"
         modalities.append(FoundModality(name, folder, "jpeg", resolution="unknown", bands=bands))
     _distinct(modalities)
     return modalities, unusable
 
 
-def _walk(root: Path) -> tuple[list[Path], list[Path]]:
-    """Raster files, and folders that hold JPEG patches as CD/AB/XXABCD.jpeg."""
-    rasters, trees = [], []
+def raster_doubts(region: Region) -> list[str]:
+    """What of a region's rasters is not as `region.yaml` has it, as far as a look at them shows."""
+    doubts = []
+    for band, modality in region.bands():
+        if modality.kind != "raster":
+            continue
+        path = region.find_file(modality, band.file)
+        with open_raster(path, published=region.published, virtual_files=region.virtual_files) as source:
+            shape = tuple(min(side, 256) for side in source.shape)
+            values = source.read(band.index, out_shape=shape)
+            own = source.nodatavals[band.index - 1]
+            palette = source.colorinterp[band.index - 1].name == "palette"
+        held = values[~missing_values(values, [own, band.nodata])]
+        if len(held) and held.min() == held.max():
+            doubts.append(f"{band.name}: {held[0]:g} everywhere, nothing can be learnt from it; leave it out")
+        elif len(held) and np.abs(held.astype(np.float64)).max() > _ABSURD:
+            doubts.append(
+                f"{band.name}: reaches from {held.min():g} to {held.max():g}; is one of these no data? "
+                "Say so in region.yaml: nodata: …"
+            )
+        if own is None and band.nodata is None:
+            fill = standing_apart(held)
+            if fill is not None:
+                share = float((values == fill).mean())
+                doubts.append(
+                    f"{band.name}: {fill:g} stands apart from all other values, in {share:.0%} of the cells; "
+                    f"if it is no data, say so in region.yaml: nodata: {fill:g}"
+                )
+        if palette and band.kind == "number":
+            doubts.append(
+                f"{band.name}: the file has a palette, its numbers stand for classes; say so in region.yaml: "
+                "kind: categorical"
+            )
+    return doubts
+
+
+def common_bounds(several: Sequence[Bounds]) -> Bounds:
+    """What several bounds share, in degrees; west is larger than east where it crosses 180°.
+
+    Where they share nothing, a box without area at the border of the first.
+    """
+    first_west, south, first_east, north = several[0]
+    west, east = first_west, first_east + 360 * (first_east < first_west)
+    for other_west, other_south, other_east, other_north in several[1:]:
+        other_east += 360 * (other_east < other_west)
+        if east - west >= 360:  # the whole circle: wherever the other begins
+            west, east = other_west, other_east
+        elif other_east - other_west < 360:
+            turn = max((-360, 0, 360), key=lambda t: min(east, other_east + t) - max(west, other_west + t))
+            west, east = max(west, other_west + turn), min(east, other_east + turn)
+            east = max(west, east)
+        south, north = max(south, other_south), min(north, other_north)
+    return whole_degrees(west, south, east, north)
+
+
+def _walk(root: Path) -> tuple[list[Path], list[Path], list[str]]:
+    """Raster files, folders that hold JPEG patches as CD/AB/XXABCD.jpeg, and files that are not read."""
+    rasters: list[Path] = []
+    trees: list[Path] = []
+    others: list[str] = []
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         if any(re.fullmatch(r"\d{1,2}", name) for name in subfolders) and _first_jpeg(Path(folder)):
             trees.append(Path(folder))
             subfolders.clear()  # millions of files may lie there
-        rasters += [Path(folder, n) for n in names if Path(n).suffix.lower() in _RASTERS and n[0] != "."]
-    return rasters, sorted(trees, key=lambda tree: (str(tree.parent), tree.name != "rgb", tree.name))
+        visible = [Path(folder, name) for name in sorted(names) if name[0] != "."]
+        rasters += [path for path in visible if path.suffix.lower() in _RASTERS]
+        others += [f"{p.relative_to(root)}: {why}" for p in visible if (why := _reason_not_read(p))]
+    trees.sort(key=lambda tree: (str(tree.parent), tree.name != "rgb", tree.name))
+    return rasters, trees, others
+
+
+def _reason_not_read(path: Path) -> str | None:
+    """Why a file that may hold rasters is not looked at."""
+    suffix, inner = path.suffix.lower(), Path(path.stem).suffix.lower()
+    if suffix in _OTHERS:
+        return f"{_OTHERS[suffix]} is not read; write it to GeoTIFFs, for example with gdal_translate"
+    if suffix in _PACKED and inner in _RASTERS:
+        return "is packed; unpack it"
+    return None
 
 
 def _first_jpeg(tree: Path) -> Path | None:
@@ -126,123 +190,26 @@ def _jpeg_bands(tree: Path) -> list[FoundBand]:
     return [FoundBand(name, tree.name, i, unit="0-255") for i, name in enumerate(names, 1)]
 
 
-def _look(path: Path) -> _Raster:
-    with rasterio.open(path) as source:
-        if source.crs is None:
-            raise ValueError("has no CRS; set one, for example with `rio edit-info --crs EPSG:4326`")
-        if source.transform.is_identity:
-            raise ValueError("has no georeference")
-        bounds = rasterio.warp.transform_bounds(source.crs, "EPSG:4326", *source.bounds)
-        bands = [_band(source, index) for index in source.indexes]
-        return _Raster(
-            path, source.crs.to_string(), abs(source.transform.a) or abs(source.transform.b),
-            source.crs.is_geographic, min(source.shape), bounds, bands,
-        )  # fmt: skip
-
-
-def _band(source: rasterio.DatasetReader, index: int) -> FoundBand:
-    shape = tuple(min(side, _LOOK) for side in source.shape)
-    try:
-        values = source.read(index, out_shape=shape)
-    except RasterioIOError as error:
-        raise ValueError(f"is damaged: {error}") from None
-    dtype, own = source.dtypes[index - 1], source.nodatavals[index - 1]
-    if values.dtype.kind == "c":
-        raise ValueError("holds complex numbers")
-    known = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
-    if own is not None and not np.isnan(own):
-        known &= ~np.isclose(values, own, rtol=1e-6, atol=0)
-    nodata = _fill(values[known]) if own is None else None
-    if nodata is not None:
-        known &= ~np.isclose(values, nodata, rtol=1e-6, atol=0)
-    if not known.any():
-        raise ValueError(
-            f"band {index} has no data" + (f" beside its nodata {own:g}" if own is not None else "")
-        )
-    distinct = np.unique(values[known])
-    described = (source.descriptions[index - 1] or "").strip()
-    notes = [described] if described else []
-    if len(distinct) == 1:
-        notes.append(f"{dtype}, {distinct[0]:g} everywhere: leave it out?")
-    else:
-        notes.append(f"{dtype}, about {distinct[0]:g} to {distinct[-1]:g}")
-    if nodata is not None:
-        notes.append("nodata is a guess, the file says none")
-    elif own is None:
-        notes.append("the file says no nodata")
-    notes += [f"{(~known).mean():.0%} no data"] if not known.all() else []
-    return FoundBand(
-        name=_band_name(source, index),
-        file=Path(source.name).name,
-        index=index,
-        unit=_unit(source, index),
-        nodata=nodata,
-        comment="; ".join(notes),
-        coded=len(distinct) <= 3 and bool((distinct == np.round(distinct)).all()),
-    )
-
-
-def _fill(values: np.ndarray) -> float | None:
-    """A usual fill value that stands apart from all others: further than they reach."""
-    for fill in _FILLS:
-        equal = np.isclose(values, fill, rtol=1e-6, atol=0)
-        rest = values[~equal].astype(np.float64)
-        if equal.any() and len(rest):
-            gap = max(rest.min() - fill, fill - rest.max())
-            if gap > max(np.ptp(rest), 1):
-                return fill
-    return None
-
-
-def _unit(source: rasterio.DatasetReader, index: int) -> str:
-    """Unit of the stored values, with the file's scale before it."""
-    tags = {key.lower(): value for key, value in source.tags(index).items()}
-    described = source.descriptions[index - 1] or ""
-    bracket = re.search(r"[(\[]([^()\[\]]{1,20})[)\]]\s*$", described)
-    unit = source.units[index - 1] or tags.get("units") or tags.get("unit") or (bracket and bracket[1]) or ""
-    scale, offset = source.scales[index - 1], source.offsets[index - 1]
-    if scale != 1:
-        unit = f"{scale:g} {unit}".strip()
-    return f"{unit} from {offset:g}".strip() if offset else unit
-
-
-def _band_name(source: rasterio.DatasetReader, index: int) -> str:
-    """The description's first word if it is one, else the file's name and the band's number."""
-    stem = Path(source.name).stem
-    if source.count == 1:
-        return stem
-    described = re.split(r"[:(\[]", source.descriptions[index - 1] or "")[0].strip()
-    if re.fullmatch(r"[A-Za-z][\w.-]{0,23}", described):
-        return described
-    colour = source.colorinterp[index - 1].name
-    return colour if colour in ("red", "green", "blue") else f"{stem}_{index}"
-
-
-def _modality(root: Path, members: list[_Raster]) -> FoundModality:
+def _modality(root: Path, members: list[Raster]) -> FoundModality:
     parent = members[0].path.parent
     folder = "" if parent == root else parent.relative_to(root).as_posix()
-    stems = [raster.path.stem for raster in members if len(raster.bands) == 1]
-    short = dict(zip(stems, _shortened(stems), strict=True))
-    sides = np.array([raster.bounds for raster in members])
-    (west, south), (east, north) = sides[:, :2].max(axis=0).tolist(), sides[:, 2:].min(axis=0).tolist()
+    names = [band.name for raster in members for band in raster.bands]
+    short = iter(_shortened(names, [len(raster.bands) == 1 for raster in members for _ in raster.bands]))
     first = members[0]
-    unit_km = _KM if first.geographic else 0.001
     return FoundModality(
         _title(parent.name) if folder else "rasters",
         folder,
         resolution=_resolution(first),
-        cell_km=first.cell * unit_km,
-        cells=min(raster.cells for raster in members),
-        bounds=(west, south, east, north),
-        bands=[
-            FoundBand(**{**vars(band), "name": _word(short.get(band.name, band.name))})
-            for raster in members
-            for band in raster.bands
-        ],
+        cell_km=first.cell * (_KM if first.geographic else 0.001),
+        cells=min(min(raster.grid.height, raster.grid.width) for raster in members),
+        bounds=common_bounds([raster.bounds for raster in members]),
+        bands=[replace(band, name=_word(next(short))) for raster in members for band in raster.bands],
+        crs=first.grid.crs if any(raster.crs_is_guessed for raster in members) else None,
+        grids=[raster.grid for raster in members],
     )
 
 
-def _resolution(raster: _Raster) -> str:
+def _resolution(raster: Raster) -> str:
     if not raster.geographic:
         return f"{raster.cell:g} m"
     seconds, degrees = raster.cell * 3600, f"{raster.cell:.5g} degrees"
@@ -250,21 +217,28 @@ def _resolution(raster: _Raster) -> str:
     return f"{size} (about {raster.cell * _KM:.2g} km)"
 
 
-def _shortened(stems: Sequence[str]) -> list[str]:
-    """File names without what all of them share; bioclimatic variables by their number: bio1 … bio19."""
+def _shortened(names: Sequence[str], alone: Sequence[bool]) -> list[str]:
+    """Names of bands without what all of them share; bioclimatic variables by their number: bio1 … bio19.
+
+    Args:
+        names: of the bands.
+        alone: whether each is the only one of its file: these are called as the file.
+    """
     bioclim = [
-        re.search(r"(?:^|[^a-z])bio[_-]?0*(\d{1,2})(?=$|[^\d])", stem, re.IGNORECASE) for stem in stems
+        re.search(r"(?:^|[^a-z])bio(?:clim)?[_\s.-]*0*(\d{1,2})(?=$|[^\d])", name, re.IGNORECASE)
+        for name in names
     ]
-    if any(bioclim):
-        return [f"bio{match[1]}" if match else stem for match, stem in zip(bioclim, stems, strict=True)]
-    if len(stems) < 2:
-        return list(stems)
+    short = [f"bio{match[1]}" if match else name for match, name in zip(bioclim, names, strict=True)]
+    stems = [name for name, single in zip(short, alone, strict=True) if single]
+    if any(bioclim) or len(stems) < 2:
+        return short
     words = [re.split(r"[_\s.-]", stem) for stem in stems]
     while all(len(w) > 1 for w in words) and len({w[0] for w in words}) == 1:
         words = [w[1:] for w in words]
     while all(len(w) > 1 for w in words) and len({w[-1] for w in words}) == 1:
         words = [w[:-1] for w in words]
-    return ["_".join(w) for w in words]
+    shared = iter(["_".join(w) for w in words])
+    return [next(shared) if single else name for name, single in zip(short, alone, strict=True)]
 
 
 def _distinct(modalities: list[FoundModality]) -> None:
@@ -288,7 +262,7 @@ def _distinct(modalities: list[FoundModality]) -> None:
             while name in taken:
                 name, number = f"{modality.name}_{band.name}_{number}", number + 1
             taken.add(name)
-            modality.bands[position] = FoundBand(**{**vars(band), "name": name})
+            modality.bands[position] = replace(band, name=name)
 
 
 def _word(text: str) -> str:

@@ -14,6 +14,7 @@ from glczoo.data.tables import read_and_report, read_folds, read_points, read_sa
 from glczoo.figures.region import draw_region
 from glczoo.figures.style import save
 from glczoo.progress import Track
+from glczoo.regions.bands import raster_doubts
 from glczoo.regions.check_page import region_page
 from glczoo.regions.check_result import BandRange, RegionCheck, SplitCheck, TableCheck, TableName
 from glczoo.regions.misgivings import doubts_of_names, doubts_of_samples
@@ -55,6 +56,7 @@ def check_region(
     check = RegionCheck(
         region.name, str(region.root_path), source.bands, source.size, len(species), rasters=ranges
     )
+    check.problems += raster_doubts(region)
     tables: dict[TableName, Points] = {}
     odd: dict[TableName, dict[str, np.ndarray]] = {}
     for name in TABLES:

@@ -16,7 +16,7 @@ from glczoo.data.rasters import without_values
 from glczoo.data.region import Region, plain_name
 from glczoo.errors import GlczooError, MissingError
 from glczoo.files import whole_files
-from glczoo.regions.bands import FoundModality, find_modalities
+from glczoo.regions.bands import FoundModality, common_bounds, find_modalities
 from glczoo.regions.columns import KEYS, guess_table
 from glczoo.regions.guessed_table import GuessedTable
 from glczoo.regions.species_names import make_vocabulary
@@ -118,7 +118,7 @@ def init_region(
     guesses += [f"modality {m.name}: {len(m.bands)} band(s), {m.resolution}" for m in modalities]
     patch_size, reason = _patch_size(modalities)
     guesses += [f"patch_size {patch_size}: {reason}", f"{species.size} species"]
-    outside = sum(int((~_inside(folder, modalities, table)).sum()) for table in tables)
+    outside = sum(int((~_inside(modalities, table)).sum()) for table in tables)
     if outside:
         doubts.append(f"{outside} rows lie outside of the rasters: the recipes leave them out")
     sizes = Sizes(
@@ -133,6 +133,7 @@ def init_region(
     texts = {"region.yaml": _region_text(folder, name, modalities, tables, bool(species.text), sizes, reason)}
     texts |= {"species.csv": species.text} if species.text else {}
     texts |= {f"recipes/{recipe}.yaml": text for recipe, text in recipes.items()}
+    texts |= {file: text for modality in modalities for file, text in modality.mosaics.items()}
     doubts += [f"{table.path.name}: {doubt}" for table in tables for doubt in table.doubts]
     return InitResult(_write(folder, texts), guesses, [*doubts, *species.doubts, *_unknown(modalities)])
 
@@ -155,13 +156,11 @@ def _covering(
             else:
                 kept.append(modality)
             continue
-        inside = np.concatenate([_inside(folder, [modality], table) for table in tables]).mean()
+        inside = np.concatenate([_inside([modality], table) for table in tables]).mean()
         if inside >= 0.5:
             kept.append(modality)
             continue
-        exchanged = np.concatenate(
-            [_inside(folder, [modality], table, exchanged=True) for table in tables]
-        ).mean()
+        exchanged = np.concatenate([_inside([modality], table, exchanged=True) for table in tables]).mean()
         exchanged_fits |= exchanged >= 0.5
         west, south, east, north = modality.bounds
         doubts.append(
@@ -188,20 +187,13 @@ def _has_patches(folder: Path, modality: FoundModality, table: GuessedTable) -> 
     return all(JpegTree(folder / modality.folder / file).has(some).mean() >= 0.5 for file in trees)
 
 
-def _inside(
-    folder: Path, modalities: list[FoundModality], table: GuessedTable, exchanged: bool = False
-) -> np.ndarray:
-    """Which rows lie on the grids of all rasters, as training asks them, bool[n]."""
+def _inside(modalities: list[FoundModality], table: GuessedTable, exchanged: bool = False) -> np.ndarray:
+    """Which rows lie on the grids of all rasters, bool[n]."""
     lon, lat = (table.lat, table.lon) if exchanged else (table.lon, table.lat)
     inside = np.ones(len(lon), bool)
-    seen = set()
-    for modality in modalities:
-        files = {band.file for band in modality.bands} if modality.kind == "raster" else set()
-        for file in sorted(files):
-            grid = without_values(folder / modality.folder / file)
-            if (key := (grid.transform, grid.crs, grid.shape)) not in seen:
-                seen.add(key)
-                inside &= ~grid.outside(*grid.locate(lon, lat))
+    for grid in {grid for modality in modalities for grid in modality.grids}:  # JPEG trees have none
+        stack = without_values(grid)
+        inside &= ~stack.outside(*stack.locate(lon, lat))
     return inside
 
 
@@ -227,8 +219,8 @@ def _region_text(
     sizes: Sizes,
     reason: str,
 ) -> str:
-    bounds = np.array([modality.bounds for modality in modalities])
-    common = [*np.floor(bounds[:, :2].max(axis=0) * 1e4), *np.ceil(bounds[:, 2:].min(axis=0) * 1e4)]
+    west, south, east, north = common_bounds([modality.bounds for modality in modalities])
+    common = [*np.floor([west * 1e4, south * 1e4]), *np.ceil([east * 1e4, north * 1e4])]
     rows = ", ".join(f"{number} {ROWS[kind]}" for kind, number in sizes.rows.items())
     text = _REGION.format(
         folder=folder,
@@ -250,11 +242,13 @@ def _modality_text(modality: FoundModality) -> str:
     lines += [
         f"    resolution: {_quoted(modality.resolution)}",
         '    provenance: ""  # not known',
-        "    bands:",
     ]
+    lines += [f"    crs: {modality.crs}  # guessed: the files name none"] if modality.crs else []
+    lines += ["    bands:"]
     for band in modality.bands:
         keys: dict[str, object] = {"name": band.name, "file": band.file}
         keys |= {"index": band.index} if band.index > 1 else {}
+        keys |= {"kind": band.kind} if band.kind == "categorical" else {}
         keys |= {"unit": band.unit}
         keys |= {"nodata": band.nodata} if band.nodata is not None else {}
         pairs = ", ".join(f"{key}: {_quoted(value)}" for key, value in keys.items())
@@ -302,6 +296,10 @@ def _unknown(modalities: list[FoundModality]) -> list[str]:
     filled = [band.name for m in modalities for band in m.bands if band.nodata is not None]
     coded = [band.name for m in modalities for band in m.bands if band.coded]
     lines = []
+    if classes := [band.name for m in modalities for band in m.bands if band.kind == "categorical"]:
+        lines.append(f"kind: categorical is a guess of {_few(classes)}: do their numbers stand for classes?")
+    if named := [m.folder or "." for m in modalities if m.crs]:
+        lines.append(f"the CRS is a guess of the rasters in {_few(named)}")
     if coded:
         lines.append(f"masks or categories, read as numbers: {_few(coded)}")
     if unknown:
@@ -322,7 +320,7 @@ def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
         raise FileExistsError(f"{', '.join(existing)}: there already, nothing was written; move them away")
     with whole_files(folder, last="region.yaml") as partial:
         for file, text in texts.items():
-            (partial / file).parent.mkdir(exist_ok=True)
+            (partial / file).parent.mkdir(parents=True, exist_ok=True)
             (partial / file).write_text(text, "utf-8")
         Region.load(partial / "region.yaml")
     return [folder / file for file in texts]

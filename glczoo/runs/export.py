@@ -77,15 +77,16 @@ def describe_bands(region: Region, source: PatchSource) -> list[BandDescription]
     described = {}
     for band, modality in region.bands():
         grid = grids.get(band.name)
-        described[band.name] = BandDescription(
-            name=band.name,
-            modality=modality.name,
-            unit=band.unit,
-            source=band.provenance or modality.provenance,
-            resolution=modality.resolution,
-            crs=grid.crs if grid else None,
-            cell=abs(grid.transform.a) if grid else None,
-        )
+        for channel in source.channels_of(band.name):
+            described[channel] = BandDescription(
+                name=channel,
+                modality=modality.name,
+                unit=(band.unit and source.units.get(band.name)) or band.unit,
+                source=band.provenance or modality.provenance,
+                resolution=modality.resolution,
+                crs=grid.crs if grid else None,
+                cell=abs(grid.transform.a) if grid else None,
+            )
     return [described[name] for name in source.bands]
 
 

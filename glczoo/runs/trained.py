@@ -122,6 +122,11 @@ class TrainedModel:
             raise ValueError(f"{self.name} belongs to no run: name a region")
         return self.run.region
 
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each band that the model was trained on, where it is known."""
+        return self.run.config.glczoo.units if self.run else {}
+
     def open(self, region: Region | None = None) -> PatchSource:
         """Open a region's files for this model (of an ensemble: for every member, and return the widest's).
 
@@ -135,14 +140,16 @@ class TrainedModel:
         if self.members:
             opened: dict[str, PatchSource] = {}
             for member in self.members:  # those that read the same files share them
-                key = "/".join([*member.modalities, str(member.patch_size)])
+                key = "/".join([*member.modalities, str(member.patch_size), *member.bands])
                 if key in opened:
                     require_bands(opened[key].bands, member.bands, f"region {region.name}", member.name)
                     member._opened = region, opened[key]
                 opened[key] = member.open(region)
             return self.widest.open(region)
         if self._opened is None or self._opened[0] is not region:
-            source = PatchSource(region, self.modalities, self.patch_size)
+            source = PatchSource(
+                region, self.modalities, self.patch_size, channels=self.bands, units=self.units
+            )
             require_bands(source.bands, self.bands, f"region {region.name}", self.name)
             self._opened = region, source
         return self._opened[1]
@@ -153,6 +160,22 @@ class TrainedModel:
         for member in self.each:
             reasons |= member.open(region).unanswerable(points)
         return reasons
+
+    def refuse_shifted(self, points: Points, region: Region | None = None) -> None:
+        """See that a region's values are of the kind that each member was trained on.
+
+        Raises:
+            ValueError: the mean of a band lies further from that of the training samples than 5 of their
+                standard deviations, both at the points and over the region's raster.
+        """
+        for member in self.each:
+            shifts = member.open(region).shifted(points, member.mean, member.std)
+            if shifts:
+                raise ValueError(
+                    f"the values of region {(region or self.region).name} are not of the kind that "
+                    f"{member.name} was trained on: {'; '.join(map(str, shifts[:5]))}. Are they in another "
+                    "unit? What `unit:` of a band in region.yaml says is converted where it can be"
+                )
 
     def builder(
         self, points: Points, region: Region | None = None, device: torch.device | str = "cpu"
@@ -196,6 +219,7 @@ class TrainedModel:
             )
             return mean_probabilities(parts, self.weights)
         build = self.builder(points, region, accelerator.device)
+        self.refuse_shifted(points, region)
         return score(accelerator, self.model.to(accelerator.device), build, batch_size, self.activation)
 
     def to(self, device: torch.device | str) -> "TrainedModel":

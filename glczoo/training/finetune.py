@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from glczoo.data.patch_source import Statistics
-from glczoo.data.region import Region
+from glczoo.data.region import Band, Region
+from glczoo.data.units import between
 from glczoo.models.published import Config, create
 
 __all__ = ["Plan", "freeze"]
@@ -50,7 +51,8 @@ class Plan:
         bands: dict[str, tuple[str, list[int]]] = {}
         visible, left_out = [], []
         for modality in region.select(modalities):
-            known = [old[band.name] for band in modality.bands if band.name in old]
+            channels = {band.name: _channels(band, old, name) for band in modality.bands}
+            known = [old[channel] for each in channels.values() for channel in each if channel in old]
             kin = {described[channel].modality for channel in known} or {modality.name}
             siblings = [channel for channel, band in enumerate(described) if band.modality in kin]
             homes = sorted({branch_of[channel] for channel in known or siblings})
@@ -66,8 +68,9 @@ class Plan:
             for band in modality.bands:
                 if band.name in old:
                     _same_unit(band.name, band.unit, described[old[band.name]].unit, name)
-                origin = [old[band.name]] if band.name in old else siblings
-                bands[band.name] = (homes[0], [c for c in origin if branch_of[c] == homes[0]])
+                for channel in channels[band.name]:
+                    origin = [old[channel]] if channel in old else siblings
+                    bands[channel] = (homes[0], [c for c in origin if branch_of[c] == homes[0]])
         if modalities is not None and left_out:
             raise ValueError(
                 f"{name} knows no band of the modalities {left_out}: take them out of the recipe"
@@ -206,8 +209,20 @@ def _branch_of_channels(config: Config) -> tuple[list[str], bool]:
     return [branch for branch, number in branches.items() for _ in range(number)], list(branches) != [""]
 
 
+def _channels(band: Band, old: Mapping[str, int], name: str) -> list[str]:
+    """The channels of a band: those of the model's levels where it is categorical."""
+    if band.kind == "number":
+        return [band.name]
+    levels = [channel for channel in old if channel.rpartition("=")[0] == band.name]
+    if not levels:
+        raise ValueError(
+            f"band {band.name} is categorical and {name} knows nothing of it: leave it out for fine-tuning"
+        )
+    return levels
+
+
 def _same_unit(band: str, here: str, there: str, name: str) -> None:
-    if here and there and here != there:
+    if here and there and between(here, there, band) is None:
         raise ValueError(
             f"band {band} is in {here!r} here and in {there!r} in {name}: a name must mean the same; convert "
             "the raster, or give the band another name"

@@ -287,7 +287,13 @@ def _finetuned_model(
     plan.fill(model, build(before, config).state_dict(), species)
     if recipe.finetune and recipe.finetune.frozen:
         freeze(model)
-    return model, plan.statistics(source.statistics(training))
+    own = source.statistics(training)
+    statistics = plan.statistics(own)
+    for shift in source.shifted(training, statistics.mean, statistics.std):
+        channel = source.bands.index(shift.band)
+        statistics.mean[channel], statistics.std[channel] = own.mean[channel], own.std[channel]
+        log(f"  mean and standard deviation are estimated anew, too far from the model's: {shift}")
+    return model, statistics
 
 
 def _labels(vocabulary: SpeciesIndex) -> list[str]:

@@ -14,9 +14,11 @@ from glczoo.data.patch_source import PatchSource, Statistics
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.decoding import Rule
+from glczoo.models.published import read_config
 from glczoo.recipe import Recipe
 from glczoo.training.checkpoints import EpochOrder
 from glczoo.training.initial_model import (
+    find_run,
     starting_model,
     starting_samples,
     training_builder,
@@ -66,7 +68,15 @@ def read_inputs(recipe: Recipe, region: Region) -> Inputs:
         ValueError: a table cannot be read, a sample has no patch, or no sample is left to train or tune on.
     """
     parts = starting_samples(recipe, region)
-    source = PatchSource(region, visible_modalities(recipe, region), recipe.patch_size)
+    before = None if recipe.init in ("imagenet", "random") else find_run(recipe, region, recipe.init)
+    known = read_config(before).glczoo if before else None
+    source = PatchSource(
+        region,
+        visible_modalities(recipe, region),
+        recipe.patch_size,
+        channels=known.band_names if known else (),
+        units=known.units if known else None,
+    )
     drop = recipe.data.incomplete == "drop"
     training, validation, tuning = (
         samples.subset(source.complete(samples, title, drop))
@@ -83,6 +93,7 @@ def read_inputs(recipe: Recipe, region: Region) -> Inputs:
         raise ValueError(
             f"no training sample is left of {recipe.data.tables}; is data.pa_fraction too small?"
         )
+    source.fix_levels(training)
     return Inputs(region, parts.vocabulary, training, validation, tuning, source)
 
 

@@ -324,7 +324,7 @@ def test_bands_are_named_and_grouped_and_what_cannot_be_used_is_told(tmp_path: P
         for number, name in enumerate(("red", "nir (8 bit)", ""), 1):
             optical.set_band_description(number, name)
         optical.scales = (1, 0.1, 1)
-    write_raster(tmp_path / "lost.tif", [values], crs=None)
+    write_raster(tmp_path / "lost.tif", [values], crs=None, west=4e5, north=5e6, cell=1e3)
     write_raster(tmp_path / "empty.tif", [np.full((16, 16), -1, "int16")], nodata=-1)
     (tmp_path / "broken.tif").write_text("no raster")
     found, unusable = find_modalities(tmp_path)
@@ -335,8 +335,8 @@ def test_bands_are_named_and_grouped_and_what_cannot_be_used_is_told(tmp_path: P
         "soil_180_arc_seconds": ["coarse"],
     }
     dem, _, nir, _ = found[0].bands
-    assert (dem.unit, dem.nodata, nir.unit, nir.index) == ("m", -9999, "0.1 8 bit", 2)
-    assert "elevation above the sea" in dem.comment and "nodata is a guess" in dem.comment
+    assert (dem.unit, dem.nodata, nir.unit, nir.index) == ("m", -9999, "8 bit", 2)
+    assert "elevation above the sea" in dem.comment and "nodata guessed" in dem.comment
     assert sorted(line.split(": ")[0] for line in unusable) == ["broken.tif", "empty.tif", "lost.tif"]
 
 

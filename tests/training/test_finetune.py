@@ -149,7 +149,7 @@ def changed(region: Path, change) -> Region:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m[0]["bands"][0].update(unit="C"), "band bio1 is in 'C' here and in '0.1 K' in A"),
+        (lambda m: m[0]["bands"][0].update(unit="mm"), "band bio1 is in 'mm' here and in '0.1 K' in A"),
         (
             lambda m: m.__setitem__(slice(None), [m[1]]),
             r"no band that A knows; it knows \['bio1', .*give them these names",
