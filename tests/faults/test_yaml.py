@@ -173,8 +173,8 @@ def refused_or_read(read: Callable[[], object]) -> None:
 
 @fuzzed
 @given(text=texts(RECIPES / "step2.yaml"))
-def test_fuzzed_recipes(text, tmp_path_factory):
-    path = written(tmp_path_factory.getbasetemp(), "fuzzed.yaml", text)
+def test_fuzzed_recipes(text, tmp_path):
+    path = written(tmp_path, "fuzzed.yaml", text)
     refused_or_read(lambda: read_recipe(path, [f"region={RECIPES / 'regions/glc23.yaml'}"]))
 
 
@@ -189,8 +189,8 @@ def test_fuzzed_overrides(key, value):
 
 @fuzzed
 @given(text=texts(RECIPES / "regions/swiss_trees.yaml"))
-def test_fuzzed_regions(text, tmp_path_factory):
-    path = written(tmp_path_factory.getbasetemp(), "region.yaml", text)
+def test_fuzzed_regions(text, tmp_path):
+    path = written(tmp_path, "region.yaml", text)
 
     def read() -> None:
         region = Region.load(path)
