@@ -1,5 +1,6 @@
 """Maps of change: what is there then and not before, and what no training place was like."""
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from glczoo.runs.run import Run
 from glczoo.train import train
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+GUIDE = Path(__file__).parents[2] / "docs" / "another_climate.py"
 BOX = (5.0, 46.9, 5.1, 47.0)
 SIDE = 0.01
 
@@ -176,3 +178,16 @@ def test_an_unfinished_map_of_one_region_is_no_part_of_a_map_of_change(run, regi
         make_map([run], tmp_path / "m", resolution=SIDE, bbox=BOX, region=then)
     with pytest.raises(FileExistsError, match="an unfinished map of other .*against"):
         make_map([run], tmp_path / "m", resolution=SIDE, bbox=BOX, region=then, against=now)
+
+
+def test_the_guide_compares_a_map_with_the_truth(run, regions, region, tmp_path, no_pictures):
+    now, then = regions
+    grid = region / "truth" / "grid.csv"
+    make_map([run], tmp_path / "m", resolution=0.005, points=grid, region=then, against=now, masked=False)
+    table = runpy.run_path(str(GUIDE))["compare"](region, tmp_path / "m").splitlines()
+    places = [int(line.split("|")[2]) for line in table[2:]]
+    assert sum(places) == 16 and len(places) == 2
+    with np.load(region / "truth" / "probabilities.npz") as truth:
+        true = (truth["grid_warmer"] - truth["grid"]).sum(1)
+    means = [float(line.split("|")[4]) for line in table[2:]]
+    assert np.dot(places, means) / 16 == pytest.approx(true.mean(), abs=0.01)
