@@ -103,7 +103,7 @@ def predict(
     """
     from glczoo.data.tables import read_points
     from glczoo.decoding import Decoding, Rule
-    from glczoo.prediction.points import predict_points, write_submission
+    from glczoo.prediction.points import predict_points, shown_probabilities, write_submission
     from glczoo.runs.run import Run
 
     if submission == (points is not None):
@@ -121,7 +121,7 @@ def predict(
         return
     described = place.table("test")
     table = read_points(place, place.find(*described.file), described)
-    probabilities = model.probabilities(table, place, batch_size=batch_size)
+    probabilities = shown_probabilities(model, table, place, batch_size).nan_to_num(0)
     decoding = Decoding(Rule.TOP_K, k) if k else model.decoding
     mask = decoding(probabilities, table.datasets)
     if first_process():

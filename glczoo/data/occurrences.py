@@ -10,7 +10,7 @@ a *sample*. `tables.py` reads them.
 import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class SpeciesIndex:
 
     ids: np.ndarray  # int64[K]
     names: tuple[str, ...] = ()
+    sensitive_km: np.ndarray | None = None  # float64[K]: shown no finer than this; 0: as it is, None: all
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -105,14 +106,36 @@ class SpeciesIndex:
             )
         return np.array(list(dict.fromkeys(known[name.lower()] for name in wanted)), np.int64)
 
+    def sensitive_groups(self) -> list[tuple[float, np.ndarray]]:
+        """Kilometres that some species may be shown at, ascending, and their classes, int64[n] each."""
+        if self.sensitive_km is None:
+            return []
+        kilometres = np.unique(self.sensitive_km[self.sensitive_km > 0]).tolist()
+        return [(km, np.flatnonzero(self.sensitive_km == km)) for km in kilometres]
+
+    def guarded(self, sensitive: Mapping[str | int, float]) -> "SpeciesIndex":
+        """The same species, those that are named (by id or name) shown no finer than so many kilometres.
+
+        Names that are not in the vocabulary are passed over: a model may know fewer species than its region.
+        """
+        known = {name_key(name): k for k, name in enumerate(self.names)}
+        known |= {str(i): k for k, i in enumerate(self.ids.tolist())}
+        kilometres = np.zeros(len(self)) if self.sensitive_km is None else self.sensitive_km.copy()
+        for name, km in sensitive.items():
+            if (k := known.get(name_key(str(name)))) is not None:
+                kilometres[k] = max(kilometres[k], km)
+        return replace(self, sensitive_km=kilometres if kilometres.any() else None)
+
     def label(self, k: int) -> str:
         """A class for people: its speciesId and, where it has one, its name."""
         return f"{self.ids[k]} {self.names[k]}" if self.names else str(self.ids[k])
 
     def save(self, path: Path) -> None:
-        """Write `species.csv`: class;speciesId;name."""
+        """Write `species.csv`: class;speciesId;name, and sensitiveKm where a species is sensitive."""
         names = self.names or [""] * len(self)
         table = pd.DataFrame({"class": np.arange(len(self)), "speciesId": self.ids, "name": names})
+        if self.sensitive_km is not None:
+            table["sensitiveKm"] = self.sensitive_km
         table.to_csv(path, sep=";", index=False)
 
     @classmethod
@@ -129,7 +152,8 @@ class SpeciesIndex:
         if (np.diff(ids) <= 0).any() or (table["class"] != np.arange(len(ids))).any():
             raise GlczooError(f"{path} is no vocabulary: speciesIds must ascend and classes count from 0")
         names = table["name"].astype(str)
-        return cls(ids, tuple(names) if names.any() else ())
+        kilometres = table["sensitiveKm"].to_numpy(float) if "sensitiveKm" in table else None
+        return cls(ids, tuple(names) if names.any() else (), kilometres)
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,10 @@ class SpeciesTable(Strict):
     separator: str = ";"
     id: str = "speciesId"
     name: str | None = Field(default=None, description="column with a name for people")
+    sensitive: str | None = Field(
+        default=None,
+        description="column of kilometres: nothing shows finer where the species is; blank: all",
+    )
 
 
 class Region(Strict):
@@ -260,6 +264,11 @@ class Region(Strict):
     split: SplitFile | None = None
     species: SpeciesTable | None = Field(
         default=None, description="explicit vocabulary; else every species of the PO and PA tables"
+    )
+    sensitive: dict[str | int, float] = Field(
+        default={},
+        description="kilometres by names or ids of species: predictions and pictures show no finer where "
+        "they are",
     )
     _folder: Path = PrivateAttr(default=Path())
     _published: bool = PrivateAttr(default=False)

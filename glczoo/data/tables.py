@@ -18,6 +18,7 @@ from glczoo.data.places import blank, coordinate_columns, numbers
 from glczoo.data.presence import matrix_presences, presences
 from glczoo.data.record_filters import filter_columns, keep_by_columns, keep_by_place
 from glczoo.data.region import Region, Table
+from glczoo.data.species_table import guard, read_species_table
 from glczoo.data.table_files import open_table
 from glczoo.data.table_rows import (
     DATASET,
@@ -309,19 +310,7 @@ def read_species(region: Region) -> SpeciesIndex:
         ValueError: a species table is empty or names a species twice.
     """
     if region.species:
-        path, name = region.find(region.species.file), region.species.name
-        file = open_table(path, region.species.separator)
-        frame = file.read([region.species.id, *([name] if name else [])])
-        require(frame, path, [region.species.id, *([name] if name else [])], file.names)
-        if not len(frame):
-            raise GlczooError(f"{path}: the species table has a header and no rows")
-        ids = integers(frame[region.species.id], path)
-        order = np.argsort(ids, kind="stable")
-        ids = ids[order]
-        if (np.diff(ids) == 0).any():
-            raise GlczooError(f"{path}: species {ids[1:][np.diff(ids) == 0][:5].tolist()} stand there twice")
-        names = frame[name].astype(object).fillna("").astype(str).iloc[order] if name else ()
-        return SpeciesIndex(ids, tuple(names))
+        return guard(read_species_table(region), region)
     each = []
     for kind in ("po", "pa"):
         if kind in region.tables:
@@ -332,7 +321,7 @@ def read_species(region: Region) -> SpeciesIndex:
     ids = np.unique(np.concatenate(each))
     if not len(ids):
         raise GlczooError(f"region {region.name}: its tables name no species")
-    return SpeciesIndex(ids)
+    return guard(SpeciesIndex(ids), region)
 
 
 def _species_ids(path: Path, table: Table) -> dict[str, np.ndarray]:

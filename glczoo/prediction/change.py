@@ -142,10 +142,10 @@ class ChangeLayers:
         change = then - before
         if not self._then.sums:
             return change[:, self._then.columns]
-        there, was_there = self._then.sets(then), self._then.sets(before)
+        there, was_there = (self._then.sets(p.nan_to_num(0)) for p in (then, before))
         turns = [there & ~was_there, was_there & ~there, there & was_there]  # gain, loss, stable
         layers = []
         for column in self._then.columns.tolist():
             layers += [change[:, column], *(turn[:, column].float() for turn in turns)]
-        layers += [change.sum(1), *(turn.sum(1).float() for turn in turns)]
+        layers += [change.nan_to_num(0).sum(1), *(turn.sum(1).float() for turn in turns)]
         return torch.stack(layers, dim=1)

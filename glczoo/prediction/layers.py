@@ -15,6 +15,7 @@ from glczoo.data.occurrences import Points, Samples
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
+from glczoo.data.sensitive import cell_centres
 from glczoo.data.tables import read_folds
 from glczoo.decoding import Decoding, Rule
 from glczoo.models.ensemble import mean_probabilities
@@ -203,7 +204,36 @@ class Layers:
         return self.applicability.dissimilarity(self._predictors.values(points))
 
     def means(self, points: Points) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
-        """index[B], the mean of all members[B, K] and each[B, K]; members of the same input share patches."""
+        """index[B], the mean of all members[B, K] and each[B, K], as they may be shown.
+
+        Those of a sensitive species are the ones at the centre of its cell, nan where that has no data.
+        """
+        coarse = self._at_centres(points)
+        for index, mean, each in self._means(points):
+            shown = [mean, *each]
+            for columns, number, values in coarse:
+                own = values[:, number[index]].to(mean)
+                shown = [p.index_copy(1, columns, o) for p, o in zip(shown, own, strict=True)]
+            yield index, shown[0], shown[1:]
+
+    def _at_centres(self, points: Points) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Classes[S] of sensitive species, cell[n] of the places, values[1 + members, cells, S] there."""
+        groups = []
+        for km, classes in self.model.species.guarded(self.region.sensitive).sensitive_groups():
+            centres, number = cell_centres(points, km)
+            reasons = [mask for source in self.sources for mask in source.unanswerable(centres).values()]
+            there = np.flatnonzero(~np.any([*reasons, np.zeros(len(centres), bool)], axis=0))
+            columns = torch.from_numpy(classes)
+            values = torch.full((1 + self.model.number, len(centres), len(classes)), torch.nan)
+            if len(there):
+                for index, mean, each in self._means(centres.at(there)):
+                    kept = torch.stack([predicted.cpu()[:, columns] for predicted in (mean, *each)])
+                    values[:, torch.from_numpy(there)[index]] = kept
+            groups.append((columns.to(self.device), torch.from_numpy(number), values))
+        return groups
+
+    def _means(self, points: Points) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+        """As `means`, at the places themselves; members of the same input share patches."""
         batches = list(torch.arange(len(points)).split(self._batch_size))
         keys = [
             (*member.modalities, member.patch_size, *member.mean, *member.std) for member in self.model.each
@@ -227,10 +257,11 @@ class Layers:
         """Layers of a batch, float32[B, L], from the mean of probabilities[B, K] and those of all members."""
         layers = [mean[:, self.columns]]
         if self.sums:
-            layers += [mean.sum(1, keepdim=True), self.sets(mean).sum(1, keepdim=True)]
+            known = mean.nan_to_num(0)
+            layers += [known.sum(1, keepdim=True), self.sets(known).sum(1, keepdim=True)]
         if len(each) > 1:
             apart = torch.stack(each).std(0, correction=0)
-            layers += [apart.sum(1, keepdim=True), apart[:, self.columns]]
+            layers += [apart.nan_to_num(0).sum(1, keepdim=True), apart[:, self.columns]]
         return torch.cat([layer.float() for layer in layers], dim=1)
 
 

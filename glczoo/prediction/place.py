@@ -13,6 +13,7 @@ import torch
 
 from glczoo.data.occurrences import Points
 from glczoo.data.region import Region
+from glczoo.data.sensitive import shown_places
 from glczoo.data.splits import nearest_km
 from glczoo.data.tables import read_points, read_species
 from glczoo.figures.click_map import ClickMap
@@ -131,7 +132,8 @@ class PlacePredictor:
         for name in ("pa" if "pa" in tables else "po", "test"):
             if name in tables:
                 try:
-                    read.append(read_table(self.region, name, read_species(self.region)))
+                    species = read_species(self.region)
+                    read.append(shown_places(read_table(self.region, name, species), species))
                 except FileNotFoundError:
                     continue
         columns = ([getattr(points, name) for points in read] for name in ("lon", "lat", "patch_id", "ids"))

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from glczoo.data.occurrences import Points, SpeciesIndex
 from glczoo.data.region import Region
+from glczoo.data.sensitive import shown_coarsely
 from glczoo.data.spreadsheet import texts
 from glczoo.data.table_writer import table_writer, write_csv
 from glczoo.decoding import Decoding, Rule
@@ -19,7 +20,15 @@ from glczoo.runs.run import Run
 from glczoo.runs.scoring import default_accelerator
 from glczoo.runs.trained import TrainedModel
 
-__all__ = ["Answers", "PredictedTable", "Predictor", "answer", "predict_points", "write_submission"]
+__all__ = [
+    "Answers",
+    "PredictedTable",
+    "Predictor",
+    "answer",
+    "predict_points",
+    "write_submission",
+    "shown_probabilities",
+]
 
 _POINTS = 8192  # points at a time: 330 MB of probabilities of 10,039 species
 
@@ -153,6 +162,33 @@ def _points(lon: Any, lat: Any, patch_id: Any, ids: Any) -> Points:
     return Points(columns["lon"], columns["lat"], columns["patch_id"], columns["ids"])
 
 
+def shown_probabilities(
+    model: TrainedModel,
+    points: Points,
+    region: Region | None = None,
+    batch_size: int = 256,
+    accelerator: Accelerator | None = None,
+) -> torch.Tensor:
+    """Probabilities as they may be shown, float32[N, K]: those of sensitive species at their cells' centres.
+
+    They are nan where nothing can be predicted at the centre.
+
+    Raises:
+        FileNotFoundError: a raster or a patch is not there.
+        ValueError: the region's bands are not the model's, or a point cannot be read.
+    """
+
+    def predict(places: Points) -> torch.Tensor:
+        return model.probabilities(places, region, batch_size=batch_size, accelerator=accelerator)
+
+    def answerable(places: Points) -> np.ndarray:
+        return _reasons(model, places, region) == ""
+
+    described = region or (model.region if model.run is not None else None)
+    species = model.species.guarded(described.sensitive if described is not None else {})
+    return shown_coarsely(predict(points), points, species, predict, answerable)
+
+
 def answer(
     model: TrainedModel,
     points: Points,
@@ -178,7 +214,7 @@ def answer(
     ]
     for start in range(0, len(answered), _POINTS):
         some = answered.at(np.arange(start, min(start + _POINTS, len(answered))))
-        probabilities = model.probabilities(some, region, batch_size=batch_size, accelerator=accelerator)
+        probabilities = shown_probabilities(model, some, region, batch_size, accelerator)
         parts.append(_rows(some, probabilities, decoding, top, model.species))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Answers(columns, decoding, len(answered), points.at(reasons != ""), reasons[reasons != ""])
@@ -253,12 +289,12 @@ def _rows(
     """Columns of the table; a set always holds the most probable species."""
     mask = torch.zeros_like(probabilities, dtype=torch.bool)
     if len(points):
-        mask = decoding(probabilities, points.datasets)
+        mask = decoding(probabilities.nan_to_num(0), points.datasets) & ~probabilities.isnan()
     top, sizes = min(top, len(species)), mask.sum(1)
     largest = max(top, int(sizes.max())) if len(points) else 0
-    values, classes = probabilities.topk(largest, dim=1)
+    values, classes = probabilities.nan_to_num(-1).topk(largest, dim=1)  # nan: not known at such a place
     rank = torch.arange(1, values.shape[1] + 1)
-    listed = rank <= sizes.clamp_min(top)[:, None]
+    listed = (rank <= sizes.clamp_min(top)[:, None]) & (values >= 0)
     each = torch.arange(len(points))[:, None].expand_as(listed)[listed].numpy()
     flat = classes[listed].numpy()
     names = species.names or ("",) * len(species)

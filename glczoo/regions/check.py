@@ -86,7 +86,7 @@ def check_region(
         check.split = _check_split(region, species, buffer_km, check.problems)
     if picture is not None:
         try:
-            save(draw_region(region_page(region, source, check, tables, odd)), picture)
+            save(draw_region(region_page(region, source, check, tables, odd, species)), picture)
             check.picture = str(picture)
         except OSError as error:  # the counts are worth having without
             check.problems.append(f"no picture: {error}; name another place: --out FILE.png")

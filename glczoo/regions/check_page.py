@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from glczoo.data.jpeg import SIDE
-from glczoo.data.occurrences import Points, Samples
+from glczoo.data.occurrences import Points, Samples, SpeciesIndex
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region
+from glczoo.data.sensitive import shown_places
 from glczoo.figures.region import RegionPage, Thumbnail
 from glczoo.regions.check_result import RegionCheck, TableName
 
@@ -23,6 +24,7 @@ def region_page(
     check: RegionCheck,
     tables: Mapping[TableName, Points],
     odd: Mapping[TableName, Mapping[str, np.ndarray]],
+    species: SpeciesIndex,
 ) -> RegionPage:
     """What the page shows.
 
@@ -31,17 +33,19 @@ def region_page(
         source: its opened rasters and JPEG trees.
         check: the counts.
         tables: by their names.
+        species: of the region: samples of sensitive ones are drawn at the centres of their cells.
         odd: table → reason → which of its points are suspicious, bool[N].
     """
-    extent = extent_of(source, tables.values())
+    shown = {name: shown_places(points, species) for name, points in tables.items()}
+    extent = extent_of(source, shown.values())
     return RegionPage(
         title=f"Region {region.name}",
         summary=_summary(check),
         land=_land(source, extent),
         extent=extent,
-        tables={name: (points.lon, points.lat) for name, points in tables.items()},
+        tables={name: (points.lon, points.lat) for name, points in shown.items()},
         suspects={
-            name: {r: (tables[name].lon[m], tables[name].lat[m]) for r, m in masks.items() if m.any()}
+            name: {r: (shown[name].lon[m], shown[name].lat[m]) for r, m in masks.items() if m.any()}
             for name, masks in odd.items()
         },
         records={

@@ -19,6 +19,7 @@ from matplotlib.image import imread
 from glczoo.cli import main
 from glczoo.data.occurrences import Points
 from glczoo.data.region import Region
+from glczoo.data.sensitive import cell_centres
 from glczoo.data.tables import read_points
 from glczoo.decoding import expected_f1
 from glczoo.prediction import map as mapping
@@ -26,6 +27,7 @@ from glczoo.prediction.applicability import Applicability
 from glczoo.prediction.cartography import Layer, draw, write_cog
 from glczoo.prediction.grids import DEGREES, Grid
 from glczoo.prediction.map import make_map
+from glczoo.prediction.points import answer
 from glczoo.recipe import read_run_recipe
 from glczoo.runs.combine import combine
 from glczoo.runs.run import Run, load_model
@@ -87,6 +89,44 @@ def test_a_map_is_what_predict_says_at_every_centre(runs, world, tmp_path, no_pi
     assert (layers["applicable"][inside] == (index <= near.threshold)).all()
     assert found.applicable == pytest.approx((index <= near.threshold).mean())
     assert 0 < found.applicable < 1 and found.threshold == near.threshold
+
+
+def test_a_sensitive_species_is_mapped_no_finer_than_its_kilometres(runs, world, tmp_path, no_pictures):
+    region = Region.load(world)
+    region.sensitive = {"3": 5.0}
+    asked = {"resolution": 0.02, "bbox": BOX, "species": ["3", "20"], "masked": False}
+    make_map(runs[:2], tmp_path / "fine", region=Region.load(world), **asked)
+    make_map(runs[:2], tmp_path / "coarse", region=region, **asked)
+    fine, coarse = read(tmp_path / "fine"), read(tmp_path / "coarse")
+    np.testing.assert_array_equal(coarse["species_20"], fine["species_20"])
+    col, row = np.meshgrid(np.arange(10), np.arange(10))
+    lon, lat = (BOX[0] + (col + 0.5) * 0.02).ravel(), (BOX[3] - (row + 0.5) * 0.02).ravel()
+    points = Points(lon, lat, np.full(100, -1), np.arange(100))
+    centres, number = cell_centres(points, 5.0)
+    model = Run.load(runs[:2])
+    there = ~np.any(list(model.unanswerable(centres, region).values()), axis=0)
+    values = np.full(len(centres), np.nan, np.float32)
+    k = model.species.ids.tolist().index(3)
+    values[there] = model.probabilities(centres.at(there), region)[:, k]
+    shown = ~np.isnan(coarse["species_3"].ravel()) & ~np.isnan(fine["species_3"].ravel())
+    assert 4 < len(np.unique(number[shown])) < shown.sum() / 3
+    np.testing.assert_allclose(coarse["species_3"].ravel()[shown], values[number][shown], rtol=1e-4)
+    for layer in ("disagreement_3", "richness"):
+        assert (coarse[layer] != fine[layer]).any()
+
+
+def test_points_show_a_sensitive_species_no_finer_than_its_kilometres(runs, world):
+    region, model = Region.load(world), Run.load(runs[:1])
+    region.sensitive = {3: 50.0}
+    lon = np.linspace(5.05, 5.15, 6)
+    points = Points(lon, np.full(6, 46.9), np.full(6, -1), np.arange(6))
+    _, number = cell_centres(points, 50.0)
+    columns = answer(model, points, region, top=24).columns
+    mine = columns["speciesId"] == 3
+    for cell in np.unique(number):
+        here = mine & np.isin(columns["id"], np.flatnonzero(number == cell))
+        assert here.any() and len(np.unique(columns["probability"][here])) == 1
+    assert len(np.unique(columns["probability"][columns["speciesId"] == 20])) > 1
 
 
 def test_the_geotiff_is_cloud_optimised_and_says_what_it_is(runs, tmp_path, capsys):
