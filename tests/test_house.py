@@ -81,6 +81,7 @@ DOORS = {
         "recipe.schema",
         "recipe.sections",
         "models.published",
+        "evaluation.nceas",
         "evaluation.study",
     },
     "matplotlib": {
@@ -95,7 +96,7 @@ DOORS = {
     "huggingface_hub": {"hub_client", "hub.metadata"},
     "jinja2": {"hub.card", "evaluation.report"},
     "simplejpeg": {"data.jpeg"},
-    "sklearn": {"training.fit_forest"},
+    "sklearn": {"training.fit_forest", "training.held_out_records"},
     "click": {
         "cli",
         "cli.prediction",
