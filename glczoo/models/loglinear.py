@@ -5,7 +5,8 @@ with it, the likelihood of an inhomogeneous Poisson process given its number of 
 and Warton 2013, doi:10.1111/j.1541-0420.2012.01824.x), for all species at once (Ryckewaert et al. 2024).
 Features are linear and quadratic, hinges (Phillips and Dudík 2008, doi:10.1111/j.0906-7590.2008.5203.x) and
 random Fourier features (Rahimi and Recht 2007) of Matérn kernels on the covariates and on the coordinates:
-smooth surfaces for what covariates do not explain. Fitted with a ridge (`training.fit_loglinear`), not by batches.
+smooth surfaces for what covariates do not explain. Fitted with a ridge (`training.fit_loglinear`), not by
+batches.
 
 Shapes: x[B, C, H, W] normalised, of which the centre counts · D numeric channels · features[B, F] ·
 logits[B, K], defined up to a constant a species: they order places, not species.
