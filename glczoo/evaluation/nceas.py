@@ -37,11 +37,12 @@ from torch import Tensor
 from glczoo.data.occurrences import Points
 from glczoo.data.rasters import project
 from glczoo.data.region import Strict, parse, read_yaml
+from glczoo.data.sphere import east_north
 from glczoo.evaluation.evaluate import markdown
 from glczoo.files import whole
 from glczoo.metrics import ranking
 from glczoo.recipe import override
-from glczoo.training.presence_only import Sites, Suitability, east_north, fit_suitability
+from glczoo.training.presence_only import Sites, Suitability, fit_suitability
 
 __all__ = ["Benchmark", "BenchmarkTable", "RegionScore", "is_benchmark", "run_benchmark"]
 

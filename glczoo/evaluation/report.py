@@ -177,9 +177,7 @@ def _measured(
         region=evaluation.region,
         part=part,
         where=f"{'surveys of the test table' if truth else part + ' surveys'} of {region.name}",
-        results=part_score(
-            part, probabilities, samples, model.decoding.others(model.tuned), total, model.species
-        ),
+        results=part_score(part, probabilities, samples, model.rules(), total, model.species),
         coverage=coverage(mask, target, samples, size_km, promised),
         steps=steps,
         missing=history.missing,

@@ -39,7 +39,10 @@ GLC23_MEMBERS: tuple[Member, ...] = (
 
 
 def activate(logits: Tensor, activation: str) -> Tensor:
-    """Probabilities of logits[B, K], in float32; `logits` leaves them as they are."""
+    """Probabilities of logits[B, K], in float32; `logits` leaves them as they are.
+
+    `rank` is a sigmoid that gives ranks of suitability (see `ranks`), which are no probabilities of presence.
+    """
     if activation == "logits":
         return logits.float()
     return logits.float().softmax(1) if activation == "softmax" else logits.float().sigmoid()
@@ -125,9 +128,9 @@ class Ensemble(nn.Module):
         if average not in ("probabilities", "logits", "ranks"):
             raise ValueError(f"average must be 'probabilities', 'logits' or 'ranks', got {average!r}")
         kinds = [activations] * len(members) if isinstance(activations, str) else list(activations)
-        if len(kinds) != len(members) or set(kinds) - {"sigmoid", "softmax"}:
+        if len(kinds) != len(members) or set(kinds) - {"sigmoid", "softmax", "rank"}:
             raise ValueError(
-                f"activations must be 'sigmoid' or 'softmax' for {len(members)} members, got {kinds}"
+                f"activations must be 'sigmoid', 'softmax' or 'rank' for {len(members)} members, got {kinds}"
             )
         for name, keywords, _ in members:
             refuse_unsafe(name, keywords, "a member of the ensemble")

@@ -138,7 +138,12 @@ def grow(
 
 
 def grow_suitability(
-    values: np.ndarray, presence: np.ndarray, groups: Sequence[np.ndarray], trees: int, seed: int = 0
+    values: np.ndarray,
+    presence: np.ndarray,
+    groups: Sequence[np.ndarray],
+    trees: int,
+    seed: int = 0,
+    jobs: int = 1,
 ) -> Forest:
     """Extremely randomised trees on sites of presence-only records (Geurts, Ernst and Wehenkel 2006).
 
@@ -151,6 +156,7 @@ def grow_suitability(
         groups: species of every target group, int64[n] each, all of them together once.
         trees: in each forest.
         seed: of the draws.
+        jobs: threads that grow trees.
 
     Returns:
         All forests as one, whose outputs are a site's expected share of presences among sites of the group.
@@ -168,7 +174,7 @@ def grow_suitability(
         target = presence[rows][:, species]
         scale = np.sqrt(np.maximum(target.mean(0), 1e-3))
         fitted: Any = ExtraTreesRegressor(
-            trees, min_samples_leaf=5, max_features=0.4, bootstrap=True, random_state=seed
+            trees, min_samples_leaf=5, max_features=0.4, bootstrap=True, random_state=seed, n_jobs=jobs
         )
         scaled = target / scale
         # scikit-learn wants the labels of a single species as a vector.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from glczoo.data.occurrences import Points
-from glczoo.data.splits import nearest_km
+from glczoo.data.sphere import nearest_km
 from glczoo.metrics import ranking
 
 __all__ = [

@@ -9,16 +9,21 @@ to all records, and the mean of their ranks is the model.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import timm
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glczoo.data.occurrences import Points
-from glczoo.data.splits import EARTH_KM
+from glczoo.data.sphere import east_north
+from glczoo.files import whole
 from glczoo.models.ensemble import Ensemble
 from glczoo.models.loglinear import LogLinear
 from glczoo.models.ranks import mid_ranks, reference_scores
@@ -33,7 +38,7 @@ from glczoo.training.held_out_records import (
     target_groups,
 )
 
-__all__ = ["Candidate", "Sites", "Suitability", "east_north", "fit_suitability"]
+__all__ = ["Candidate", "Sites", "Suitability", "fit_suitability"]
 
 _LINEAR: dict[str, dict[str, Any]] = {
     "quadratic": {},
@@ -47,13 +52,6 @@ _RIDGES = (1000.0, 300.0, 100.0)  # the strongest first: each fit starts from th
 _TREES = {"trees": False, "trees, coordinates": True}
 _FOLDS = 4
 _MANY = 5000  # sites beyond which two of the folds are enough to choose by
-
-
-def east_north(points: Points, middle: tuple[float, float]) -> np.ndarray:
-    """Kilometres east and north of middle (lon, lat), on a plane that is true near it: float64[N, 2]."""
-    lon, lat = middle
-    km = np.radians(EARTH_KM)
-    return np.stack([(points.lon - lon) * km * np.cos(np.radians(lat)), (points.lat - lat) * km], axis=1)
 
 
 @dataclass(frozen=True)
@@ -147,13 +145,18 @@ class Suitability:
     auc: float  # of the chosen mean: optimistic, since it was chosen by it
     species_auc: Tensor  # of every species by the chosen mean, float64[K]; nan where none was held out
     blocks: Blocks
-    seconds: float = field(compare=False)
+    left_out: dict[str, str]  # kinds of candidates that were not tried, and why
+    seconds: float
 
 
 def fit_suitability(
     sites: Sites,
     places: Points | None = None,
     seed: int = 0,
+    *,
+    jobs: int = 1,
+    keep: Path | None = None,
+    limit: float = float("inf"),
     log: Callable[[str], None] = lambda text: None,
 ) -> Suitability:
     """Fit every candidate to folds of the sites, choose, and fit the chosen to all.
@@ -162,6 +165,9 @@ def fit_suitability(
         sites: of the records.
         places: a sample of those that will be predicted, which the size of the blocks follows.
         seed: of folds, random features and trees.
+        jobs: threads that grow trees.
+        keep: folder for the ranks of each kind of candidate: what lies there is not fitted again.
+        limit: seconds after which no further kind is begun; the first always is.
         log: takes a line for every kind of candidate.
 
     Raises:
@@ -172,12 +178,16 @@ def fit_suitability(
     folds = range(_FOLDS if len(sites.points) <= _MANY else 2)
     ranks: dict[str, Tensor] = {}
     seconds: dict[str, float] = {}
+    left_out: dict[str, str] = {}
     for kind in [*_LINEAR, *_TREES]:
         if not sites.coordinates and _uses_coordinates(kind):
+            left_out[kind] = "no coordinates"
             continue
-        start = time.perf_counter()
-        fitted = _ranks_held_out(kind, sites, blocks.fold, folds, seed)
-        took = time.perf_counter() - start
+        if ranks and time.perf_counter() - begun > limit:
+            left_out[kind] = "no time left"
+            continue
+        fit = partial(_ranks_held_out, kind, sites, blocks.fold, folds, seed, jobs)
+        fitted, took = _kept(keep, kind, fit)
         seconds |= dict.fromkeys(fitted, took / len(fitted))
         ranks |= fitted
         log(f"{kind}: {took:.0f} s")
@@ -192,22 +202,42 @@ def fit_suitability(
     ]
     mean = torch.stack([weight * ranks[name] for name, weight in weights.items()]).sum(0)
     each = species_auc(mean, sites.presence, sites.group, blocks.fold, folds)
-    model = _fit_chosen(weights, sites, seed)
-    return Suitability(model, board, best, each, blocks, time.perf_counter() - begun)
+    model = _fit_chosen(weights, sites, seed, jobs)
+    return Suitability(model, board, best, each, blocks, left_out, time.perf_counter() - begun)
+
+
+def _kept(
+    folder: Path | None, kind: str, fit: Callable[[], dict[str, Tensor]]
+) -> tuple[dict[str, Tensor], float]:
+    """What a kind of candidate was fitted to, from its file where there is one, and the seconds it took."""
+    path = folder / f"{kind.replace(', ', '_')}.safetensors" if folder else None
+    if path and path.exists():
+        with safe_open(path, "pt") as file:
+            return load_file(path), float(file.metadata()["seconds"])
+    start = time.perf_counter()
+    fitted = fit()
+    took = time.perf_counter() - start
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as beside:
+            save_file(fitted, beside, metadata={"seconds": str(took)})
+    return fitted, took
 
 
 def _uses_coordinates(kind: str) -> bool:
     return _TREES[kind] if kind in _TREES else "surfaces" in _LINEAR[kind]
 
 
-def _ranks_held_out(kind: str, sites: Sites, fold: Tensor, folds: range, seed: int) -> dict[str, Tensor]:
+def _ranks_held_out(
+    kind: str, sites: Sites, fold: Tensor, folds: range, seed: int, jobs: int
+) -> dict[str, Tensor]:
     """Ranks within its fold of every site's score by models that did not see the fold, for each candidate."""
     held: dict[str, Tensor] = {}
     for number in folds:
         out = fold == number
         train, test = sites.subset(~out), sites.subset(out)
         if kind in _TREES:
-            model = _grow(kind, train, 100, seed)
+            model = _grow(kind, train, 100, seed, jobs)
             scores = {kind: _scores(model, test.seen(_uses_coordinates(kind)))}
         else:
             linear = _described(kind, train, seed)
@@ -224,13 +254,13 @@ def _ranks_held_out(kind: str, sites: Sites, fold: Tensor, folds: range, seed: i
     return held
 
 
-def _fit_chosen(weights: dict[str, float], sites: Sites, seed: int) -> Ensemble:
+def _fit_chosen(weights: dict[str, float], sites: Sites, seed: int, jobs: int) -> Ensemble:
     """The chosen candidates fitted to all sites, as one model."""
     members: list[Any] = []
     for name in weights:
         kind, _, ridge = name.partition("; ridge ")
         if kind in _TREES:
-            members.append(("forest_glc23", _grow(kind, sites, 200, seed)))
+            members.append(("forest_glc23", _grow(kind, sites, 200, seed, jobs)))
             continue
         linear = _described(kind, sites, seed)
         features = _features(linear, sites.seen(_uses_coordinates(kind)))
@@ -276,9 +306,11 @@ def _described(kind: str, sites: Sites, seed: int) -> Any:
     return model.eval()
 
 
-def _grow(kind: str, sites: Sites, trees: int, seed: int) -> Any:
+def _grow(kind: str, sites: Sites, trees: int, seed: int, jobs: int) -> Any:
     groups = [columns.numpy() for columns in target_groups(sites.group)]
-    return grow_suitability(sites.seen(_TREES[kind]).numpy(), sites.presence.numpy(), groups, trees, seed)
+    return grow_suitability(
+        sites.seen(_TREES[kind]).numpy(), sites.presence.numpy(), groups, trees, seed, jobs
+    )
 
 
 @torch.no_grad()

@@ -7,12 +7,12 @@ from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 
 from glczoo.data.occurrences import Points
-from glczoo.data.splits import nearest_km
+from glczoo.data.sphere import east_north, nearest_km
 from glczoo.training import presence_only
 from glczoo.training.fit_forest import grow_suitability
 from glczoo.training.fit_loglinear import fit_loglinear
 from glczoo.training.held_out_records import select_members, spatial_folds, species_auc
-from glczoo.training.presence_only import Sites, east_north, fit_suitability
+from glczoo.training.presence_only import Sites, fit_suitability
 
 
 def points(number: int, seed: int = 0) -> Points:
