@@ -116,6 +116,8 @@ def predict(
         result = predict_points(model, table, out, place, k=k, top=top, batch_size=batch_size)
         if first_process():
             print(f"{out}: {result.points} points, {result.set_size:.1f} species each ({result.decoding})")
+            if model.answers_ranks:
+                print("suitability: a rank among the places of the records, no probability of presence")
             for reason, count in result.left_out.items():
                 print(f"left out: {count} of {len(table)} points {reason}; see {result.left_out_file}")
         return

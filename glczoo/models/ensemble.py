@@ -211,6 +211,8 @@ class Ensemble(nn.Module):
         """x[B, C, H, W] to the ensemble's logits[B, K] and to every member's probabilities[B, K]."""
         features = self.forward_features(x)
         outs = [member.forward_head(part) for member, part in zip(self._each(), features, strict=True)]
+        if self.average == "ranks":
+            return self._mean(outs), list(map(place_scores, outs, self.reference))
         each = [activate(out, kind) for out, kind in zip(outs, self.activations, strict=True)]
         return self._mean(outs), each
 

@@ -78,7 +78,9 @@ class ChangeLayers:
         layers = []
         for number, name, tags in self._then.chosen:
             layers.append(
-                Layer(f"change_{number}", f"{name}: change of probability", "difference", tags, centred=True)
+                Layer(
+                    f"change_{number}", f"{name}: change of {model.answer}", "difference", tags, centred=True
+                )
             )
             if self._then.sums:
                 layers += [

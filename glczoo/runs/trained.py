@@ -5,7 +5,7 @@ Shapes: x[B, C, S, S] of patches · probabilities[N, K] of N places and K specie
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -114,6 +114,11 @@ class TrainedModel:
     def answers_ranks(self) -> bool:
         """Whether its answers are ranks of suitability, and no probabilities of presence."""
         return self.activation == "rank"
+
+    @property
+    def answer(self) -> Literal["probability", "suitability"]:
+        """What a table calls its answers: `suitability` is a rank in (0, 1), no probability of presence."""
+        return "suitability" if self.answers_ranks else "probability"
 
     def rules(self, own: Decoding | None = None) -> list[Decoding]:
         """Its own rule, or `own`, and others to compare it with; of ranks none that adds probabilities up."""
