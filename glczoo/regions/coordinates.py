@@ -32,7 +32,10 @@ def write_coordinates(region: Region, source: PatchSource, middle: tuple[float, 
     stack = source.stacks[0]
     height, width = stack.shape
     coarser = -(-max(height, width) // _CELLS)
-    transform = stack.transform * rasterio.Affine.scale(coarser)
+    fine = stack.transform
+    transform = rasterio.Affine(
+        fine.a * coarser, fine.b * coarser, fine.c, fine.d * coarser, fine.e * coarser, fine.f
+    )
     rows, cols = -(-height // coarser), -(-width // coarser)
     cell = np.indices((rows, cols)).reshape(2, -1) + 0.5
     plane = east_north(_degrees(transform, stack.crs, *cell), middle)
