@@ -50,6 +50,7 @@ DOORS = {
         "regions.band_look",
         "regions.bands",
         "regions.mosaics",
+        "regions.coordinates",
         "regions.densities",
         "data.raster_files",
         "data.rasters",
@@ -65,6 +66,7 @@ DOORS = {
         "runs.trained",
         "evaluation.evaluate",
         "evaluation.held_out",
+        "evaluation.records",
         "evaluation.report",
         "evaluation.steps",
         "prediction.points",
@@ -81,6 +83,7 @@ DOORS = {
         "recipe.schema",
         "recipe.sections",
         "models.published",
+        "evaluation.nceas",
         "evaluation.study",
     },
     "matplotlib": {
@@ -95,7 +98,7 @@ DOORS = {
     "huggingface_hub": {"hub_client", "hub.metadata"},
     "jinja2": {"hub.card", "evaluation.report"},
     "simplejpeg": {"data.jpeg"},
-    "sklearn": {"training.fit_forest"},
+    "sklearn": {"training.fit_forest", "training.held_out_records"},
     "click": {
         "cli",
         "cli.prediction",

@@ -1,6 +1,7 @@
 """Verbs that use a trained model: evaluate and report, predict, map, and the web page."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -54,15 +55,22 @@ def evaluate(
 ) -> None:
     """F1, AUC and set size of each run and of their ensemble.
 
-    RUN is the folder of a finished run, or hf-hub:ORG/NAME.
+    RUN is the folder of a finished run, or hf-hub:ORG/NAME. Where the region has no surveys, runs are judged
+    by the presence-only records that were held out.
     """
     from glczoo.evaluation.evaluate import evaluate as evaluate_runs
     from glczoo.evaluation.evaluate import markdown
+    from glczoo.evaluation.records import evaluate_records
 
     will_write(json_file)
-    result = evaluate_runs(
-        list(runs), part=part, region=_loaded(region), truth=truth, k=k, batch_size=batch_size
-    )
+    where = _loaded(region)
+    if truth is None and _without_surveys(runs, where):
+        judged = evaluate_records(list(runs), region=where, batch_size=batch_size)
+        if first_process():
+            print(judged.text())
+            write_json(json_file, judged.to_json())
+        return
+    result = evaluate_runs(list(runs), part=part, region=where, truth=truth, k=k, batch_size=batch_size)
     if first_process():
         print(
             f"{result.region}, {result.part}: {len(result.samples)} surveys, "
@@ -116,6 +124,8 @@ def predict(
         result = predict_points(model, table, out, place, k=k, top=top, batch_size=batch_size)
         if first_process():
             print(f"{out}: {result.points} points, {result.set_size:.1f} species each ({result.decoding})")
+            if model.answers_ranks:
+                print("suitability: a rank among the places of the records, no probability of presence")
             for reason, count in result.left_out.items():
                 print(f"left out: {count} of {len(table)} points {reason}; see {result.left_out_file}")
         return
@@ -226,21 +236,32 @@ def report(
 ) -> None:
     """One HTML page about a run: scores, curves, errors, and the bands that it uses.
 
-    RUN is the folder of a finished run, or hf-hub:ORG/NAME.
+    RUN is the folder of a finished run, or hf-hub:ORG/NAME. Where the region has no surveys, the page is
+    about the presence-only records that were held out.
     """
+    from glczoo.evaluation.records_report import report_records
     from glczoo.evaluation.report import report as write_report
 
     will_write(out)
+    named = [name.strip() for name in species.split(",")] if species else []
+    command, where = shlex.join(["glczoo", *words]), _loaded(region)
+    if truth is None and _without_surveys([model], where):
+        about = report_records(
+            model, out, region=where, species=named, sample=sample, batch_size=batch_size, command=command
+        )
+        if first_process():
+            print(f"{out}: {about.score.places} places of records, AUC {about.score.auc or float('nan'):.3f}")
+        return
     page = write_report(
         model,
         out,
         part=part,
         truth=truth,
-        species=[name.strip() for name in species.split(",")] if species else [],
+        species=named,
         sample=sample,
-        region=_loaded(region),
+        region=where,
         batch_size=batch_size,
-        command=shlex.join(["glczoo", *words]),
+        command=command,
     )
     if first_process():
         best = page.results.rules[0]
@@ -261,6 +282,13 @@ def app(runs: tuple[str, ...], region: Path | None, batch_size: int, host: str, 
     from glczoo.prediction.app import serve
 
     serve(list(runs), _loaded(region), host=host, port=port, batch_size=batch_size)
+
+
+def _without_surveys(runs: Sequence[str], region: "Region | None") -> bool:
+    """Whether the runs can be judged by presence-only records alone."""
+    from glczoo.runs.run import Run
+
+    return "pa" not in (region or Run.find(runs[0]).region).tables
 
 
 def _loaded(region: Path | None) -> "Region | None":

@@ -146,8 +146,15 @@ def study(study: Path, overrides: tuple[str, ...], truth: Path | None, jobs: int
     """A grid of runs and seeds, one table of means and spreads; resumable.
 
     STUDY is a YAML file, such as recipes/studies/swiss_trees.yaml; KEY=VALUE overrides a key of every recipe
-    of the study.
+    of the study. One with the key `benchmark`, such as recipes/studies/nceas.yaml, trains on presence-only
+    records and is judged by surveys; KEY=VALUE overrides its own keys.
     """
+    from glczoo.evaluation.nceas import is_benchmark, run_benchmark
+
+    if is_benchmark(study):
+        benchmark = run_benchmark(study, list(overrides))
+        print(f"{benchmark.name}: presence-only records, judged by surveys\n\n{benchmark.markdown()}")
+        return
     from glczoo.evaluation.study import run_study
 
     table = run_study(study, list(overrides), truth, jobs)

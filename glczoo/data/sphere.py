@@ -5,7 +5,7 @@ import numpy as np
 from glczoo.data.occurrences import Points
 from glczoo.errors import GlczooError
 
-__all__ = ["EARTH_KM", "block_bounds", "nearest_km", "spatial_blocks", "thinned"]
+__all__ = ["EARTH_KM", "east_north", "block_bounds", "nearest_km", "spatial_blocks", "thinned"]
 
 EARTH_KM = 6371.0088  # mean radius (IUGG)
 
@@ -69,6 +69,13 @@ def thinned(points: Points, group: np.ndarray, apart_km: float) -> np.ndarray:
             kept[number] = True
             taken.setdefault((of, a, b, c), []).append(number)
     return kept
+
+
+def east_north(points: Points, middle: tuple[float, float]) -> np.ndarray:
+    """Kilometres east and north of middle (lon, lat), on a plane that is true near it: float64[N, 2]."""
+    lon, lat = middle
+    km = np.radians(EARTH_KM)
+    return np.stack([(points.lon - lon) * km * np.cos(np.radians(lat)), (points.lat - lat) * km], axis=1)
 
 
 def nearest_km(points: Points, others: Points) -> np.ndarray:

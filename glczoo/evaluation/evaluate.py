@@ -128,14 +128,13 @@ def evaluate(
             probabilities = member.probabilities(
                 samples, first.region, batch_size=batch_size, accelerator=accelerator
             )
-            decoding = own or member.decoding
-            rows.extend(rows_of(member.name, probabilities, target, decoding, member.tuned, samples.datasets))
+            rows.extend(rows_of(member.name, probabilities, target, member.rules(own), samples.datasets))
             yield probabilities
 
     probabilities = mean_probabilities(members(), model.weights)
     if len(model.each) > 1:
-        name, decoding = f"ensemble of {len(model.each)}", own or model.decoding
-        rows += rows_of(name, probabilities, target, decoding, model.tuned, samples.datasets)
+        name = f"ensemble of {len(model.each)}"
+        rows += rows_of(name, probabilities, target, model.rules(own), samples.datasets)
     where = str(truth) if truth else part
     return Evaluation(first.region.name, where, samples, rows, probabilities)
 
@@ -152,8 +151,7 @@ def rows_of(
     name: str,
     probabilities: Tensor,
     target: Tensor,
-    decoding: Decoding,
-    tuned: Mapping[str, float],
+    rules: Sequence[Decoding],
     sources: np.ndarray | None,
 ) -> list[Row]:
     """A model by each rule that it may predict by.
@@ -162,13 +160,12 @@ def rows_of(
         name: of the model.
         probabilities: [N, K].
         target: [N, K], 1 where a species was found.
-        decoding: the model's own rule, the first row.
-        tuned: numbers of the other rules.
+        rules: the model's own first (see `TrainedModel.rules`).
         sources: the data set of every survey, str[N]; None: not known.
     """
     auc, species = macro_auc(probabilities, target)  # of the probabilities: the same by every rule
     rows = []
-    for rule in decoding.others(tuned):
+    for rule in rules:
         mask = rule(probabilities, sources)
         summary = {**set_summary(mask, target), "auc": auc, "auc_species": species}
         rows.append(Row(name, rule, sample_f1(mask, target), summary))

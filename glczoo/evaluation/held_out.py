@@ -145,7 +145,7 @@ def held_out_scores(
     accelerator = accelerator or default_accelerator()
     model = run.model
     trained_on = training_counts(run.records(), len(model.species))
-    rules = model.decoding.others(model.tuned)
+    rules = model.rules()
     scores = []
     parts: tuple[Part, ...] = ("validation", "test")
     for part in parts:

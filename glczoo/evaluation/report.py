@@ -47,7 +47,7 @@ from glczoo.runs.run import Run
 from glczoo.runs.scoring import default_accelerator
 from glczoo.runs.split import Kind, Part
 
-__all__ = ["Report", "report"]
+__all__ = ["Report", "refuse_unwritable", "rendered", "report"]
 
 _FREQUENT = 4  # species whose response curves are drawn unless others are asked for
 _BLOCKS, _SURVEYS = 10, 10  # along the longer side of the map, at most, and in a block, about
@@ -109,7 +109,7 @@ def report(
         ValueError: `out` cannot be written or is no .html, a species is unknown, the part has no surveys, or
             the region is not the model's.
     """
-    _refuse_unwritable(out)
+    refuse_unwritable(out)
     accelerator = accelerator or default_accelerator()
     opened = Run.find(run).on(region)
     chosen = opened.model.species.find(species)
@@ -118,7 +118,7 @@ def report(
     page = _measured(opened, str(run), evaluation, truth, chosen, sample, batch_size, command, accelerator)
     if accelerator.is_main_process:
         with whole(out) as partial:
-            partial.write_text(_rendered(page), "utf-8")
+            partial.write_text(rendered(page, "report.html"), "utf-8")
     return page
 
 
@@ -177,9 +177,7 @@ def _measured(
         region=evaluation.region,
         part=part,
         where=f"{'surveys of the test table' if truth else part + ' surveys'} of {region.name}",
-        results=part_score(
-            part, probabilities, samples, model.decoding.others(model.tuned), total, model.species
-        ),
+        results=part_score(part, probabilities, samples, model.rules(), total, model.species),
         coverage=coverage(mask, target, samples, size_km, promised),
         steps=steps,
         missing=history.missing,
@@ -196,7 +194,8 @@ def _measured(
     )
 
 
-def _rendered(page: Report) -> str:
+def rendered(page: Any, template: str) -> str:
+    """A page, the dataclass of what it holds, by a template of this folder."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -205,10 +204,10 @@ def _rendered(page: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"digits": _digits, "interval": _interval}
-    return environment.get_template("report.html").render(**vars(page), paper=PAPER)
+    return environment.get_template(template).render(**vars(page), paper=PAPER)
 
 
-def _refuse_unwritable(out: Path) -> None:
+def refuse_unwritable(out: Path) -> None:
     """Stop before anything is computed."""
     if out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"the report is an HTML page: name a file that ends in .html, given {out}")

@@ -166,6 +166,7 @@ def responses(run: Run, chosen: np.ndarray, sample: int, device: torch.device) -
             [titles[channel] for channel in channels],
             labels,
             curves.median[channels],
+            answer=trained.answer,
         )
         pictures[name] = svg_uri(figure)
     return Responses(labels, len(samples), table, pictures)

@@ -137,7 +137,7 @@ def step_table(
                 continue
             model = here.model
             probabilities = model.probabilities(samples, batch_size=batch_size, accelerator=accelerator)
-            scored = rows_of(model.name, probabilities, target, model.decoding, model.tuned, samples.datasets)
+            scored = rows_of(model.name, probabilities, target, model.rules(), samples.datasets)
             own, expected = scored[0], _by_rule(scored, Rule.EXPECTED_F1)
         tables = tuple(table for row in rows[: number + 1] for table in row.tables)
         behind = "" if rows[number].forest else _BEHIND.get(tables, "")

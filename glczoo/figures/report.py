@@ -262,6 +262,7 @@ def response_curves(
     species: Sequence[str],
     at: np.ndarray | None = None,
     columns: int = 2,
+    answer: str = "probability",
 ) -> Figure:
     """How the probability of each species follows each band, a small picture for every band.
 
@@ -272,6 +273,7 @@ def response_curves(
         species: what to call the species, n.
         at: value of each band while others vary, [C]: a thin line.
         columns: pictures in a row.
+        answer: what the curves show.
     """
     rows = -(-len(bands) // columns)
     figure = Figure(figsize=(2.6 * columns, 1.7 * rows + 0.5), layout="constrained")
@@ -296,7 +298,7 @@ def response_curves(
         axis.locator_params(axis="x", nbins=4)
         axis.tick_params(labelsize=7)
     axes[0, 0].set_ylim(0, None)
-    figure.supylabel("probability", fontsize=9)
+    figure.supylabel(answer, fontsize=9)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(
         handles,

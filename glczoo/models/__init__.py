@@ -3,7 +3,8 @@
 from glczoo.models.ensemble import Ensemble
 from glczoo.models.forest import Forest
 from glczoo.models.fusresnet import FusResNet
+from glczoo.models.loglinear import LogLinear
 from glczoo.models.quadratic import Quadratic
 from glczoo.models.stem import adapt_stem, init_from_imagenet
 
-__all__ = ["Ensemble", "Forest", "FusResNet", "Quadratic", "adapt_stem", "init_from_imagenet"]
+__all__ = ["Ensemble", "Forest", "FusResNet", "LogLinear", "Quadratic", "adapt_stem", "init_from_imagenet"]

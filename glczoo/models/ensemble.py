@@ -8,7 +8,9 @@ Shapes: x[B, C, H, W] · member m sees the channels [start, stop) of x · logits
 
 The mean of probabilities is returned as the logits whose sigmoid (or softmax, where every member was trained
 by cross-entropy) is that mean, so that the ensemble is used like any model. Members count alike, as in the
-paper, unless weights are given. This file is under the licence of the project, Apache-2.0.
+paper, unless weights are given. Members that were fitted to presence-only records answer scores on scales of
+their own: `average: ranks` is the mean of their ranks among the places of the records (see `ranks`). This
+file is under the licence of the project, Apache-2.0.
 """
 
 import math
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from glczoo.models.fusresnet import checkpoint_filter_fn
 from glczoo.models.published import fit_cfg, from_zoo, refuse_unsafe
+from glczoo.models.ranks import LEVELS, place_scores
 
 __all__ = ["Ensemble", "activate", "mean_probabilities"]
 
@@ -36,7 +39,10 @@ GLC23_MEMBERS: tuple[Member, ...] = (
 
 
 def activate(logits: Tensor, activation: str) -> Tensor:
-    """Probabilities of logits[B, K], in float32; `logits` leaves them as they are."""
+    """Probabilities of logits[B, K], in float32; `logits` leaves them as they are.
+
+    `rank` is a sigmoid that gives ranks of suitability (see `ranks`), which are no probabilities of presence.
+    """
     if activation == "logits":
         return logits.float()
     return logits.float().softmax(1) if activation == "softmax" else logits.float().sigmoid()
@@ -88,7 +94,7 @@ class Ensemble(nn.Module):
         members: (architecture, keywords, [start, stop]) of each; any architecture that timm knows.
         num_classes: Number of species K; 0 for no heads.
         in_chans: Number of input channels; the largest `stop` when None.
-        average: 'probabilities' or 'logits'.
+        average: 'probabilities', 'logits' or 'ranks': of ranks, whose quantiles come with the weights.
         activations: 'sigmoid' or 'softmax' for all members, or one for each. Where members differ the mean is
             returned as logits of a sigmoid.
         drop_rate: Dropout before each member's head.
@@ -99,6 +105,8 @@ class Ensemble(nn.Module):
         DamagedError: a member is no registered architecture, or its keywords would load something: members
             may stand in a config.json that somebody else wrote.
     """
+
+    reference: Tensor
 
     def __init__(
         self,
@@ -117,18 +125,20 @@ class Ensemble(nn.Module):
         wrong = [r for r in ranges if not 0 <= r[0] < r[1] <= self.in_chans]
         if not members or wrong:
             raise ValueError(f"members' channels {wrong} are not within the input's {self.in_chans}")
-        if average not in ("probabilities", "logits"):
-            raise ValueError(f"average must be 'probabilities' or 'logits', got {average!r}")
+        if average not in ("probabilities", "logits", "ranks"):
+            raise ValueError(f"average must be 'probabilities', 'logits' or 'ranks', got {average!r}")
         kinds = [activations] * len(members) if isinstance(activations, str) else list(activations)
-        if len(kinds) != len(members) or set(kinds) - {"sigmoid", "softmax"}:
+        if len(kinds) != len(members) or set(kinds) - {"sigmoid", "softmax", "rank"}:
             raise ValueError(
-                f"activations must be 'sigmoid' or 'softmax' for {len(members)} members, got {kinds}"
+                f"activations must be 'sigmoid', 'softmax' or 'rank' for {len(members)} members, got {kinds}"
             )
         for name, keywords, _ in members:
             refuse_unsafe(name, keywords, "a member of the ensemble")
         self.ranges, self.average, self.activations = ranges, average, kinds
         self.weights = checked_weights(weights, len(members))
         self.num_classes = num_classes
+        if average == "ranks":  # of every member, [M, 199, K]
+            self.register_buffer("reference", torch.zeros(len(members), len(LEVELS), num_classes))
         # A member's own default of other channel counts must not stand in the way: it sees what it is given.
         self.members = nn.ModuleList(
             timm.create_model(
@@ -201,6 +211,8 @@ class Ensemble(nn.Module):
         """x[B, C, H, W] to the ensemble's logits[B, K] and to every member's probabilities[B, K]."""
         features = self.forward_features(x)
         outs = [member.forward_head(part) for member, part in zip(self._each(), features, strict=True)]
+        if self.average == "ranks":
+            return self._mean(outs), list(map(place_scores, outs, self.reference))
         each = [activate(out, kind) for out, kind in zip(outs, self.activations, strict=True)]
         return self._mean(outs), each
 
@@ -208,6 +220,9 @@ class Ensemble(nn.Module):
         """The mean, computed from logarithms: probabilities near 0 and 1 keep their digits."""
         if self.average == "logits":
             return mean_probabilities(logits, self.weights)
+        if self.average == "ranks":
+            placed = map(place_scores, logits, self.reference)
+            return torch.logit(mean_probabilities(placed, self.weights))
         together = all(kind == "softmax" for kind in self.activations)
         yes = [
             F.log_softmax(out, dim=1) if kind == "softmax" else F.logsigmoid(out)

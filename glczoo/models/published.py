@@ -48,7 +48,8 @@ __all__ = [
     "tensor_header",
 ]
 
-Activation = Literal["sigmoid", "softmax"]
+Activation = Literal["sigmoid", "softmax", "rank"]
+"""`rank`: a sigmoid too, but what it gives ranks places by suitability and is no probability of presence."""
 
 # Arguments of timm.create_model and entries of a pretrained_cfg that would load something from elsewhere.
 _UNSAFE_ARGS = {

@@ -241,14 +241,18 @@ def error_html(message: str) -> str:
     return f'<div class="gz" role="alert"><p class="note bad">{escape(message)}</p></div>'
 
 
+_HEADINGS = {"probability": "Probability", "suitability": "Suitability, a rank: no probability of presence"}
+
+
 def species_html(answer: PlaceAnswer) -> str:
     """The prediction at a place: how far to trust it, and the species with their probabilities."""
     columns = answer.answers.columns
+    kind_of_answer = "suitability" if "suitability" in columns else "probability"
     rows = []
     for number, name, probability, chosen in zip(
         columns["speciesId"].tolist(),
         columns["species"].tolist(),
-        columns["probability"].tolist(),
+        columns[kind_of_answer].tolist(),
         columns["in_set"].tolist(),
         strict=True,
     ):
@@ -268,7 +272,7 @@ def species_html(answer: PlaceAnswer) -> str:
     return (
         f'<div class="gz"><h2>{chosen} species to be expected</h2><p class="quiet">at {place}; the set (✓) '
         f"is chosen by {escape(str(answer.answers.decoding))}</p>{''.join(notes)}"
-        "<table><thead><tr><th></th><th>Species</th><th>Probability</th></tr></thead>"
+        f"<table><thead><tr><th></th><th>Species</th><th>{_HEADINGS[kind_of_answer]}</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

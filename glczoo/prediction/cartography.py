@@ -115,7 +115,10 @@ def draw(path: Path, source: Path, layer: Layer, credit: str, colours: str = SEQ
     axis = figure.add_subplot()
     shown = np.ma.masked_invalid(values)
     lowest: float | None
-    lowest, highest = (0 if layer.unit == "probability" or layer.limit else None), layer.limit
+    lowest, highest = (
+        (0 if layer.unit in ("probability", "suitability") or layer.limit else None),
+        layer.limit,
+    )
     if layer.centred:
         highest = max(float(np.nanmax(np.abs(values), initial=0)), 1e-6)
         lowest, colours = -highest, DIVERGING

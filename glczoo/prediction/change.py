@@ -77,9 +77,8 @@ class ChangeLayers:
     def _described(self) -> list[Layer]:
         layers = []
         for number, name, tags in self._then.chosen:
-            layers.append(
-                Layer(f"change_{number}", f"{name}: change of probability", "difference", tags, centred=True)
-            )
+            title = f"{name}: change of {self._then.model.answer}"
+            layers.append(Layer(f"change_{number}", title, "difference", tags, centred=True))
             if self._then.sums:
                 layers += [
                     Layer(f"gain_{number}", f"{name}: gained", "1: yes", tags),

@@ -75,7 +75,7 @@ class Layers:
         self._sources = [member.to(device).open(region) for member in model.each]
         inputs = {(*m.modalities, m.patch_size): s for m, s in zip(model.each, self._sources, strict=True)}
         self.sources = list(inputs.values())
-        self.sums = all(member.activation != "softmax" for member in model.each)
+        self.sums = all(member.activation == "sigmoid" for member in model.each)
         kept = model.decoding
         self.sets = kept if kept.rule is not Rule.TOP_K else Decoding(Rule.EXPECTED_F1)  # k is no map
         self._ranges: list[tuple[Tensor, Tensor] | None] = [None] * len(self._sources)
@@ -87,9 +87,11 @@ class Layers:
         self.uncertain: set[str] = set()
         self.predictions = self._described()
         if not self.predictions:
+            why = "predicts by a softmax over species, which has"
+            if model.answers_ranks:
+                why = "answers ranks of suitability, which have"
             raise ValueError(
-                f"{model.each[0].name} predicts by a softmax over species, which has neither a richness nor "
-                "a set size: name --species to map"
+                f"{model.each[0].name} {why} neither a richness nor a set size: name --species to map"
             )
 
     @property
@@ -108,9 +110,11 @@ class Layers:
 
     def _described(self) -> list[Layer]:
         number, described = self.model.number, self.chosen
+        what = "probability of presence"
+        if self.model.answers_ranks:
+            what = "rank of suitability among the places of records, no probability of presence"
         layers = [
-            Layer(f"species_{i}", f"{name}: probability of presence", "probability", own)
-            for i, name, own in described
+            Layer(f"species_{i}", f"{name}: {what}", self.model.answer, own) for i, name, own in described
         ]
         if self.sums:
             layers += [
@@ -121,7 +125,8 @@ class Layers:
             of = f"standard deviation among {number} members"
             doubt = [Layer("disagreement", f"Disagreement: sum over species of the {of}", "species")]
             doubt += [
-                Layer(f"disagreement_{i}", f"{name}: {of}", "probability", own) for i, name, own in described
+                Layer(f"disagreement_{i}", f"{name}: {of}", self.model.answer, own)
+                for i, name, own in described
             ]
             self.uncertain |= {layer.name for layer in doubt}
             layers += doubt

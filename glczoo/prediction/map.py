@@ -83,7 +83,7 @@ def make_map(
     whether it is `applicable` there (see `applicability.Applicability`: of the values of the raster bands at
     the cell's centre, by the model that sees most bands, against the samples that its last step was trained
     on, their folds those of the region's split where the recipe keeps it). Sums over species are left out
-    where p is a softmax over species, which sums to one.
+    where p is a softmax over species, which sums to one, or a rank of suitability, which is no probability.
 
     With `against` the layers are those of the change from that region to `region` (see
     `change.ChangeLayers`), such as from one climate to another; a cell needs data in both.

@@ -113,9 +113,10 @@ class Predictor:
         Returns:
             A row for each place and species, most probable first: id, lon, lat, rank (from 1), speciesId,
             species (its name, "" where none is known), probability and in_set (1: predicted, 0: listed
-            because of `top`). Places that cannot be answered have no row; `.attrs["left_out"]` lists them, a
-            dict of id, lon, lat and reason for each (plain values, so that tables can be concatenated and
-            saved).
+            because of `top`). Of a model of presence-only records alone the column is `suitability`, a rank
+            among the places of the records and no probability of presence. Places that cannot be answered
+            have no row; `.attrs["left_out"]` lists them, a dict of id, lon, lat and reason for each (plain
+            values, so that tables can be concatenated and saved).
 
         Raises:
             FileNotFoundError: a raster is not there.
@@ -209,13 +210,12 @@ def answer(
     reasons = _reasons(model, points, region)
     answered = points.at(reasons == "")
     decoding = Decoding(Rule.TOP_K, k) if k else model.decoding
-    parts = [
-        _rows(answered.at(np.arange(0)), torch.empty(0, len(model.species)), decoding, top, model.species)
-    ]
+    none = torch.empty(0, len(model.species))
+    parts = [_rows(answered.at(np.arange(0)), none, decoding, top, model)]
     for start in range(0, len(answered), _POINTS):
         some = answered.at(np.arange(start, min(start + _POINTS, len(answered))))
         probabilities = shown_probabilities(model, some, region, batch_size, accelerator)
-        parts.append(_rows(some, probabilities, decoding, top, model.species))
+        parts.append(_rows(some, probabilities, decoding, top, model))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Answers(columns, decoding, len(answered), points.at(reasons != ""), reasons[reasons != ""])
 
@@ -233,7 +233,8 @@ def predict_points(
 ) -> PredictedTable:
     """Write a table id,lon,lat,rank,speciesId,species,probability,in_set for points, most probable first.
 
-    Each point has a row for every species of its set (`in_set` 1) and for its `top` most probable ones.
+    Each point has a row for every species of its set (`in_set` 1) and for its `top` most probable ones. Of
+    ranks of suitability the column is called `suitability`, for they are no probabilities of presence.
     Points that lie outside of a raster, have no JPEG patch, or lie where no raster has data are not answered:
     they stand with the reason in a table beside, NAME.left_out.csv, which is there only if there are any. In
     CSV a species' name that a spreadsheet would take for a formula has an apostrophe in front.
@@ -284,9 +285,10 @@ def _reasons(model: TrainedModel, points: Points, region: Region | None) -> np.n
 
 
 def _rows(
-    points: Points, probabilities: torch.Tensor, decoding: Decoding, top: int, species: SpeciesIndex
+    points: Points, probabilities: torch.Tensor, decoding: Decoding, top: int, model: TrainedModel
 ) -> dict[str, np.ndarray]:
     """Columns of the table; a set always holds the most probable species."""
+    species = model.species
     mask = torch.zeros_like(probabilities, dtype=torch.bool)
     if len(points):
         mask = decoding(probabilities.nan_to_num(0), points.datasets) & ~probabilities.isnan()
@@ -305,7 +307,7 @@ def _rows(
         "rank": rank.expand_as(listed)[listed].numpy(),
         "speciesId": species.ids[flat],
         "species": np.array([names[i] for i in flat], str),
-        "probability": values[listed].numpy(),
+        model.answer: values[listed].numpy(),
         "in_set": (rank <= sizes[:, None])[listed].int().numpy(),
     }
 

@@ -20,7 +20,7 @@ from glczoo.data.region import Band, Modality, Region
 from glczoo.data.tables import read_samples, read_species
 from glczoo.files import whole
 
-__all__ = ["write_densities"]
+__all__ = ["add_modality", "write_densities"]
 
 _PRIOR = (
     2.0  # records as the whole region has them, added everywhere: where none is near, the share is theirs
@@ -97,12 +97,26 @@ def write_densities(region: Region, out: Path, cells: Sequence[float] = (1.5, 5.
             )
             for number, each in enumerate(species.ids.tolist(), 1)
         ]  # fmt: skip
+    return add_modality(region, out, "densities", bands, f"presence-only records of {region.name}")
+
+
+def add_modality(region: Region, out: Path, name: str, bands: list[Band], provenance: str) -> Region:
+    """Write OUT/region.yaml: the region with one more modality, its last, whose files lie in `out`.
+
+    Args:
+        region: whose first modality of rasters gives the resolution.
+        out: folder that is there.
+        name: of the modality.
+        bands: their files are named within `out`.
+        provenance: where the values come from.
+    """
     root = region.root_path.resolve()
-    densities = Modality(
-        name="densities", folder=os.path.relpath(out.resolve(), root), bands=bands,
-        resolution=base.resolution, provenance=f"presence-only records of {region.name}",
+    resolution = next(modality.resolution for modality in region.modalities if modality.kind == "raster")
+    modality = Modality(
+        name=name, folder=os.path.relpath(out.resolve(), root), bands=bands, resolution=resolution,
+        provenance=provenance,
     )  # fmt: skip
-    described = region.model_copy(update={"modalities": [*region.modalities, densities]})
+    described = region.model_copy(update={"modalities": [*region.modalities, modality]})
     with whole(out / "region.yaml") as partial:
         partial.write_text(f"root: {json.dumps(str(root))}\n{described.text()}", "utf-8")
     return Region.load(out)

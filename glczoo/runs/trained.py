@@ -5,7 +5,7 @@ Shapes: x[B, C, S, S] of patches · probabilities[N, K] of N places and K specie
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class TrainedModel:
             patch_size=widest.patch_size,
             mean=widest.mean,
             std=widest.std,
-            activation="softmax" if all(m.activation == "softmax" for m in members) else "sigmoid",
+            activation=_together(members),
             decoding=Decoding.mean([member.decoding for member in members]),
             tuned=_mean_tuned(members),
             run=first.run,
@@ -109,6 +109,21 @@ class TrainedModel:
     def number(self) -> int:
         """How many networks are averaged, those inside of an `ensemble_glc23` too."""
         return sum(len(m.model.members) if isinstance(m.model, Ensemble) else 1 for m in self.each)
+
+    @property
+    def answers_ranks(self) -> bool:
+        """Whether its answers are ranks of suitability, and no probabilities of presence."""
+        return self.activation == "rank"
+
+    @property
+    def answer(self) -> Literal["probability", "suitability"]:
+        """What a table calls its answers: `suitability` is a rank in (0, 1), no probability of presence."""
+        return "suitability" if self.answers_ranks else "probability"
+
+    def rules(self, own: Decoding | None = None) -> list[Decoding]:
+        """Its own rule, or `own`, and others to compare it with; of ranks none that adds probabilities up."""
+        own = own or self.decoding
+        return [own] if self.answers_ranks else own.others(self.tuned)
 
     @property
     def region(self) -> Region:
@@ -240,6 +255,20 @@ class TrainedModel:
             return activate(logits, self.activation), each
         probabilities = self.predict_patches(x)
         return probabilities, [probabilities]
+
+
+def _together(members: Sequence[TrainedModel]) -> str:
+    """What makes answers of the mean of the members' answers."""
+    kinds = {member.activation for member in members}
+    if "rank" in kinds and len(kinds) > 1:
+        ranks, other = (
+            next(m for m in members if (m.activation == "rank") is is_rank) for is_rank in (True, False)
+        )
+        raise ValueError(
+            f"{ranks.name} answers ranks of suitability, {other.name} probabilities of presence: their mean "
+            "would be neither"
+        )
+    return kinds.pop() if len(kinds) == 1 else "sigmoid"
 
 
 def _widest(members: Sequence[TrainedModel]) -> TrainedModel:

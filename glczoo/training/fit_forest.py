@@ -4,6 +4,7 @@ Fitted by scikit-learn on the covariates at the surveys' places, normalised as t
 like any run, so that evaluate, predict, ensemble and push take it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from glczoo.training.initial_model import prior_of
 from glczoo.training.prepare import read_inputs
 from glczoo.training.tuning import Tuning, tune_decoding
 
-__all__ = ["fit_forest", "grow"]
+__all__ = ["fit_forest", "grow", "grow_suitability"]
 
 
 def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
@@ -129,15 +130,73 @@ def grow(
         trees, min_samples_leaf=min_leaf, max_features="sqrt", random_state=seed, oob_score=True
     )
     fitted.fit(values, target)
-    tables = [estimator.tree_ for estimator in fitted.estimators_]
+    model = _tensors([fitted], target.shape[1], **{"in_chans": values.shape[1], **architecture})
+    for number, estimator in enumerate(fitted.estimators_):
+        shares = estimator.tree_.value[:, :, 0].astype(np.float32)
+        model.value[number, : len(shares)] = torch.from_numpy(shares)
+    return model, fitted.oob_prediction_.reshape(target.shape).astype(np.float32)
+
+
+def grow_suitability(
+    values: np.ndarray,
+    presence: np.ndarray,
+    groups: Sequence[np.ndarray],
+    trees: int,
+    seed: int = 0,
+    jobs: int = 1,
+) -> Forest:
+    """Extremely randomised trees on sites of presence-only records (Geurts, Ernst and Wehenkel 2006).
+
+    A forest for each target group: the sites of the group that have a species against those that have not. A
+    rare species counts as a common one in where trees split: its labels are divided by √prevalence.
+
+    Args:
+        values: at the sites, float32[N, C].
+        presence: 1 where a species was recorded, float32[N, K].
+        groups: species of every target group, int64[n] each, all of them together once.
+        trees: in each forest.
+        seed: of the draws.
+        jobs: threads that grow trees.
+
+    Returns:
+        All forests as one, whose outputs are a site's expected share of presences among sites of the group.
+
+    Raises:
+        ValueError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.ensemble import ExtraTreesRegressor
+    except ImportError:
+        raise ValueError("extra trees need scikit-learn: pip install 'glczoo[study]'") from None
+    forests, scales = [], []
+    for species in groups:
+        rows = presence[:, species].any(1)
+        target = presence[rows][:, species]
+        scale = np.sqrt(np.maximum(target.mean(0), 1e-3))
+        fitted: Any = ExtraTreesRegressor(
+            trees, min_samples_leaf=5, max_features=0.4, bootstrap=True, random_state=seed, n_jobs=jobs
+        )
+        scaled = target / scale
+        # scikit-learn wants the labels of a single species as a vector.
+        forests.append(fitted.fit(values[rows], scaled.ravel() if len(species) == 1 else scaled))
+        scales.append(scale)
+    model = _tensors(forests, presence.shape[1], in_chans=values.shape[1])
+    number = 0
+    for fitted, species, scale in zip(forests, groups, scales, strict=True):
+        for estimator in fitted.estimators_:
+            # The model divides by the trees of all forests, of which those of other groups add nothing.
+            shares = (estimator.tree_.value[:, :, 0] * scale * len(groups)).astype(np.float32)
+            model.value[number][: len(shares), species] = torch.from_numpy(shares)
+            number += 1
+    return model
+
+
+def _tensors(forests: Sequence[Any], species: int, **architecture: Any) -> Any:
+    """Fitted forests of scikit-learn as one model, whose leaves are still empty."""
+    tables = [estimator.tree_ for forest in forests for estimator in forest.estimators_]
     nodes, depth = max(t.node_count for t in tables), max(t.max_depth for t in tables)
     model: Any = timm.create_model(
-        "forest_glc23",
-        num_classes=target.shape[1],
-        trees=trees,
-        nodes=nodes,
-        depth=depth,
-        **{"in_chans": values.shape[1], **architecture},
+        "forest_glc23", num_classes=species, trees=len(tables), nodes=nodes, depth=depth, **architecture
     )
     for number, table in enumerate(tables):
         inner = np.flatnonzero(table.children_left >= 0)
@@ -149,6 +208,4 @@ def grow(
         model.threshold[number, inner] = torch.from_numpy(threshold)
         for side, children in enumerate((table.children_left, table.children_right)):
             model.child[side, number, inner] = torch.from_numpy(children[inner])
-        shares = table.value[:, :, 0].astype(np.float32)
-        model.value[number, : table.node_count] = torch.from_numpy(shares)
-    return model.eval(), fitted.oob_prediction_.reshape(target.shape).astype(np.float32)
+    return model.eval()

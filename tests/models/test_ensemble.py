@@ -80,7 +80,7 @@ def test_it_trains_exports_and_compiles(x):
     ("keywords", "message"),
     [
         (dict(features_only=True), "features_only of a member"),
-        (dict(average="median"), "'probabilities' or 'logits', got 'median'"),
+        (dict(average="median"), "'logits' or 'ranks', got 'median'"),
         (dict(activations=["sigmoid"]), "for 2 members, got"),
         (dict(in_chans=20), r"channels \[\(0, 33\)\] are not within the input's 20"),
     ],

@@ -1,0 +1,160 @@
+"""A region without surveys: the run that `fit_records` writes, and what every verb says of its ranks."""
+
+import csv
+import dataclasses
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from glczoo.cli import main
+from glczoo.data.region import Region
+from glczoo.data.sphere import east_north
+from glczoo.evaluation.evaluate import evaluate
+from glczoo.files import sha256
+from glczoo.prediction.map import make_map
+from glczoo.runs.run import Run
+from glczoo.runs.trained import TrainedModel
+from glczoo.training import presence_only
+from glczoo.training.fit_records import RecordsLeaderboard, fit_records
+
+
+@pytest.fixture(scope="module")
+def records(world, tmp_path_factory):
+    """The virtual region without its surveys."""
+    folder = tmp_path_factory.mktemp("records")
+    region = yaml.safe_load((world / "region.yaml").read_text("utf-8"))
+    region["tables"].pop("pa")
+    region["tables"].pop("test", None)
+    region.pop("split", None)
+    region |= {"name": "records", "root": str(world)}
+    region["modalities"] = [m for m in region["modalities"] if m.get("kind", "raster") == "raster"][:1]
+    (folder / "region.yaml").write_text(yaml.safe_dump(region), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(records, tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(presence_only, "_LINEAR", {"quadratic": {}, "quadratic, surface": {"surfaces": 1}})
+    patch.setattr(presence_only, "_TREES", {"trees": False})
+    out = tmp_path_factory.mktemp("runs") / "fit"
+    fit_records(Region.load(records), str(records), out, log=lambda text: None)
+    yield out
+    patch.undo()
+
+
+def test_its_leaderboard_is_kept_and_read(run):
+    board = RecordsLeaderboard.load(run)
+    assert len(board.candidates) == 7 and board.species_auc and 0.4 < board.auc < 1
+    text = board.text()
+    assert all(candidate.name in text for candidate in board.candidates)
+    assert "not probabilities of presence" in text and "only surveys can tell" in text
+
+
+def test_answers_are_those_of_the_exact_model_up_to_the_size_of_a_cell(run):
+    trained = Run.find(run).model
+    assert trained.answers_ranks and trained.bands[-2:] == ["east", "north"]
+    assert trained.mean[-2:] == [0, 0] and trained.std[-2:] == [1, 1]
+    records = Run.find(run).split("po").train
+    build = trained.builder(records)
+    plane = build(torch.arange(20))[:, -2:, 0, 0]
+    exact = east_north(records, _middle(run))[:20]
+    assert np.abs(plane.numpy() - exact).max() < 2  # cells of about 1 km
+
+
+def _middle(run) -> tuple[float, float]:
+    (band, *_) = [b for b in Run.find(run).config.glczoo.bands if b.name == "east"]
+    lat, lon = re.findall(r"(-?[\d.]+) [NE]", band.source)
+    return float(lon), float(lat)
+
+
+def test_the_same_call_goes_on_from_what_is_kept(run, records):
+    before = sha256(run / "model.safetensors")
+    kept = sorted((run / "folds").glob("*.safetensors"))
+    ages = [path.stat().st_mtime_ns for path in kept]
+    (run / "model.safetensors").unlink()
+    fit_records(Region.load(records), str(records), run, log=lambda text: None)
+    assert len(kept) == 3 and [path.stat().st_mtime_ns for path in kept] == ages
+    assert sha256(run / "model.safetensors") == before
+
+
+def test_a_limit_of_time_names_what_was_left_out(run, records, tmp_path):
+    board = fit_records(
+        Region.load(records), str(records), tmp_path / "fit", minutes=0, log=lambda text: None
+    )
+    assert board.left_out == {"quadratic, surface": "no time left", "trees": "no time left"}
+    assert "Left out: trees (no time left)" in board.text()
+
+
+def test_predicted_tables_call_ranks_suitability(run, records, tmp_path, capsys):
+    record = Run.find(run).split("po").train
+    points = tmp_path / "points.csv"
+    points.write_text(f"Id;lon;lat\n1;{record.lon[0]};{record.lat[0]}\n", "utf-8")
+    main(["predict", str(run), "--points", str(points), "--out", str(tmp_path / "out.csv")])
+    with open(tmp_path / "out.csv", encoding="utf-8") as file:
+        header = next(csv.reader(file))
+    assert "suitability" in header and "probability" not in header
+    assert "no probability of presence" in capsys.readouterr().out
+
+
+def test_maps_say_what_they_show_and_add_nothing_up(run, tmp_path):
+    record = Run.find(run).split("po").train
+    bbox = [record.lon.min(), record.lat.min(), record.lon.max(), record.lat.max()]
+    number = str(Run.find(run).species.ids[0])
+    settings = dict(resolution=(bbox[2] - bbox[0]) / 4, bbox=bbox, crs="EPSG:4326", applicability=False)
+    make_map([run], tmp_path / "map", species=[number], **settings)
+    drawn = {path.name for path in (tmp_path / "map").glob("*.png")}
+    assert f"species_{number}.png" in drawn and not {"richness.png", "set_size.png"} & drawn
+
+
+def test_evaluation_is_by_held_out_records(run, capsys):
+    main(["evaluate", str(run)])
+    text = capsys.readouterr().out
+    assert f"{RecordsLeaderboard.load(run).auc:.3f}" in text
+    assert "out of fold" in text and "Only surveys can tell" in text
+
+
+def test_surveys_elsewhere_judge_by_auc_and_by_no_rule_of_probabilities(run, world, records):
+    region = yaml.safe_load((run / "coordinates" / "region.yaml").read_text("utf-8"))
+    tables = yaml.safe_load((world / "region.yaml").read_text("utf-8"))["tables"]
+    with_surveys = run.parent / "region.yaml"
+    with_surveys.write_text(yaml.safe_dump(region | {"tables": tables}), "utf-8")
+    result = evaluate([run], part="train", region=Region.load(with_surveys))
+    assert [row.decoding.rule for row in result.rows] == ["top_k"] and result.rows[0].summary["auc"] > 0.4
+
+
+def test_the_report_says_what_the_number_is_worth(run, tmp_path, capsys):
+    main(["report", str(run), "--out", str(tmp_path / "page.html"), "--sample", "20"])
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "What that is worth" in page and "ranks of suitability" in page
+    assert "quadratic, surface; ridge 300" in page and page.count("data:image/svg") >= 2
+    assert "AUC" in capsys.readouterr().out
+
+
+def test_ranks_and_probabilities_have_no_mean(run, records):
+    ranks = Run.find(run).model
+    other = dataclasses.replace(ranks, activation="sigmoid", name="other")
+    with pytest.raises(ValueError, match="ranks of suitability, other probabilities of presence"):
+        TrainedModel.ensemble([ranks, other])
+
+
+def test_a_recipes_run_is_judged_by_the_records_that_validated(records, run, tmp_path, capsys):
+    copy = tmp_path / "other"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("leaderboard.json", "folds"))
+    text = (copy / "recipe.yaml").read_text("utf-8")
+    changed = yaml.safe_load(text)
+    changed["data"]["validation"]["po"] = 0.3
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(changed), "utf-8")
+    main(["evaluate", str(copy)])
+    assert "drawn at random" in capsys.readouterr().out
+
+
+def test_a_run_that_held_nothing_out_cannot_be_judged(run, tmp_path):
+    copy = tmp_path / "other"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("leaderboard.json", "folds"))
+    with pytest.raises(SystemExit, match="held out no records"):
+        main(["evaluate", str(copy)])
