@@ -24,6 +24,7 @@ from glczoo.cli.verbs import (
 
 if TYPE_CHECKING:
     from glczoo.data.region import Region
+    from glczoo.evaluation.odmap import Entry
 
 __all__ = ["app", "evaluate", "map_", "predict", "report"]
 
@@ -221,6 +222,7 @@ def map_(
     "--sample", type=int, default=1000,
     help="Samples for importance and response curves, the slow part; 0: without.",
 )  # fmt: skip
+@click.option("--odmap", type=PATH, metavar="CSV", help="Also write the ODMAP protocol (Zurell et al. 2020).")
 @batch_size_option
 @click.pass_obj
 def report(
@@ -232,6 +234,7 @@ def report(
     truth: Path | None,
     species: str,
     sample: int,
+    odmap: Path | None,
     batch_size: int,
 ) -> None:
     """One HTML page about a run: scores, curves, errors, and the bands that it uses.
@@ -239,10 +242,12 @@ def report(
     RUN is the folder of a finished run, or hf-hub:ORG/NAME. Where the region has no surveys, the page is
     about the presence-only records that were held out.
     """
+    from glczoo.evaluation.odmap import odmap as protocol
     from glczoo.evaluation.records_report import report_records
     from glczoo.evaluation.report import report as write_report
+    from glczoo.runs.run import Run
 
-    will_write(out)
+    will_write(out, odmap)
     named = [name.strip() for name in species.split(",")] if species else []
     command, where = shlex.join(["glczoo", *words]), _loaded(region)
     if truth is None and _without_surveys([model], where):
@@ -251,6 +256,9 @@ def report(
         )
         if first_process():
             print(f"{out}: {about.score.places} places of records, AUC {about.score.auc or float('nan'):.3f}")
+        if odmap:
+            run = Run.find(model).on(where)
+            _write_protocol(odmap, protocol(run, about.score, about.responses))
         return
     page = write_report(
         model,
@@ -266,6 +274,18 @@ def report(
     if first_process():
         best = page.results.rules[0]
         print(f"{out}: {page.results.surveys} {page.where}, F1 {best.f1:.3f} ({best.rule})")
+    if odmap:
+        _write_protocol(odmap, page.odmap)
+
+
+def _write_protocol(path: Path, entries: "list[Entry]") -> None:
+    """Write the ODMAP protocol, and list what only the authors can fill in."""
+    from glczoo.evaluation.odmap import unanswered, write_odmap
+
+    if first_process():
+        write_odmap(path, entries)
+        left = unanswered(entries)
+        print(f"{path}: {len(entries) - len(left)} elements filled in; yours are {'; '.join(left)}")
 
 
 @click.command("app", cls=Verb)

@@ -26,6 +26,7 @@ from glczoo.evaluation.coverage import Coverage, coverage
 from glczoo.evaluation.evaluate import Evaluation, evaluate
 from glczoo.evaluation.explain import errors_by_block
 from glczoo.evaluation.held_out import PartScore, part_score, training_counts
+from glczoo.evaluation.odmap import Entry, odmap
 from glczoo.evaluation.sections import (
     Extremes,
     Importance,
@@ -75,6 +76,7 @@ class Report:
     importance: Importance | None
     responses: Responses | None
     made: Made
+    odmap: list[Entry]  # the protocol of Zurell et al. 2020
 
 
 def report(
@@ -172,12 +174,14 @@ def _measured(
     device, explained = accelerator.device, sample >= 2
     if not len(chosen):
         chosen = np.argsort(-total, kind="stable")[:_FREQUENT]
+    results = part_score(part, probabilities, samples, model.rules(), total, model.species)
+    curves = responses(run, chosen, sample, device) if explained else None
     return Report(
         name=model.name,
         region=evaluation.region,
         part=part,
         where=f"{'surveys of the test table' if truth else part + ' surveys'} of {region.name}",
-        results=part_score(part, probabilities, samples, model.rules(), total, model.species),
+        results=results,
         coverage=coverage(mask, target, samples, size_km, promised),
         steps=steps,
         missing=history.missing,
@@ -189,8 +193,9 @@ def _measured(
         blocks=len(blocks.f1),
         pictures=pictures,
         importance=importance(model, region, some(samples, sample), device) if explained else None,
-        responses=responses(run, chosen, sample, device) if explained else None,
+        responses=curves,
         made=made(run, name, part, history.steps, command),
+        odmap=odmap(run, results, curves) if not history.missing else [],
     )
 
 

@@ -207,6 +207,7 @@ class Made:
     decoding: str
     data: str
     data_licence: str
+    citations: list[str]  # of the data
     published_with: str
     versions: str
     command: str  # that made the page
@@ -237,6 +238,7 @@ def made(run: Run, name: str, part: str, steps: Sequence[Step], command: str) ->
         decoding=str(model.decoding),
         data=section.data or f"region {section.region}",
         data_licence=section.data_licence or "not stated in region.yaml",
+        citations=run.citations(),
         published_with=str(run.published.get("versions", "")),
         versions=f"{versions()}, Python {platform.python_version()}",
         command=command,

@@ -7,7 +7,7 @@ the zoo.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,9 @@ _LOSSES = {
 _INITS = {"imagenet": "ImageNet weights", "random": "random weights"}
 
 
-def card_text(config: Config, published: Published, repo_id: str, licence: str) -> str:
+def card_text(
+    config: Config, published: Published, repo_id: str, licence: str, citations: Sequence[str] = ()
+) -> str:
     """The card of a published folder.
 
     Args:
@@ -60,6 +62,7 @@ def card_text(config: Config, published: Published, repo_id: str, licence: str) 
         published: how it was trained, and what it scores.
         repo_id: `ORG/NAME` that the usage snippet loads.
         licence: of the weights.
+        citations: of the data.
 
     Raises:
         ValueError: something that the card states is missing or not a plain number.
@@ -77,6 +80,7 @@ def card_text(config: Config, published: Published, repo_id: str, licence: str) 
         "versions": f"; {_markdown(published.versions)}",
         "results": [_texts(part.to_json() | {"region": section.region}) for part in published.results],
         "paper": [],
+        "citations": [_markdown(text) for text in citations],
     }
     about = About(repo_id.split("/")[-1], licence, section.region, section.data or f"region {section.region}")
     return render(facts, metadata(about, published))
@@ -112,6 +116,7 @@ def _zoo_card(name: str, region: Region) -> str:
         "training": [_step(step) for step in steps],
         "versions": "",
         "results": [],
+        "citations": [],
         "paper": [dict(zip(("steps", "public", "private"), row, strict=True)) for row in _PAPER[name]],
     }
     about = About(name, "none yet", region.name, region.description)

@@ -78,7 +78,9 @@ def save(
         (partial / "metrics.json").write_text(text + "\n", "utf-8")
         write_golden(partial, run.model)
         name = repo_id or f"{organisation()}/{run.config.architecture}"
-        (partial / "README.md").write_text(card_text(run.config, published, name, licence), "utf-8")
+        (partial / "README.md").write_text(
+            card_text(run.config, published, name, licence, run.citations()), "utf-8"
+        )
         write_sums(partial)
     return folder
 

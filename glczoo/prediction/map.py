@@ -186,6 +186,8 @@ def _drawn(
             **({"against": layers.against.name} if layers.against else {}),
             "software": f"glczoo {__version__}",
         }
+        if run := layers.model.run:
+            tags["citation"] = "; ".join(run.on(layers.region).citations())
         counted, applicable = _assemble(out, grid, layers, tags, masked and not layers.clamp)
     return DrawnMap(
         file=out / "map.tif",

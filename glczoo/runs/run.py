@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -214,6 +214,16 @@ class Run:
             if kind in self.region.tables
         }
 
+    def citations(self, of: Literal["tables", "rasters", "all"] = "all") -> list[str]:
+        """How the data sets ask to be cited, each once: of the region's tables, and of the rasters seen."""
+        texts = []
+        if of != "rasters":
+            texts += [_citation(table.citation, table.doi) for table in self.region.tables.values()]
+        if of != "tables":
+            seen = [m for m in self.region.modalities if m.name in self.config.glczoo.modalities]
+            texts += [_citation(modality.citation, modality.doi) for modality in seen]
+        return [text for text in dict.fromkeys(texts) if text]
+
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; none where training left no record."""
@@ -276,6 +286,10 @@ class Run:
             return [Step.from_json(step, where) for step in self.published.get("training", [])]
         before = self.before
         return [*(before.lineage if before else []), own_step(self)]
+
+
+def _citation(text: str, doi: str) -> str:
+    return f"{text} doi:{doi}".strip() if doi and doi not in text else text
 
 
 def is_finished(folder: Path) -> bool:
