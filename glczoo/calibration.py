@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["fit_temperature", "fit_vector", "rescale"]
+__all__ = ["fit_temperature", "fit_vector", "logistic_bias", "rescale"]
 
 
 def fit_temperature(
@@ -38,6 +38,21 @@ def fit_vector(
     """
     scale, bias = _fit(logits, target, activation, with_bias=True)
     return scale.float(), bias.float()
+
+
+def logistic_bias(logits: Tensor) -> Tensor:
+    """What to add to logits[N, K] that rank N sites for each species, so that a sigmoid is MaxEnt's output.
+
+    A softmax over sites leaves the level of a species open. With q = softmax over the sites and its entropy
+    H, the logistic output of MaxEnt is sigmoid(log q + H) (Phillips and Dudík 2008, doi:10.1111/j.0906-7590.
+    2008.5203.x, prevalence one half at a typical site of presence): sigmoid(logit - Σ q logit). It is
+    a suitability from 0 to 1 that compares species, no probability of presence.
+
+    Returns:
+        The bias, [K], in the type of the logits.
+    """
+    exact = logits.double()
+    return -(exact.softmax(0) * exact).sum(0).to(logits)
 
 
 def rescale(logits: Tensor, scale: Tensor | float, bias: Tensor | float = 0.0) -> Tensor:

@@ -24,9 +24,10 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from glczoo.data.loader import load, load_by_processes
-from glczoo.data.patches import dihedral
+from glczoo.data.patches import PatchBuilder, dihedral
 from glczoo.data.region import Region
 from glczoo.files import require_writable
+from glczoo.losses import RANKS
 from glczoo.progress import Track
 from glczoo.recipe import Recipe, describe, read_recipe
 from glczoo.runs.export import export_run
@@ -35,7 +36,7 @@ from glczoo.runs.scoring import score
 from glczoo.training.checkpoints import Progress, Record, refuse_other_recipe
 from glczoo.training.prepare import Prepared, prepare
 from glczoo.training.trackers import start_accelerator
-from glczoo.training.tuning import tune_run, validation_f1
+from glczoo.training.tuning import level_ranks, sites_of, tune_run, validation_f1
 
 __all__ = ["main", "train"]
 
@@ -226,6 +227,11 @@ def _finish(session: Session, run: Path) -> None:
         session.record.save_weights(result, "last")
         result.load_state_dict(load_file(run / "best.safetensors"))
         epoch = session.progress.best_epoch
+    if recipe.loss.name in RANKS and not recipe.calibration:
+        sites = sites_of(prepared.training, len(inputs.vocabulary))
+        statistics = prepared.statistics
+        build = PatchBuilder(inputs.source, sites, statistics.mean, statistics.std, accelerator.device)
+        level_ranks(accelerator, recipe, result, build, len(sites))
     tuning = tune_run(accelerator, recipe, result, prepared.tuning_build, inputs.tuning)
     if recipe.grad_checkpointing:
         result.set_grad_checkpointing(False)  # type: ignore[operator]

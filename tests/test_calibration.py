@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from glczoo.calibration import fit_temperature, fit_vector, rescale
+from glczoo.calibration import fit_temperature, fit_vector, logistic_bias, rescale
 from glczoo.metrics import reliability
 
 
@@ -94,3 +94,19 @@ def test_fitting_works_where_gradients_are_off(world: tuple[Tensor, Tensor]) -> 
 def test_bad_input_is_named(logits: Tensor, target: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit_vector(logits, target)
+
+
+def test_ranks_become_the_logistic_output_of_maxent() -> None:
+    logits = 3 * torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    q = logits.softmax(0)
+    entropy = -(q * q.log()).sum(0)
+    odds = q * entropy.exp()
+    torch.testing.assert_close((logits + logistic_bias(logits)).sigmoid(), odds / (1 + odds))
+
+
+def test_the_level_that_a_species_had_does_not_matter() -> None:
+    logits = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    other = logits + torch.tensor([90.0, -3, 0, 5, -40])
+    torch.testing.assert_close(
+        other + logistic_bias(other), logits + logistic_bias(logits), rtol=0, atol=1e-4
+    )

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from glczoo.calibration import fit_temperature, fit_vector, rescale
+from glczoo.calibration import fit_temperature, fit_vector, logistic_bias, rescale
 from glczoo.data.occurrences import Samples
 from glczoo.data.patches import PatchBuilder
 from glczoo.decoding import Decoding, Rule, recall_threshold, tune, tune_by_source
@@ -17,7 +18,10 @@ from glczoo.recipe import Recipe
 from glczoo.recipe.sections import Decode
 from glczoo.runs.scoring import mean_f1, score
 
-__all__ = ["Tuning", "tune_decoding", "tune_run", "validation_f1"]
+__all__ = ["Tuning", "level_ranks", "sites_of", "tune_decoding", "tune_run", "validation_f1"]
+
+_SITES = 20_000  # training places that the level of a ranking is measured on
+_LOGITS = 1 << 27  # and at most so many numbers: half a gigabyte
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,33 @@ def tune_run(
     if recipe.decoding.by_source and (sources := samples.datasets) is not None:
         decoding = replace(decoding, by_source=tune_by_source(probabilities, target, sources))
     return Tuning(recipe.activation, decoding, tuned, calibration)
+
+
+def level_ranks(
+    accelerator: Accelerator, recipe: Recipe, model: Any, build: PatchBuilder, places: int
+) -> None:
+    """Give the outputs of a loss that leaves ranks the level of MaxEnt's logistic output, in place.
+
+    It is written into the bias of the head; a head without one keeps the level that it has.
+
+    Args:
+        accelerator: shares the work.
+        recipe: says how many places are in a batch.
+        model: as it was trained.
+        build: patches at training places, as they are.
+        places: how many these are.
+    """
+    head = model.get_classifier()
+    if not places or not isinstance(head, nn.Linear) or head.bias is None:
+        return
+    logits = score(accelerator, model, build, recipe.batch_size, "logits")
+    _fold(model, torch.ones(logits.shape[1]), logistic_bias(logits))
+
+
+def sites_of(training: Samples, num_classes: int) -> Samples:
+    """The training places, or a seeded draw of them, that `level_ranks` measures."""
+    number = max(2, min(_SITES, _LOGITS // num_classes))
+    return training.subset(np.sort(np.random.default_rng(0).permutation(len(training))[:number]))
 
 
 def tune_decoding(decode: Decode, probabilities: Tensor, target: Tensor) -> tuple[Decoding, dict[str, float]]:
