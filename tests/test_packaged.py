@@ -69,7 +69,7 @@ def test_a_region_may_be_packaged_and_the_recipe_not(elsewhere):
 def test_every_packaged_file_has_a_sentence(capsys):
     main(["recipes"])
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
-    assert sorted(name for name, _ in lines) == FILES and len(FILES) == 23
+    assert sorted(name for name, _ in lines) == FILES and len(FILES) > 20
     assert all(sentence[-1] in ".?…" for _, sentence in lines)
 
 
@@ -77,7 +77,7 @@ def test_copies_are_whole_and_overwrite_nothing(elsewhere, capsys):
     main(["recipes", "copy", "mine"])
     assert sorted(path.relative_to("mine").as_posix() for path in Path("mine").rglob("*.*")) == FILES
     assert Path("mine/step1.yaml").read_text("utf-8") == (TOP / "recipes/step1.yaml").read_text("utf-8")
-    assert "mine: 23 files" in capsys.readouterr().out
+    assert f"mine: {len(FILES)} files" in capsys.readouterr().out
     shutil.rmtree("mine/studies")
     with pytest.raises(
         SystemExit, match="mine: baseline.yaml, finetune.yaml, step1.yaml and others are there"
