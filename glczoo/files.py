@@ -7,15 +7,21 @@ import os
 import platform
 import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from glczoo.errors import GlczooError, of_system
 
-__all__ = ["disk_errors", "require_writable", "sha256", "whole", "whole_files"]
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["disk_errors", "lock", "require_writable", "sha256", "whole", "whole_files"]
 
 # What is being written is called .NAME.glczoo-MACHINE-PROCESS-NUMBER.SUFFIX.
 _MARK = f".glczoo-{re.sub(r'[^A-Za-z0-9]', '', platform.node())}-"
@@ -140,6 +146,65 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
             file.flush()
     except OSError as error:
         raise of_system(OSError(error.errno, error.strerror, str(path))) from None
+
+
+@contextmanager
+def lock(path: Path, wait: bool = False) -> Iterator[None]:
+    """Work on a file or folder alone, whether it is there already or not.
+
+    The lock is a file beside it, .NAME.lock, that names the process that works there. The system lets go of
+    it when that process ends, however it ends. Folders that are made for it are removed again if nothing
+    else came to lie in them.
+
+    Args:
+        path: of what is worked on.
+        wait: until another process that works there is done, instead of an error.
+
+    Raises:
+        GlczooError: another process works there, or nothing can be written there.
+    """
+    name = path.with_name(f".{path.name}.lock")
+    made = [folder for folder in name.parents if not folder.exists()]
+    try:
+        try:
+            name.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = _locked(name, path, wait)
+        except OSError as error:
+            raise of_system(OSError(error.errno, error.strerror, str(path))) from error
+        try:
+            yield
+        finally:
+            name.unlink(missing_ok=True)
+            os.close(descriptor)
+    finally:
+        for folder in made:
+            with suppress(OSError):  # something lies in it
+                folder.rmdir()
+
+
+def _locked(name: Path, path: Path, wait: bool) -> int:
+    """The descriptor of a lock's file, which this process holds."""
+    while True:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            there = os.stat(name)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 500, 0).decode("utf-8", "replace") or "another process"
+            os.close(descriptor)
+            remedy = "Wait until it is done, or end it and start again"
+            raise GlczooError(f"{holder} works there", where=path, remedy=remedy) from None
+        except FileNotFoundError:  # who held it has just deleted it
+            os.close(descriptor)
+            continue
+        if os.path.samestat(there, os.fstat(descriptor)):
+            break
+        os.close(descriptor)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {platform.node()}, since {since},".encode())
+    return descriptor
 
 
 def sha256(path: Path) -> str:

@@ -6,7 +6,6 @@ weights of the step before. Interrupt it at any time: the same command goes on w
 same weights, bit for bit.
 """
 
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 import click
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast, set_seed
 from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from glczoo.data.loader import load, load_by_processes
 from glczoo.data.patches import PatchBuilder, dihedral
 from glczoo.data.region import Region
+from glczoo.errors import GlczooError
 from glczoo.files import require_writable
 from glczoo.losses import RANKS
 from glczoo.progress import Track
@@ -33,9 +33,17 @@ from glczoo.recipe import Recipe, describe, read_recipe
 from glczoo.runs.export import export_run
 from glczoo.runs.run import is_finished
 from glczoo.runs.scoring import score
-from glczoo.training.checkpoints import Progress, Record, refuse_other_recipe
+from glczoo.training.checkpoints import (
+    Progress,
+    Record,
+    clean_up,
+    leftovers,
+    refuse_other_recipe,
+    work_alone,
+)
+from glczoo.training.divergence import refuse_diverged, require_finite
 from glczoo.training.prepare import Prepared, prepare
-from glczoo.training.trackers import start_accelerator
+from glczoo.training.trackers import finish_trackers, start_accelerator
 from glczoo.training.tuning import level_ranks, sites_of, tune_run, validation_f1
 
 __all__ = ["main", "train"]
@@ -93,26 +101,41 @@ def train(recipe: Recipe) -> Path:
     """
     region = Region.load(recipe.region)
     run = recipe.run_folder(region)
+    if recipe.model == "forest_glc23":
+        raise GlczooError("forest_glc23 is not trained by gradients", remedy="Fit it with `glczoo forest`")
     accelerator = start_accelerator(recipe, run)
     refuse_other_recipe(run, recipe, accelerator.num_processes)
-    require_writable(run, folder=True)
-    if is_finished(run):
+    if not is_finished(run) or leftovers(run):
+        require_writable(run, folder=True)
+        with work_alone(accelerator, run):
+            _train_alone(recipe, region, run, accelerator)
+    else:
         accelerator.print(f"{run} is finished already; delete it to train again, or give it another name=…")
-        return run
-    set_seed(recipe.seed)
-    session = _start(recipe, run, accelerator, prepare(recipe, region, accelerator))
-    for epoch in range(session.progress.epoch, recipe.epochs):
-        lr = session.base_lr * recipe.schedule.factor(epoch)
-        pace = _train_epoch(session, epoch, lr)
-        _end_epoch(session, epoch, lr, pace)
-    _finish(session, run)
     return run
+
+
+def _train_alone(recipe: Recipe, region: Region, run: Path, accelerator: Accelerator) -> None:
+    """Train in a folder in which no other process works."""
+    if not is_finished(run):
+        set_seed(recipe.seed)
+        session = _start(recipe, run, accelerator, prepare(recipe, region, accelerator))
+        try:
+            for epoch in range(session.progress.epoch, recipe.epochs):
+                lr = session.base_lr * recipe.schedule.factor(epoch)
+                pace = _train_epoch(session, epoch, lr)
+                _end_epoch(session, epoch, lr, pace)
+            _finish(session, run)
+        finally:
+            finish_trackers(accelerator)
+    if accelerator.is_main_process:
+        clean_up(run)
+    accelerator.wait_for_everyone()
 
 
 def _start(recipe: Recipe, run: Path, accelerator: Accelerator, prepared: Prepared) -> Session:
     """Start a run, or take it up at its newest checkpoint."""
     average = ModelEmaV3(accelerator.unwrap_model(prepared.model), decay=recipe.ema) if recipe.ema else None
-    progress = Progress()
+    progress = Progress(accelerator.process_index)
     kept = [progress, prepared.objective, *([average] if average else [])]
     accelerator.register_for_checkpointing(*kept)
     record = Record(run, recipe, accelerator)
@@ -154,6 +177,8 @@ def _train_epoch(session: Session, epoch: int, lr: float) -> Pace:
             loss = objective(model(objective.view(x, index, epoch)), index)
             accelerator.backward(loss / accumulate)
         progress.add(loss)
+        if accelerator.device.type == "cpu":  # elsewhere that would wait for the step
+            refuse_diverged(recipe, session.prepared, session.progress, epoch)
         seen += len(index) * accelerator.num_processes
         if not steps:
             continue
@@ -165,11 +190,12 @@ def _train_epoch(session: Session, epoch: int, lr: float) -> Pace:
         if session.average:
             session.average.update(accelerator.unwrap_model(model))
         if progress.step % recipe.log_every == 0:  # the only time that a step is waited for
+            refuse_diverged(recipe, session.prepared, session.progress, epoch)
             record.log(progress, "step", loss=loss.item(), lr=lr)
             speed = seen / (time.perf_counter() - start)
             bar.note(f"loss {progress.mean_loss:.4f}, {speed:.0f} samples/s")
-        if progress.step % recipe.checkpoint_every == 0:
-            record.checkpoint(progress)
+        if progress.step % recipe.checkpoint_every == 0 and progress.batch < len(prepared.order):
+            _checkpoint(session, epoch)
     return Pace(seen, time.perf_counter() - start)
 
 
@@ -187,6 +213,9 @@ def _end_epoch(session: Session, epoch: int, lr: float, pace: Pace) -> None:
     """Validate, keep the weights if they are the best so far, and save a checkpoint."""
     recipe, accelerator, progress = session.recipe, session.accelerator, session.progress
     inputs, result = session.prepared.inputs, session.result
+    refuse_diverged(recipe, session.prepared, session.progress, epoch)
+    require_finite(result, epoch)
+    _share_buffers(accelerator, result)
     f1 = None
     if len(inputs.validation):
         build = session.prepared.validation_build
@@ -215,7 +244,23 @@ def _end_epoch(session: Session, epoch: int, lr: float, pace: Pace) -> None:
     predict = partial(score, accelerator, session.prepared.model, build, recipe.batch_size, recipe.activation)
     session.prepared.objective.end_epoch(epoch, predict)
     progress.next_epoch()
-    session.record.checkpoint(progress)
+    _checkpoint(session, epoch)
+
+
+def _checkpoint(session: Session, epoch: int) -> None:
+    """Save a checkpoint, never of a model that has diverged."""
+    refuse_diverged(session.recipe, session.prepared, session.progress, epoch)
+    model = session.accelerator.unwrap_model(session.prepared.model)
+    for each in {session.result, model}:
+        require_finite(each, epoch)
+    session.record.checkpoint(session.progress)
+
+
+def _share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
+    """Give every process the main one's running statistics: what is validated is what will be exported."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            broadcast(buffer)
 
 
 def _finish(session: Session, run: Path) -> None:
@@ -227,6 +272,7 @@ def _finish(session: Session, run: Path) -> None:
         session.record.save_weights(result, "last")
         result.load_state_dict(load_file(run / "best.safetensors"))
         epoch = session.progress.best_epoch
+    require_finite(result, epoch)
     if recipe.loss.name in RANKS and not recipe.calibration:
         sites = sites_of(prepared.training, len(inputs.vocabulary))
         statistics = prepared.statistics
@@ -247,10 +293,7 @@ def _finish(session: Session, run: Path) -> None:
             epoch=epoch,
             **vars(tuning),
         )
-        shutil.rmtree(run / "checkpoints", ignore_errors=True)
-        (run / "best.safetensors").unlink(missing_ok=True)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
     accelerator.print(f"{run}: done (set size by {tuning.decoding})")
 
 

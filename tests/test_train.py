@@ -318,21 +318,6 @@ def next_run(runs: Path) -> Path:
     return runs / "virtual" / "test_fusresnet_glc23" / "step1"
 
 
-def test_another_recipe_does_not_continue_a_run(world, tmp_path):
-    arguments = small(world, tmp_path, "epochs=50")
-    process = subprocess.Popen(launch(arguments), env=environment(), stdout=subprocess.DEVNULL)
-    while not list(tmp_path.glob("**/step-*")):
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    with pytest.raises(ValueError, match=r"an unfinished run of another recipe \(batch_size: 16 → 8"):
-        train(recipe([*arguments, "batch_size=8"]))
-    newest = max(tmp_path.glob("**/step-*"), key=lambda path: int(path.name[5:]))
-    (newest / "model.safetensors").write_bytes(b"cut")
-    with pytest.raises(ValueError, match=rf"the checkpoint .*{newest.name} is damaged .* delete it"):
-        train(recipe(arguments))
-
-
 @pytest.mark.parametrize(
     ("config", "flags"),
     [

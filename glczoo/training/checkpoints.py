@@ -3,27 +3,42 @@
 A plain shuffled DataLoader with skipped batches is not exact: it draws its order from the global generator
 and looks one batch ahead. Here the order of an epoch is a function of (seed, epoch), augmentation of
 (seed, epoch, index), and the learning rate of the epoch, so that a checkpoint needs only the weights, the
-optimiser, the generators' states (Accelerate's `save_state`) and `Progress`.
+optimiser, the generators' states (Accelerate's `save_state`) and `Progress`. A checkpoint is a folder step-N
+that gets its name when all of it is on the disk; the file `whole.json` in it lists the others with their
+SHA-256, so that one that is damaged, or half deleted, is never taken for a whole one.
 """
 
 import json
+import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from glczoo.files import disk_errors, whole
+from glczoo.errors import GlczooError
+from glczoo.files import disk_errors, lock, sha256, whole, whole_files
 from glczoo.recipe import Recipe, read_run_recipe, write_run_recipe
-from glczoo.runs.run import is_finished, read_metrics
+from glczoo.runs.run import is_finished
 from glczoo.training.trackers import start_trackers, track
 
-__all__ = ["EpochOrder", "Progress", "Record", "refuse_other_recipe"]
+__all__ = [
+    "EpochOrder",
+    "Progress",
+    "Record",
+    "clean_up",
+    "leftovers",
+    "refuse_other_recipe",
+    "work_alone",
+]
 
 
 class EpochOrder:
@@ -62,12 +77,15 @@ class EpochOrder:
 class Progress:
     """How far a run is; saved with every checkpoint."""
 
-    def __init__(self) -> None:
-        """Start at nothing."""
+    def __init__(self, process: int = 0) -> None:
+        """Start at nothing. `process`: whose losses are counted here."""
         self.epoch = self.batch = self.step = 0
         self.loss_sum = 0.0
-        self._unread: list[Tensor] = []  # losses still on the device: reading each would wait for its step
+        self.loss_sums: list[float] = []  # of every process, as gathered for a checkpoint
         self.best, self.best_epoch = -1.0, -1
+        self._process = process
+        self._unread: list[Tensor] = []  # losses still on the device: reading each would wait for its step
+        self._diverged: int | None = None
 
     def add(self, loss: Tensor) -> None:
         """Count a batch."""
@@ -84,38 +102,77 @@ class Progress:
         self._read()
         return self.loss_sum / max(self.batch, 1)
 
+    @property
+    def diverged(self) -> int | None:
+        """The first batch of the epoch, counted from 0, whose loss is not finite; None: all are."""
+        self._read()
+        return self._diverged
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         self._read()
-        return {key: value for key, value in self.__dict__.items() if key != "_unread"}
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.__dict__.update(state)
+        self.loss_sum = self.loss_sums[self._process]
 
     def _read(self) -> None:
-        for loss in torch.stack(self._unread).tolist() if self._unread else []:
+        losses = torch.stack(self._unread).tolist() if self._unread else []
+        for batch, loss in enumerate(losses, self.batch - len(losses)):
             self.loss_sum += loss  # one by one: the sum is the same whenever it is read
+            if self._diverged is None and not math.isfinite(loss):
+                self._diverged = batch
         self._unread = []
+
+
+@contextmanager
+def work_alone(accelerator: Accelerator, run: Path) -> Iterator[None]:
+    """Hold the lock of a run, for all processes of this training.
+
+    Raises:
+        GlczooError: another training works in its folder, or nothing can be written there.
+    """
+    with ExitStack() as stack:
+        problem = [None]  # type: list[str | None]
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(lock(run))
+            except GlczooError as error:
+                problem = [str(error)]
+        _share(accelerator, problem)
+        if problem[0] is not None:
+            raise GlczooError(problem[0])
+        yield
 
 
 def refuse_other_recipe(run: Path, recipe: Recipe, processes: int) -> None:
     """A folder holds one run.
 
     Raises:
-        ValueError: it holds a run of another recipe, or an unfinished one of another number of processes.
+        GlczooError: it holds a run of another recipe, or an unfinished one of another number of processes, or
+            checkpoints of a recipe that cannot be read.
     """
-    if not (run / "recipe.yaml").exists():
+    path = run / "recipe.yaml"
+    if not path.exists():
         return
-    before, before_processes = read_run_recipe(run)
+    try:
+        before, before_processes = read_run_recipe(run)
+    except ValueError as error:
+        if not is_finished(run) and not (run / "checkpoints").exists():
+            return  # nothing was trained yet: it is written anew
+        remedy = "Copy the recipe back, or delete the folder to train again"
+        raise GlczooError(f"its recipe is damaged ({error})", where=run, remedy=remedy) from None
     old, new = _comparable(before, before_processes), _comparable(recipe, processes)
     if is_finished(run):
         old["processes"] = processes
     changes = ", ".join(f"{key}: {old[key]} → {new[key]}" for key in new if old[key] != new[key])
     if changes:
-        raise ValueError(
-            f"{run} holds {'a' if is_finished(run) else 'an unfinished'} run of another recipe ({changes}); "
-            "set the same values, delete the folder, or choose another name=…"
+        state = "a" if is_finished(run) else "an unfinished"
+        raise GlczooError(
+            f"{run} holds {state} run of another recipe ({changes})",
+            remedy="Set the same values, delete the folder, or choose another name=…",
         )
 
 
@@ -123,6 +180,18 @@ def _comparable(recipe: Recipe, processes: int) -> dict[str, Any]:
     """What must be the same for a run to be continued."""
     values = recipe.model_dump(mode="json", exclude={"runs", "trackers"})
     return values | {"region": Path(recipe.region).resolve(), "processes": processes}
+
+
+def leftovers(run: Path) -> list[Path]:
+    """What a finished run has no use for: checkpoints, the best weights so far, files half written."""
+    named = [run / "checkpoints", run / "best.safetensors", run / ".export"]
+    return [path for path in named if path.exists()] + list(run.glob(".*.glczoo-*"))
+
+
+def clean_up(run: Path) -> None:
+    """Delete the leftovers of a finished run. Call it with the run's lock held."""
+    for path in leftovers(run):
+        _delete(path)
 
 
 class Record:
@@ -139,21 +208,25 @@ class Record:
         accelerator.wait_for_everyone()
 
     def resume(self, progress: Progress) -> None:
-        """Load the newest whole checkpoint, if there is one, and forget what was logged after it."""
-        saved = self._saved()
-        if saved:
+        """Load the newest whole checkpoint, if there is one, and forget what was logged after it.
+
+        Raises:
+            GlczooError: a checkpoint is whole and cannot be loaded, as by another release of torch.
+        """
+        newest = [self._newest() if self._accelerator.is_main_process else None]
+        _share(self._accelerator, newest)
+        if newest[0] is not None:
             try:
-                self._accelerator.load_state(str(saved[-1]))
+                self._accelerator.load_state(newest[0])
             except Exception as error:  # torch, safetensors and pickle each have their own
-                raise ValueError(
-                    f"the checkpoint {saved[-1]} is damaged ({error}); delete it and start the same command "
-                    f"again: training goes on from {saved[-2] if len(saved) > 1 else 'the start'}"
-                ) from error
+                reason = f"the checkpoint cannot be loaded ({error})"
+                remedy = "Delete it and start the same command again: training goes on from the one before"
+                raise GlczooError(reason, where=newest[0], remedy=remedy) from error
         kept: list[dict[str, Any]] = []
         if self._accelerator.is_main_process:
             kept = [
                 line
-                for line in read_metrics(self._run)
+                for line in _whole_lines(self._run / "metrics.jsonl")
                 if line["epoch"] < progress.epoch
                 or (line["kind"] == "step" and line["step"] <= progress.step)
             ]
@@ -173,32 +246,111 @@ class Record:
 
     def checkpoint(self, progress: Progress) -> None:
         """Save everything that resuming needs; keep the last two."""
-        target, partial = self._checkpoints / f"step-{progress.step}", self._checkpoints / ".partial"
-        if self._accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(target, ignore_errors=True)
-        self._accelerator.wait_for_everyone()
-        with disk_errors(self._checkpoints):
-            try:
-                self._accelerator.save_state(str(partial))
-            except Exception:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
-        self._accelerator.wait_for_everyone()
-        if self._accelerator.is_main_process:
-            os.replace(partial, target)
+        main = self._accelerator.is_main_process
+        target = self._checkpoints / f"step-{progress.step}"
+        progress.loss_sums = self._of_every_process(progress)
+        if main:
+            self.flush()
+            self._checkpoints.mkdir(exist_ok=True)
+            if target.exists():  # of the same step: it was followed by no other
+                _delete(target)
+        with whole(target) if main else nullcontext() as partial:
+            folder = [str(partial)]
+            _share(self._accelerator, folder)
+            self._accelerator.save_state(folder[0])
+            self._accelerator.wait_for_everyone()
+            if main:
+                files = sorted(path for path in Path(folder[0]).rglob("*") if path.is_file())
+                sums = {path.relative_to(folder[0]).as_posix(): sha256(path) for path in files}
+                (Path(folder[0]) / _WHOLE).write_text(json.dumps(sums, indent=1), "utf-8")
+        if main:
             for old in self._saved()[:-2]:
-                shutil.rmtree(old)
+                _delete(old)
         self._accelerator.wait_for_everyone()
-
-    def _saved(self) -> list[Path]:
-        """The whole checkpoints, oldest first."""
-        return sorted(self._checkpoints.glob("step-*"), key=lambda path: int(path.name[5:]))
 
     def save_weights(self, model: nn.Module, name: str) -> None:
         """Write RUN/NAME.safetensors: the best epoch's weights so far, or the last."""
         if self._accelerator.is_main_process:
             weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-            with whole(self._run / f"{name}.safetensors") as partial:
-                save_file(weights, partial)
+            file = f"{name}.safetensors"
+            with whole_files(self._run, file) as partial:  # safetensors writes a file of its own beside it
+                save_file(weights, partial / file)
         self._accelerator.wait_for_everyone()
+
+    def flush(self) -> None:
+        """Have metrics.jsonl on the disk: a run goes on from a checkpoint with all lines before it."""
+        path = self._run / "metrics.jsonl"
+        if path.exists():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+    def _of_every_process(self, progress: Progress) -> list[float]:
+        """The sum of losses of every process, in their order."""
+        sums = [progress.state_dict()["loss_sum"]]
+        return gather_object(sums) if self._accelerator.num_processes > 1 else sums
+
+    def _saved(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        return sorted(self._checkpoints.glob("step-*"), key=lambda path: int(path.name[5:]))
+
+    def _newest(self) -> str | None:
+        """The newest checkpoint that is whole; those after it are deleted, and what was half written."""
+        for path in self._checkpoints.glob(".*"):
+            _delete(path)
+        saved = self._saved()
+        while saved:
+            damage = _damage(saved[-1])
+            if damage is None:
+                return str(saved[-1])
+            damaged = saved.pop()
+            before = saved[-1] if saved else "the start"
+            self._accelerator.print(f"{damaged} is damaged ({damage}): training goes on from {before}")
+            _delete(damaged)
+        return None
+
+
+_WHOLE = "whole.json"
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, if anything."""
+    try:
+        sums: dict[str, str] = json.loads((checkpoint / _WHOLE).read_text("utf-8"))
+        wrong = [name for name, value in sums.items() if sha256(checkpoint / name) != value]
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, AttributeError) as error:
+        return str(error)
+    return f"{wrong[0]} is not what was saved" if wrong else None
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or folder; a folder loses its name first, so that no half of it has it."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    aside = path if path.name.startswith(".") else path.with_name(f".deleted-{path.name}")
+    if aside != path:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of metrics.jsonl; one that a power cut has torn is left out with those after it."""
+    if not path.exists():
+        return
+    for line in path.read_bytes().splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(values, dict) or not {"kind", "epoch", "step"} <= values.keys():
+            return
+        yield values
+
+
+def _share(accelerator: Accelerator, values: list[Any]) -> None:
+    """Give every process the values of the main one, in place."""
+    if accelerator.num_processes > 1:
+        broadcast_object_list(values)

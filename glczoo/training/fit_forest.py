@@ -108,7 +108,7 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
 def _without_tuning(recipe: Recipe) -> Recipe:
     """The recipe of the forest's inputs: it is tuned out of bag, no survey has to be held out for that."""
     decoding = Decode(rule=Rule.EXPECTED_F1)
-    return recipe.model_copy(update={"decoding": decoding, "calibration": None})
+    return recipe.model_copy(update={"decoding": decoding, "calibration": None, "keep": "last"})
 
 
 def grow(

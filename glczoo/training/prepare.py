@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from glczoo.data.patch_source import PatchSource, Statistics
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.decoding import Rule
+from glczoo.errors import GlczooError
 from glczoo.models.published import read_config
 from glczoo.recipe import Recipe
 from glczoo.training.checkpoints import EpochOrder
@@ -87,11 +89,17 @@ def read_inputs(recipe: Recipe, region: Region) -> Inputs:
         )
     )
     if (recipe.decoding.tuned or recipe.calibration) and not len(tuning):
-        raise ValueError("no PA survey is left to tune the set size on; is data.validation too small?")
+        raise GlczooError("no PA survey is left to tune the set size on; is data.validation too small?")
     _refuse_hollow_promise(recipe, len(tuning))
     if not len(training):
-        raise ValueError(
+        raise GlczooError(
             f"no training sample is left of {recipe.data.tables}; is data.pa_fraction too small?"
+        )
+    if recipe.keep == "best" and not len(validation):
+        raise GlczooError(
+            f"keep: best needs validation samples, the shares {recipe.data.validation} of "
+            f"{recipe.data.tables} are none",
+            remedy="Raise data.validation, or set keep=last",
         )
     source.fix_levels(training)
     return Inputs(region, parts.vocabulary, training, validation, tuning, source)
@@ -117,9 +125,17 @@ def prepare(recipe: Recipe, region: Region, accelerator: Accelerator) -> Prepare
         ValueError: the recipe, the data and the model do not fit each other.
     """
     device, processes = accelerator.device, accelerator.num_processes
+    _try_optimizer(recipe, device)
     with accelerator.local_main_process_first():  # one process builds the stacks, the others find them built
         inputs = read_inputs(recipe, region)
     source, vocabulary = inputs.source, inputs.vocabulary
+    if recipe.activation == "softmax" and len(vocabulary) == 1:
+        raise GlczooError(
+            f"a softmax over one species is 1 whatever it sees: {recipe.loss.name} learns nothing in region "
+            f"{region.name}",
+            remedy="Set loss=sinr_full, which compares its records with background places, or "
+            "data.tables=[pa] and loss=bce where there are absences",
+        )
     model, statistics = starting_model(recipe, region, source, vocabulary, inputs.training, accelerator.print)
     training = inputs.training
     if recipe.data.places:
@@ -148,6 +164,28 @@ def prepare(recipe: Recipe, region: Region, accelerator: Accelerator) -> Prepare
         order=order,
         background=background,
     )
+
+
+def _try_optimizer(recipe: Recipe, device: torch.device) -> None:
+    """Take a step of a tiny model: some of timm's optimisers need what a recipe does not give.
+
+    Raises:
+        GlczooError: there is no such optimiser, or it cannot take a plain step here.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.Sequential(nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2)).to(device)
+        try:
+            plain = recipe.model_copy(update={"finetune": None})
+            optimizer = make_optimizer(plain, model, nn.Module())
+            model(torch.ones(2, 1, 2, 2, device=device)).sum().backward()
+            optimizer.step()
+        except Exception as error:  # each library behind them has its own
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise GlczooError(
+                f"optimizer.name: {recipe.optimizer.name} cannot take a step here: {reason}",
+                remedy="Take another of timm's, such as adam, adamw, sgd, nadamw or lamb",
+            ) from error
 
 
 def set_up_model(recipe: Recipe, model: nn.Module) -> nn.Module:

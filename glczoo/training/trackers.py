@@ -14,7 +14,7 @@ from accelerate.utils import ProjectConfiguration
 
 from glczoo.recipe import Recipe
 
-__all__ = ["start_accelerator", "start_trackers", "track"]
+__all__ = ["finish_trackers", "start_accelerator", "start_trackers", "track"]
 
 
 def start_accelerator(recipe: Recipe, run: Path) -> Accelerator:
@@ -63,6 +63,12 @@ def start_trackers(
 def track(accelerator: Accelerator, line: Mapping[str, Any]) -> None:
     """Hand one line of metrics.jsonl to the trackers."""
     accelerator.log(_numbers(line), step=line["step"])
+
+
+def finish_trackers(accelerator: Accelerator) -> None:
+    """Close them; the processes stay together, unlike after `Accelerator.end_training`."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
