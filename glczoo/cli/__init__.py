@@ -15,7 +15,7 @@ import click
 
 from glczoo import __version__
 from glczoo.cli.prediction import app, evaluate, map_, predict, report
-from glczoo.cli.publishing import pull, push, save, verify
+from glczoo.cli.publishing import export, pull, push, save, verify
 from glczoo.cli.region import pack, region
 from glczoo.cli.training import bench, crossval, demo, ensemble, forest, recipes, study, train
 from glczoo.cli.verbs import CONTEXT, Verbs
@@ -39,7 +39,7 @@ command = Verbs(
         "Training": [recipes, train, forest, crossval, study, ensemble, bench],
         "Evaluation": [evaluate, report],
         "Prediction": [predict, map_, app],
-        "Publishing": [save, push, pull, verify],
+        "Publishing": [save, push, pull, verify, export],
     },
 )
 command = click.version_option(__version__, message="%(prog)s %(version)s")(command)

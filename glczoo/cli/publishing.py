@@ -1,12 +1,13 @@
 """Verbs of the Hub: save a run as a folder to publish, push, pull and verify it."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from glczoo.cli.verbs import PATH, Verb, licence_option, will_write
 
-__all__ = ["pull", "push", "save", "verify"]
+__all__ = ["export", "pull", "push", "save", "verify"]
 
 
 @click.command("save", cls=Verb)
@@ -28,6 +29,24 @@ def save(run: Path, out: Path, name: str | None, licence: str) -> None:
     target = name or "ORG/NAME"
     card = folder / "README.md"
     print(f"{folder}: read {card}, add what it does not know, then: glczoo push {folder} {target}")
+
+
+@click.command("export", cls=Verb)
+@click.argument("run")
+@click.option("--out", type=PATH, required=True, help="File to write, such as model.pt2 or model.onnx.")
+@click.option(
+    "--format", "kind", type=click.Choice(["torch", "onnx"]), default="torch", help="torch.export, or ONNX."
+)
+def export(run: str, out: Path, kind: Literal["torch", "onnx"]) -> None:
+    """A model as one file that predicts without glczoo: normalisation, network and activation.
+
+    RUN is the folder of a finished run, or hf-hub:ORG/NAME.
+    """
+    from glczoo.runs.portable import export_portable
+
+    will_write(out)
+    difference = export_portable(run, out, kind)
+    print(f"{out}: predicts what {run} predicts, to {difference:.1g}")
 
 
 @click.command("push", cls=Verb)
