@@ -5,8 +5,10 @@ are. Where its core are sampling events, the occurrences stand in a table beside
 their event. GBIF adds how to cite the data: `citations.txt` and `metadata.xml`.
 """
 
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +21,14 @@ if TYPE_CHECKING:
     from glczoo.data.table_files import TableFile
 from glczoo.errors import GlczooError
 
-__all__ = ["Archive", "open_archive"]
+__all__ = ["DAMAGED", "Archive", "open_archive"]
 
 _TABLES = (".csv", ".txt", ".tsv", ".tab")
 _OTHERS = {"citations.txt", "rights.txt", "multimedia.txt", "verbatim.txt", "readme.txt", "license.txt"}
+DAMAGED = (  # what a truncated or altered archive, or a compressed file, raises while it is read
+    *(OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error),
+    lzma.LZMAError,
+)
 _LARGEST = 20_000_000  # bytes of a description that is read at once
 
 

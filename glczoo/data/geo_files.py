@@ -31,28 +31,38 @@ def read_geojson(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise GlczooError(f"{path} looks like JSON and cannot be read: {error}") from None
     features = content.get("features") if isinstance(content, dict) else None
     if not isinstance(features, list):
         raise GlczooError(f"{path} is JSON without `features`: GeoJSON of points is read; or save it as CSV")
-    rows, x, y = [], [], []
-    for number, feature in enumerate(features, 1):
-        geometry = feature.get("geometry") or {}
-        place = geometry.get("coordinates")
-        if geometry.get("type") == "MultiPoint" and isinstance(place, list) and len(place) == 1:
-            place = place[0]
-        elif geometry and geometry.get("type") != "Point":
-            raise GlczooError(
-                f"{path}: feature {number} is a {geometry.get('type')}; a table of places needs points: take "
-                "the centres of its shapes"
-            )
-        rows.append(feature.get("properties") or {})
-        x.append(float(place[0]) if place else np.nan)
-        y.append(float(place[1]) if place else np.nan)
-    crs = str(((content.get("crs") or {}).get("properties") or {}).get("name", ""))
+    try:
+        rows = [dict(feature.get("properties") or {}) for feature in features]
+        places = [
+            _coordinates(feature.get("geometry"), f"{path}: feature {i}")
+            for i, feature in enumerate(features, 1)
+        ]
+        crs = str(((content.get("crs") or {}).get("properties") or {}).get("name", ""))
+    except (AttributeError, TypeError, IndexError) as error:
+        raise GlczooError(f"{path} is no GeoJSON as RFC 7946 has it: {error}") from None
     code = re.search(r"EPSG:+(\d+)$", crs)
+    x, y = ([place[axis] for place in places] for axis in (0, 1))
     return _placed(pd.DataFrame(rows), x, y, f"EPSG:{code[1]}" if code else "EPSG:4326", "GeoJSON")
+
+
+def _coordinates(geometry: Any, where: str) -> tuple[float, float]:
+    """x, y of a point of GeoJSON; nan where a feature has none."""
+    if not geometry:
+        return np.nan, np.nan
+    kind, place = geometry.get("type"), geometry.get("coordinates")
+    if kind == "MultiPoint" and len(place) == 1:
+        kind, place = "Point", place[0]
+    if kind != "Point":
+        raise GlczooError(
+            f"{where} is a {kind}; a table of places needs points: take the centres of its shapes"
+        )
+    numbers = [v if isinstance(v, int | float) else np.nan for v in place or (np.nan, np.nan)]
+    return float(numbers[0]), float(numbers[1])
 
 
 def read_geopackage(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -61,24 +71,24 @@ def read_geopackage(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     Raises:
         ValueError: it is an SQLite file and no GeoPackage, or has no layer of points.
     """
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         layers = connection.execute(
             "SELECT g.table_name, g.column_name, s.organization, s.organization_coordsys_id "
             "FROM gpkg_geometry_columns g LEFT JOIN gpkg_spatial_ref_sys s ON g.srs_id = s.srs_id"
         ).fetchall()
         for layer, column, organisation, code in layers:
-            table = pd.read_sql_query(f'SELECT * FROM "{layer}"'.replace("\0", ""), connection)
+            quoted = str(layer).replace('"', '""').replace("\0", "")
+            table = pd.read_sql_query(f'SELECT * FROM "{quoted}"', connection)
             places = [_point(blob) for blob in table.pop(column)]
             if not any(places):
                 continue
             x, y = ([place[axis] if place else np.nan for place in places] for axis in (0, 1))
             crs = f"{organisation or 'EPSG'}:{code or 4326}".upper()
-            notes = f"layer {layer} of a GeoPackage" + (
-                f", the first of {len(layers)}" if len(layers) > 1 else ""
-            )
-            return _placed(table, x, y, crs, notes)
-    except (sqlite3.Error, pd.errors.DatabaseError) as error:
+            kind = f"layer {layer} of a GeoPackage"
+            kind += f", the first of {len(layers)}" if len(layers) > 1 else ""
+            return _placed(table, x, y, crs, kind)
+    except (sqlite3.Error, pd.errors.DatabaseError, KeyError) as error:
         raise GlczooError(f"{path} is an SQLite file that cannot be read as a GeoPackage: {error}") from None
     finally:
         connection.close()

@@ -11,7 +11,6 @@ import bz2
 import gzip
 import importlib.util
 import lzma
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import IO, Any
 
 import pandas as pd
 
-from glczoo.data.archives import Archive, open_archive
+from glczoo.data.archives import DAMAGED, Archive, open_archive
 from glczoo.data.geo_files import read_geojson, read_geopackage
 from glczoo.data.text_tables import open_text_table
 from glczoo.errors import GlczooError, MissingError
@@ -151,7 +150,7 @@ def _open_compressed(
     try:
         with opener(path, "rb") as stream:
             head = stream.read(512)
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except DAMAGED as error:
         raise GlczooError(f"{path} is compressed and damaged: {error}") from None
     if head[257:262] == b"ustar":
         raise GlczooError(f"{path} is a tar archive: unpack it and name the table inside")
@@ -160,17 +159,14 @@ def _open_compressed(
 
 
 def _open_zip(path: Path, separator: str | None, encoding: str | None) -> TableFile:
-    try:
-        archive = open_archive(path)
-    except zipfile.BadZipFile as error:
-        raise GlczooError(f"{path} is a damaged zip archive: {error}; download it again") from None
-    if archive.workbook:
-        return _excel(path)
-
     def member(name: str) -> TableFile:
         return _text(path, lambda: archive.open(name), separator, archive.encoding or encoding, name)
 
-    return _cited(archive.joined(member), archive)
+    try:
+        archive = open_archive(path)
+        return _excel(path) if archive.workbook else _cited(archive.joined(member), archive)
+    except DAMAGED as error:
+        raise GlczooError(f"{path} is a damaged zip archive: {error}; download it again") from None
 
 
 def _cited(table: TableFile, archive: Archive) -> TableFile:
@@ -195,7 +191,7 @@ def _excel(path: Path) -> TableFile:
         sheets = pd.read_excel(
             path, sheet_name=None, engine="openpyxl", keep_default_na=False, na_values=[""]
         )
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever openpyxl and its parser of XML meet in a damaged workbook
         raise GlczooError(
             f"{path} is an Excel workbook that cannot be read: {error}; save the sheet as CSV"
         ) from None
@@ -213,15 +209,18 @@ def _excel(path: Path) -> TableFile:
 def _parquet(path: Path) -> TableFile:
     if importlib.util.find_spec("pyarrow") is None:
         raise GlczooError(f"{path} is Parquet: reading it needs pyarrow (pip install 'glczoo[parquet]')")
-    from pyarrow import ArrowInvalid, parquet
+    from pyarrow import ArrowException, parquet
 
     try:
         names = parquet.read_schema(path).names
-    except (ArrowInvalid, OSError) as error:
+    except (ArrowException, OSError) as error:
         raise GlczooError(f"{path} cannot be read as Parquet: {error}") from None
 
     def read_at(positions: list[int]) -> pd.DataFrame:
-        table = pd.read_parquet(path, columns=[names[i] for i in positions], engine="pyarrow")
+        try:
+            table = pd.read_parquet(path, columns=[names[i] for i in positions], engine="pyarrow")
+        except (ArrowException, OSError) as error:
+            raise GlczooError(f"{path} cannot be read as Parquet: {error}") from None
         table.index = pd.RangeIndex(1, len(table) + 1)
         return table
 

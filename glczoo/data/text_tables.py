@@ -3,9 +3,7 @@
 import codecs
 import csv
 import io
-import lzma
 import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import IO
 
 import pandas as pd
 
+from glczoo.data.archives import DAMAGED
 from glczoo.errors import GlczooError
 
 __all__ = ["SEPARATORS", "TextTable", "open_text_table"]
@@ -70,7 +69,7 @@ def open_text_table(
         raise GlczooError(f"{where}: no encoding is called {encoding!r}; try utf-8 or cp1252") from None
     try:
         known, has_quotes = _encoding(open_bytes)
-    except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
+    except DAMAGED as error:
         raise GlczooError(f"{where} is damaged: {error}") from None
     if encoding is None and known == "":
         raise GlczooError(f"{where} is no text: it holds bytes that stand for no letters")
@@ -218,6 +217,8 @@ def _parse(
                 na_values=[""],
                 low_memory=False,  # a column has one type, however long it is
             )
+    except DAMAGED as error:
+        raise GlczooError(f"{where} is damaged: {error}") from None
     except UnicodeError as error:
         raise GlczooError(f"{where} cannot be decoded ({error}); name its encoding") from None
     except pd.errors.EmptyDataError:

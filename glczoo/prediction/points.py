@@ -265,14 +265,19 @@ def predict_points(
     if accelerator.is_main_process:
         columns = answers.columns
         if out.suffix.lower() == ".csv":
-            columns = columns | {"species": texts(columns["species"])}
+            columns = columns | {"id": _ids(columns["id"]), "species": texts(columns["species"])}
         write(columns)
         beside.unlink(missing_ok=True)
         left = answers.left_out
         if len(left):
-            places = {"id": left.ids, "lon": left.lon, "lat": left.lat, "patchID": left.patch_id}
+            places = {"id": _ids(left.ids), "lon": left.lon, "lat": left.lat, "patchID": left.patch_id}
             write_csv(beside, places | {"reason": texts(answers.reasons)})
     return PredictedTable(answers.points, answers.decoding, answers.set_size, reasons, beside)
+
+
+def _ids(ids: np.ndarray) -> np.ndarray:
+    """Ids of rows as a spreadsheet may open them: numbers as they are, letters as texts."""
+    return texts(ids) if ids.dtype.kind == "U" else ids
 
 
 def _reasons(model: TrainedModel, points: Points, region: Region | None) -> np.ndarray:

@@ -267,3 +267,27 @@ def test_what_is_no_table_is_named_for_what_it_is(tmp_path: Path, content: bytes
 def test_a_folder_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a folder: name the table in it"):
         open_table(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [0.5, 0.9])
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.zip", "t.xlsx", "t.parquet", "t.gpkg", "t.geojson"])
+def test_what_is_cut_off_is_named_as_damaged(tmp_path: Path, name: str, cut: float) -> None:
+    table, path = pd.DataFrame(ROWS * 200, columns=COLUMNS), tmp_path / name
+    if name.endswith("gz"):
+        write(path, gzip.compress(table.to_csv(index=False).encode()))
+    elif name.endswith("zip"):
+        zipped(path, data__csv=table.to_csv(index=False))
+    elif name.endswith("xlsx"):
+        pytest.importorskip("openpyxl")
+        table.to_excel(path, index=False)
+    elif name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+        table.to_parquet(path)
+    elif name.endswith("gpkg"):
+        write_geopackage(path, 4326, [row[2:] for row in ROWS])
+    else:
+        path.write_text(json.dumps({"features": [{"properties": {}, "geometry": None}] * 50}))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(cut * len(content))])
+    with pytest.raises(ValueError, match="damaged|cannot be read|is empty|without a layer"):
+        open_table(path).read(COLUMNS)
