@@ -49,11 +49,20 @@ _LOSSES = {
     "hill": "Hill loss",
     "asl": "asymmetric loss",
 }
+_FITTED = {
+    "forest_glc23": "fitted by scikit-learn",
+    "corrected_glc23": "fitted on values at the surveys: slopes and weights by L-BFGS, networks by AdamW",
+}
 _INITS = {"imagenet": "ImageNet weights", "random": "random weights"}
 
 
 def card_text(
-    config: Config, published: Published, repo_id: str, licence: str, citations: Sequence[str] = ()
+    config: Config,
+    published: Published,
+    repo_id: str,
+    licence: str,
+    citations: Sequence[str] = (),
+    leaderboard: str = "",
 ) -> str:
     """The card of a published folder.
 
@@ -63,6 +72,7 @@ def card_text(
         repo_id: `ORG/NAME` that the usage snippet loads.
         licence: of the weights.
         citations: of the data.
+        leaderboard: what a fit has compared, as Markdown.
 
     Raises:
         ValueError: something that the card states is missing or not a plain number.
@@ -81,6 +91,7 @@ def card_text(
         "results": [_texts(part.to_json() | {"region": section.region}) for part in published.results],
         "paper": [],
         "citations": [_markdown(text) for text in citations],
+        "leaderboard": leaderboard,
     }
     about = About(repo_id.split("/")[-1], licence, section.region, section.data or f"region {section.region}")
     return render(facts, metadata(about, published))
@@ -118,6 +129,7 @@ def _zoo_card(name: str, region: Region) -> str:
         "results": [],
         "citations": [],
         "paper": [dict(zip(("steps", "public", "private"), row, strict=True)) for row in _PAPER[name]],
+        "leaderboard": "",
     }
     about = About(name, "none yet", region.name, region.description)
     return render(facts, metadata(about, Published(steps)))
@@ -288,7 +300,7 @@ def _step(step: Step) -> dict[str, str]:
     named = " and ".join(tables[table] for table in data.tables)
     part = "" if data.pa_fraction == 1 else f" ({100 * data.pa_fraction:g} % of the surveys)"
     took = f" ({step.seconds:.0f} s)" if step.seconds else ""
-    how = "fitted by scikit-learn" if recipe.model == "forest_glc23" else _settings(recipe)
+    how = _FITTED.get(recipe.model) or _settings(recipe)
     return {
         "member": step.member,
         "name": _markdown(recipe.name),
