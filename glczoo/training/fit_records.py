@@ -183,7 +183,9 @@ def _export(
     modalities = [*source.modalities, COORDINATES]
     seen = PatchSource(extended, modalities, 1, channels=source.bands)
     statistics = Statistics(
-        [*statistics.mean, 0.0, 0.0], [*statistics.std, 1.0, 1.0], [*statistics.filled, 0.0, 0.0]
+        [*statistics.mean, 0.0, 0.0],
+        [*statistics.std, sites.length, sites.length],
+        [*statistics.filled, 0.0, 0.0],
     )
     size = max(1, round(float(sites.presence.sum(1).mean())))
     recipe = Recipe.model_validate(
