@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import re
 import shutil
 
@@ -15,7 +16,9 @@ from glczoo.data.region import Region
 from glczoo.data.sphere import east_north
 from glczoo.evaluation.evaluate import evaluate
 from glczoo.files import sha256
+from glczoo.hub_client import DamagedError
 from glczoo.prediction.map import make_map
+from glczoo.runs.combine import combine
 from glczoo.runs.run import Run
 from glczoo.runs.trained import TrainedModel
 from glczoo.training import presence_only
@@ -158,3 +161,24 @@ def test_a_run_that_held_nothing_out_cannot_be_judged(run, tmp_path):
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("leaderboard.json", "folds"))
     with pytest.raises(SystemExit, match="held out no records"):
         main(["evaluate", str(copy)])
+
+
+def test_rules_that_add_probabilities_up_are_refused(run, tmp_path):
+    copy = tmp_path / "other"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("folds"))
+    config = json.loads((copy / "config.json").read_text("utf-8"))
+    config["glczoo"]["decoding"] = {"rule": "expected_f1", "value": None}
+    (copy / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(DamagedError, match="ranks of suitability and no probabilities of presence"):
+        Run.load([copy])
+
+
+def test_two_runs_of_ranks_are_one_model_of_ranks(run, records, tmp_path):
+    other = tmp_path / "second"
+    fit_records(Region.load(records), str(records), other, seed=1, minutes=0, log=lambda text: None)
+    together = Run.find(combine([run, other], tmp_path / "both")).model
+    assert together.answers_ranks
+    build = together.builder(Run.find(run).split("po").train.at(np.arange(10)))
+    x = build(torch.arange(10))
+    parts = [Run.find(one).model.predict_patches(x) for one in (run, other)]
+    torch.testing.assert_close(together.predict_patches(x), (parts[0] + parts[1]) / 2)
