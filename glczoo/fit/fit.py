@@ -13,6 +13,7 @@ from glczoo.fit.leaderboard import Leaderboard
 from glczoo.fit.settings import read_settings
 from glczoo.fit.surveys import claim, fit_surveys
 from glczoo.runs.run import is_finished
+from glczoo.training.fit_records import RecordsLeaderboard, fit_records
 
 __all__ = ["Fitted", "fit"]
 
@@ -22,7 +23,7 @@ class Fitted:
     """A run, and how it was chosen."""
 
     folder: Path
-    leaderboard: Leaderboard
+    leaderboard: Leaderboard | RecordsLeaderboard
 
     def text(self) -> str:
         """The result for people."""
@@ -44,7 +45,8 @@ def fit(
 ) -> Fitted:
     """Fit candidates of unlike kinds to a region, and join those that its own data choose.
 
-    Interrupted, the same call goes on where it was.
+    A region without surveys is fitted by its presence-only records (see `training.fit_records`). Interrupted,
+    the same call goes on where it was.
 
     Args:
         path: region.yaml, or its folder.
@@ -60,12 +62,13 @@ def fit(
         ValueError: a table or an override cannot be read, or there are too few surveys for the folds.
     """
     region = Region.load(path)
-    if "pa" not in region.tables:
-        raise GlczooError(
-            f"region {region.name} has no presence-absence surveys",
-            remedy="Name their table in region.yaml: tables.pa.",
-        )
     settings = read_settings(region, overrides)
+    by_records = "pa" not in region.tables
+    if by_records and (others := [text for text in overrides if not text.startswith("seed=")]):
+        raise GlczooError(
+            f"region {region.name} has no surveys, and {others} are settings of a fit to surveys",
+            remedy="Leave them out: a fit to presence-only records takes seed=N alone.",
+        )
     out = out or Path("runs") / region.name / "ensemble_glc23" / "fit"
     claim(
         out,
@@ -75,14 +78,17 @@ def fit(
             "settings": settings.model_dump(mode="json"),
         },
     )
-    board = Leaderboard.load(out)
-    if is_finished(out) and board is not None:
-        return Fitted(out, board)
+    kept = RecordsLeaderboard.load(out) if by_records else Leaderboard.load(out)
+    if is_finished(out) and kept is not None:
+        return Fitted(out, kept)
     threads = torch.get_num_threads()
     jobs = jobs or len(os.sched_getaffinity(0))
     torch.set_num_threads(jobs)
     try:
-        board = fit_surveys(region, str(path), out, settings, minutes, jobs, log)
+        if by_records:
+            seed = settings.seed
+            records = fit_records(region, str(path), out, minutes=minutes, jobs=jobs, seed=seed, log=log)
+            return Fitted(out, records)
+        return Fitted(out, fit_surveys(region, str(path), out, settings, minutes, jobs, log))
     finally:
         torch.set_num_threads(threads)
-    return Fitted(out, board)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from glczoo.errors import GlczooError
 from glczoo.evaluation.evaluate import markdown
 from glczoo.files import whole
+from glczoo.training.fit_records import RecordsLeaderboard
 
 __all__ = ["FILE", "Gain", "Leaderboard", "Line", "leaderboard_text"]
 
@@ -148,7 +149,7 @@ def leaderboard_text(folder: Path) -> str:
     Raises:
         GlczooError: it is damaged.
     """
-    board = Leaderboard.load(folder)
+    board = Leaderboard.load(folder) or RecordsLeaderboard.load(folder)
     return board.text() if board else ""
 
 

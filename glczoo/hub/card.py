@@ -51,6 +51,8 @@ _LOSSES = {
 }
 _FITTED = {
     "forest_glc23": "fitted by scikit-learn",
+    "ensemble_glc23": "log-linear models by L-BFGS and extra trees by scikit-learn, chosen and weighted by "
+    "records that were held out in spatial blocks (`glczoo fit`)",
     "corrected_glc23": "fitted on values at the surveys: slopes and weights by L-BFGS, networks by AdamW",
 }
 _INITS = {"imagenet": "ImageNet weights", "random": "random weights"}
@@ -63,6 +65,7 @@ def card_text(
     licence: str,
     citations: Sequence[str] = (),
     leaderboard: str = "",
+    by_records: bool = False,
 ) -> str:
     """The card of a published folder.
 
@@ -72,7 +75,8 @@ def card_text(
         repo_id: `ORG/NAME` that the usage snippet loads.
         licence: of the weights.
         citations: of the data.
-        leaderboard: what a fit has compared, as Markdown.
+        leaderboard: what a fit has compared, or how held-out records judge the model, as Markdown.
+        by_records: whether there are no surveys to judge it.
 
     Raises:
         ValueError: something that the card states is missing or not a plain number.
@@ -92,6 +96,7 @@ def card_text(
         "paper": [],
         "citations": [_markdown(text) for text in citations],
         "leaderboard": leaderboard,
+        "by_records": by_records,
     }
     about = About(repo_id.split("/")[-1], licence, section.region, section.data or f"region {section.region}")
     return render(facts, metadata(about, published))
@@ -130,6 +135,7 @@ def _zoo_card(name: str, region: Region) -> str:
         "citations": [],
         "paper": [dict(zip(("steps", "public", "private"), row, strict=True)) for row in _PAPER[name]],
         "leaderboard": "",
+        "by_records": False,
     }
     about = About(name, "none yet", region.name, region.description)
     return render(facts, metadata(about, Published(steps)))
@@ -228,9 +234,10 @@ def _model_facts(config: Config, load: str, trained: bool = True) -> dict[str, A
     ]
     for member, weight in zip(members, args.get("weights") or [], strict=False):
         member["weight"] = weight
+    what = "models of presence-only records" if section.activation == "rank" else "networks"
     return {
         "architecture": config.architecture,
-        "kind": f"An ensemble of {len(members)} networks" if members else "A convolutional network",
+        "kind": f"An ensemble of {len(members)} {what}" if members else "A convolutional network",
         "parameters": sum(p.numel() for p in model.parameters()),
         "members": members,
         "average": args.get("average", "probabilities"),

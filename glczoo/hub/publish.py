@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glczoo.evaluation.held_out import held_out_scores
+from glczoo.evaluation.records import evaluate_records
 from glczoo.evaluation.sections import versions
 from glczoo.files import whole
 from glczoo.fit.leaderboard import FILE as LEADERBOARD
@@ -78,6 +79,9 @@ def save(
         leaderboard = leaderboard_text(run.folder)
         if leaderboard:
             shutil.copyfile(run.folder / LEADERBOARD, partial / LEADERBOARD)
+        by_records = "pa" not in region.tables
+        if by_records and not leaderboard:
+            leaderboard = evaluate_records([run], batch_size=batch_size).text()
         held_out = [] if leaderboard and not _holds_out(run) else held_out_scores(run, batch_size=batch_size)
         published = Published(steps, versions(), held_out)
         text = json.dumps(published.to_json(), indent=1, allow_nan=False)
@@ -85,7 +89,7 @@ def save(
         write_golden(partial, run.model)
         name = repo_id or f"{organisation()}/{run.config.architecture}"
         (partial / "README.md").write_text(
-            card_text(run.config, published, name, licence, run.citations(), leaderboard), "utf-8"
+            card_text(run.config, published, name, licence, run.citations(), leaderboard, by_records), "utf-8"
         )
         write_sums(partial)
     return folder

@@ -14,8 +14,11 @@ import yaml
 from glczoo.cli import main
 from glczoo.data.region import Region
 from glczoo.data.sphere import east_north
+from glczoo.errors import GlczooError
 from glczoo.evaluation.evaluate import evaluate
 from glczoo.files import sha256
+from glczoo.fit.fit import fit
+from glczoo.hub.publish import save, verify
 from glczoo.hub_client import DamagedError
 from glczoo.prediction.map import make_map
 from glczoo.runs.combine import combine
@@ -145,14 +148,18 @@ def test_ranks_and_probabilities_have_no_mean(run, records):
         TrainedModel.ensemble([ranks, other])
 
 
-def test_a_recipes_run_is_judged_by_the_records_that_validated(records, run, tmp_path, capsys):
+def judged_by_validation(run, tmp_path):
+    """The run as if a recipe had trained it that set records aside."""
     copy = tmp_path / "other"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("leaderboard.json", "folds"))
-    text = (copy / "recipe.yaml").read_text("utf-8")
-    changed = yaml.safe_load(text)
-    changed["data"]["validation"]["po"] = 0.3
-    (copy / "recipe.yaml").write_text(yaml.safe_dump(changed), "utf-8")
-    main(["evaluate", str(copy)])
+    recipe = yaml.safe_load((copy / "recipe.yaml").read_text("utf-8"))
+    recipe["data"]["validation"]["po"] = 0.3
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
+    return copy
+
+
+def test_a_recipes_run_is_judged_by_the_records_that_validated(run, tmp_path, capsys):
+    main(["evaluate", str(judged_by_validation(run, tmp_path))])
     assert "drawn at random" in capsys.readouterr().out
 
 
@@ -182,3 +189,42 @@ def test_two_runs_of_ranks_are_one_model_of_ranks(run, records, tmp_path):
     x = build(torch.arange(10))
     parts = [Run.find(one).model.predict_patches(x) for one in (run, other)]
     torch.testing.assert_close(together.predict_patches(x), (parts[0] + parts[1]) / 2)
+
+
+def test_it_is_published_with_what_its_records_say(run, tmp_path):
+    folder = save(run, tmp_path / "published", repo_id="org/records")
+    card = (folder / "README.md").read_text("utf-8")
+    assert "quadratic, surface; ridge 300" in card and "only surveys can tell how good the model is" in card
+    assert "ranks of suitability among the places of the records, not probabilities of presence" in card
+    assert "No survey has judged this model" in card and "lowest log loss" not in card
+    assert "Not yet reproduced" not in card and "GeoLifeCLEF 2023, per-sample F1" not in card
+    assert verify(folder).difference < 1e-3
+    assert RecordsLeaderboard.load(folder) == RecordsLeaderboard.load(run)
+
+
+def test_a_recipes_run_is_published_with_the_records_that_validated(run, tmp_path):
+    folder = save(judged_by_validation(run, tmp_path), tmp_path / "published", repo_id="org/records")
+    assert "drawn at random" in (folder / "README.md").read_text("utf-8")
+
+
+def test_a_damaged_leaderboard_is_refused(run, tmp_path):
+    board = json.loads((run / "leaderboard.json").read_text("utf-8"))
+    board["candidates"][0]["name"] = "<script>"
+    (tmp_path / "leaderboard.json").write_text(json.dumps(board), "utf-8")
+    with pytest.raises(GlczooError, match="'<script>' is no name"):
+        RecordsLeaderboard.load(tmp_path)
+
+
+def test_glczoo_fit_takes_a_region_without_surveys(records, tmp_path, capsys):
+    out = tmp_path / "fit"
+    main(["fit", str(records), "--out", str(out), "--minutes", "0"])
+    text = capsys.readouterr().out
+    assert "Answers are ranks of suitability" in text and RecordsLeaderboard.load(out)
+    ages = (out / "model.safetensors").stat().st_mtime_ns
+    main(["fit", str(records), "--out", str(out), "--minutes", "0"])
+    assert (out / "model.safetensors").stat().st_mtime_ns == ages
+
+
+def test_settings_of_a_fit_to_surveys_are_refused(records, tmp_path):
+    with pytest.raises(GlczooError, match="no surveys, and .'folds=3'. are settings of a fit to surveys"):
+        fit(records, tmp_path / "fit", overrides=["folds=3"])
