@@ -55,6 +55,11 @@ class Rule(StrEnum):
         """Whether it takes a number: k, a probability, α or a recall."""
         return self not in (Rule.EXPECTED_F1, Rule.EXPECTED_F1_EXACT)
 
+    @property
+    def adds_probabilities(self) -> bool:
+        """Whether a set's size follows from sums of probabilities, which ranks do not have."""
+        return self in (Rule.EXPECTED_SIZE, Rule.EXPECTED_F1, Rule.EXPECTED_F1_EXACT)
+
 
 @dataclass(frozen=True)
 class Decoding:

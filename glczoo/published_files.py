@@ -36,6 +36,7 @@ PUBLISHED_FILES = {
     "region.yaml": "a schema; names files inside of the data folder, of formats that name no other file",
     "recipe.yaml": "a schema; tells how samples are split; what it starts from is not looked for",
     "recipes/*.yaml": "text for people; never read",
+    "leaderboard.json": "numbers, and names of letters, digits and a few signs; printed as text",
     CARD: "text for people; never read",
     SUMS: "checksums of the others but the card; other names are refused",
 }

@@ -18,6 +18,7 @@ ORDER = [
     {"training"},
     {"train", "prediction"},
     {"evaluation", "bench"},
+    {"fit"},  # trains and compares; a card shows its leaderboard
     {"hub"},
     {"demo"},
     {"cli"},
@@ -85,6 +86,7 @@ DOORS = {
         "models.published",
         "evaluation.nceas",
         "evaluation.study",
+        "fit.settings",
     },
     "matplotlib": {
         "demo",

@@ -16,6 +16,10 @@ PAGE = Path(__file__).parents[1] / "TUTORIAL.md"
 EPITHETS = ("alba", "arvensis", "montana", "palustris", "vulgaris", "perennis")
 
 
+FEWER = " folds=2 blocks=8 forest.trees=5 records.copies=1 records.epochs_species=2 records.epochs_sites=2"
+"""What makes a fit short enough for a test."""
+
+
 def commands() -> list[str]:
     """Lines of the page's shell blocks, without comments, continued lines joined."""
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.M | re.S)
@@ -73,7 +77,7 @@ def test_every_command_of_the_page(folder: Path, hub: HubServer, monkeypatch: py
     served: list[list[str]] = []
     monkeypatch.setattr("glczoo.prediction.app.serve", lambda runs, *_, **__: served.append(runs))
     for command in commands():
-        run(command)
+        run(command + FEWER if command.startswith("glczoo fit") else command)
         if " init " in command:
             for recipe in (folder / "my_region/recipes").glob("step*.yaml"):
                 smaller(recipe)

@@ -17,7 +17,7 @@ from glczoo import __version__
 from glczoo.cli.prediction import app, evaluate, map_, predict, report
 from glczoo.cli.publishing import export, pull, push, save, verify
 from glczoo.cli.region import pack, region
-from glczoo.cli.training import bench, crossval, demo, ensemble, forest, recipes, study, train
+from glczoo.cli.training import bench, crossval, demo, ensemble, fit, forest, recipes, study, train
 from glczoo.cli.verbs import CONTEXT, Verbs
 from glczoo.errors import of_system
 
@@ -36,7 +36,7 @@ command = Verbs(
     sections={
         "First": [demo],
         "Regions": [region, pack],
-        "Training": [recipes, train, forest, crossval, study, ensemble, bench],
+        "Training": [fit, recipes, train, forest, crossval, study, ensemble, bench],
         "Evaluation": [evaluate, report],
         "Prediction": [predict, map_, app],
         "Publishing": [save, push, pull, verify, export],

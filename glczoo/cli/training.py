@@ -19,7 +19,7 @@ from glczoo.cli.verbs import (
 )
 from glczoo.errors import GlczooError
 
-__all__ = ["bench", "crossval", "demo", "ensemble", "forest", "recipes", "study", "train"]
+__all__ = ["bench", "crossval", "demo", "ensemble", "fit", "forest", "recipes", "study", "train"]
 
 
 class Train(Verb):
@@ -94,6 +94,46 @@ recipes = Verbs(
     context_settings=CONTEXT,
     sections={"Verbs": [copy]},
 )
+
+
+class FitVerb(Verb):
+    """Its help ends with the keys of a fit."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the keys of a fit as its schema describes them."""
+        from glczoo.fit.settings import Fit
+        from glczoo.recipe import describe
+
+        formatter.write(f"\nKeys of a fit:\n{describe(Fit)}\n")
+
+
+@click.command("fit", cls=FitVerb)
+@click.argument("region", type=PATH)
+@overrides_argument
+@click.option("--out", type=PATH, metavar="RUN", help="Folder; by default runs/REGION/ensemble_glc23/fit.")
+@click.option("--minutes", type=float, help="What it may take, about; by default there is no bound.")
+@click.option("--jobs", type=int, help="Threads; by default one for each core.")
+@json_option
+def fit(
+    region: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    minutes: float | None,
+    jobs: int | None,
+    json_file: Path | None,
+) -> None:
+    """Candidates of unlike kinds on a region, and the ensemble that its own data choose.
+
+    REGION is region.yaml or its folder. Candidates are compared on spatial blocks of the training data that
+    they were not fitted on; those with weight are fitted again on all of it and become one model, which
+    evaluate, report, map and push take. Interrupted, the same command goes on. KEY=VALUE sets a key below,
+    such as data.pa_fraction=0.5.
+    """
+    from glczoo.fit.fit import fit as run_fit
+
+    fitted = run_fit(region, out, minutes, jobs, list(overrides))
+    print(f"\n{fitted.text()}")
+    write_json(json_file, fitted.leaderboard.to_json())
 
 
 @click.command("forest", cls=Verb)

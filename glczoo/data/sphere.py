@@ -5,7 +5,7 @@ import numpy as np
 from glczoo.data.occurrences import Points
 from glczoo.errors import GlczooError
 
-__all__ = ["EARTH_KM", "east_north", "block_bounds", "nearest_km", "spatial_blocks", "thinned"]
+__all__ = ["EARTH_KM", "block_bounds", "block_size", "east_north", "nearest_km", "spatial_blocks", "thinned"]
 
 EARTH_KM = 6371.0088  # mean radius (IUGG)
 
@@ -21,6 +21,18 @@ def spatial_blocks(points: Points, size_km: float) -> np.ndarray:
     """
     cells, _ = _block_cells(points, size_km)
     return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def block_size(points: Points, number: int) -> float:
+    """Side of blocks in km, of which about `number` hold points; fewer where points share their places."""
+    low, high = 1e-3, 2 * EARTH_KM
+    for _ in range(40):
+        middle = float(np.sqrt(low * high))
+        if spatial_blocks(points, middle).max(initial=0) + 1 > number:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def block_bounds(points: Points, size_km: float) -> np.ndarray:

@@ -198,7 +198,7 @@ def _score(name: str, region: BenchmarkRegion, folder: Path, seed: int) -> Regio
     fitted = fit_suitability(
         sites, _points(background, region.crs), seed, log=lambda text: print(f"  {name}: {text}", flush=True)
     )
-    auc_each, surveys = _judge(fitted, folder, region, covariates, middle, groups, species)
+    auc_each, surveys = _judge(fitted, folder, region, covariates, middle, sites.length, groups, species)
     return RegionScore(
         region=name,
         seed=seed,
@@ -221,6 +221,7 @@ def _judge(
     region: BenchmarkRegion,
     covariates: "_Covariates",
     middle: tuple[float, float],
+    length: float,
     groups: np.ndarray,
     species: np.ndarray,
 ) -> tuple[dict[str, float], int]:
@@ -233,7 +234,7 @@ def _judge(
             raise ValueError(
                 f"{folder}: the rows of env_{group}.csv and pa_{group}.csv are not the same sites"
             )
-        plane = east_north(_points(values, region.crs), middle)
+        plane = east_north(_points(values, region.crs), middle) / length
         x = torch.from_numpy(np.concatenate([covariates(values), plane], axis=1).astype(np.float32))
         with torch.inference_mode():
             ranks = torch.cat([fitted.model(part[:, :, None, None]) for part in x.split(1024)])

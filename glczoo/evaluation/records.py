@@ -80,7 +80,7 @@ class RecordsEvaluation:
 
 
 def evaluate_records(
-    runs: Sequence[str | Path],
+    runs: Sequence[str | Path | Run],
     *,
     region: Region | None = None,
     batch_size: int = 256,

@@ -49,11 +49,23 @@ _LOSSES = {
     "hill": "Hill loss",
     "asl": "asymmetric loss",
 }
+_FITTED = {
+    "forest_glc23": "fitted by scikit-learn",
+    "ensemble_glc23": "log-linear models by L-BFGS and extra trees by scikit-learn, chosen and weighted by "
+    "records that were held out in spatial blocks (`glczoo fit`)",
+    "corrected_glc23": "fitted on values at the surveys: slopes and weights by L-BFGS, networks by AdamW",
+}
 _INITS = {"imagenet": "ImageNet weights", "random": "random weights"}
 
 
 def card_text(
-    config: Config, published: Published, repo_id: str, licence: str, citations: Sequence[str] = ()
+    config: Config,
+    published: Published,
+    repo_id: str,
+    licence: str,
+    citations: Sequence[str] = (),
+    leaderboard: str = "",
+    by_records: bool = False,
 ) -> str:
     """The card of a published folder.
 
@@ -63,6 +75,8 @@ def card_text(
         repo_id: `ORG/NAME` that the usage snippet loads.
         licence: of the weights.
         citations: of the data.
+        leaderboard: what a fit has compared, or how held-out records judge the model, as Markdown.
+        by_records: whether there are no surveys to judge it.
 
     Raises:
         ValueError: something that the card states is missing or not a plain number.
@@ -81,6 +95,8 @@ def card_text(
         "results": [_texts(part.to_json() | {"region": section.region}) for part in published.results],
         "paper": [],
         "citations": [_markdown(text) for text in citations],
+        "leaderboard": leaderboard,
+        "by_records": by_records,
     }
     about = About(repo_id.split("/")[-1], licence, section.region, section.data or f"region {section.region}")
     return render(facts, metadata(about, published))
@@ -118,6 +134,8 @@ def _zoo_card(name: str, region: Region) -> str:
         "results": [],
         "citations": [],
         "paper": [dict(zip(("steps", "public", "private"), row, strict=True)) for row in _PAPER[name]],
+        "leaderboard": "",
+        "by_records": False,
     }
     about = About(name, "none yet", region.name, region.description)
     return render(facts, metadata(about, Published(steps)))
@@ -216,9 +234,10 @@ def _model_facts(config: Config, load: str, trained: bool = True) -> dict[str, A
     ]
     for member, weight in zip(members, args.get("weights") or [], strict=False):
         member["weight"] = weight
+    what = "models of presence-only records" if section.activation == "rank" else "networks"
     return {
         "architecture": config.architecture,
-        "kind": f"An ensemble of {len(members)} networks" if members else "A convolutional network",
+        "kind": f"An ensemble of {len(members)} {what}" if members else "A convolutional network",
         "parameters": sum(p.numel() for p in model.parameters()),
         "members": members,
         "average": args.get("average", "probabilities"),
@@ -288,7 +307,7 @@ def _step(step: Step) -> dict[str, str]:
     named = " and ".join(tables[table] for table in data.tables)
     part = "" if data.pa_fraction == 1 else f" ({100 * data.pa_fraction:g} % of the surveys)"
     took = f" ({step.seconds:.0f} s)" if step.seconds else ""
-    how = "fitted by scikit-learn" if recipe.model == "forest_glc23" else _settings(recipe)
+    how = _FITTED.get(recipe.model) or _settings(recipe)
     return {
         "member": step.member,
         "name": _markdown(recipe.name),

@@ -19,8 +19,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glczoo.evaluation.held_out import held_out_scores
+from glczoo.evaluation.records import evaluate_records
 from glczoo.evaluation.sections import versions
 from glczoo.files import whole
+from glczoo.fit.leaderboard import FILE as LEADERBOARD
+from glczoo.fit.leaderboard import leaderboard_text
 from glczoo.hub.card import card_text
 from glczoo.hub.metadata import Published
 from glczoo.hub_client import PREFIX, organisation, pull, upload
@@ -73,16 +76,28 @@ def save(
         (partial / "region.yaml").write_text(region.published_text(), "utf-8")
         write_recipes(partial, steps, run.config.glczoo.region)
         write_recipe(partial / "recipe.yaml", portable(run.recipe, "region.yaml").model_dump(mode="json"))
-        published = Published(steps, versions(), held_out_scores(run, batch_size=batch_size))
+        leaderboard = leaderboard_text(run.folder)
+        if leaderboard:
+            shutil.copyfile(run.folder / LEADERBOARD, partial / LEADERBOARD)
+        by_records = "pa" not in region.tables
+        if by_records and not leaderboard:
+            leaderboard = evaluate_records([run], batch_size=batch_size).text()
+        held_out = [] if leaderboard and not _holds_out(run) else held_out_scores(run, batch_size=batch_size)
+        published = Published(steps, versions(), held_out)
         text = json.dumps(published.to_json(), indent=1, allow_nan=False)
         (partial / "metrics.json").write_text(text + "\n", "utf-8")
         write_golden(partial, run.model)
         name = repo_id or f"{organisation()}/{run.config.architecture}"
         (partial / "README.md").write_text(
-            card_text(run.config, published, name, licence, run.citations()), "utf-8"
+            card_text(run.config, published, name, licence, run.citations(), leaderboard, by_records), "utf-8"
         )
         write_sums(partial)
     return folder
+
+
+def _holds_out(run: Run) -> bool:
+    """Whether there are surveys that a run was not trained on: of a fit all surveys may train."""
+    return "pa" in run.region.tables and any(len(run.samples(part)) for part in ("validation", "test"))
 
 
 def push(

@@ -8,13 +8,14 @@ Shapes: x[B, C, H, W] normalised · node tables [T, N] · shares of presences in
 logits[B, K].
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from glczoo.models.covariates import Covariates
 from glczoo.models.prior import Prior
 from glczoo.models.published import fit_cfg, from_zoo
 
@@ -39,6 +40,7 @@ class Forest(nn.Module):
         nodes: int = 1,
         depth: int = 0,
         prior: Sequence[Any] | None = None,
+        covariates: Mapping[str, Any] | None = None,
         drop_rate: float = 0.0,
         global_pool: str = "",
     ) -> None:
@@ -52,6 +54,7 @@ class Forest(nn.Module):
             depth: Steps from the root to the deepest leaf.
             prior: A model whose log probabilities are further values (see `Prior`). In a recipe: true, and
                 `init` names the run.
+            covariates: Keywords of `Covariates`, whose shared values the trees see instead of the centre's.
             drop_rate: Not used; timm gives it to every model.
             global_pool: Not used.
         """
@@ -60,6 +63,7 @@ class Forest(nn.Module):
         self.num_features = self.head_hidden_size = num_classes
         self.feature_info: list[dict[str, Any]] = []
         self.prior = Prior(prior, num_classes) if prior else None
+        self.covariates = Covariates(num_classes, in_chans, **covariates) if covariates else None
         self.register_buffer("feature", torch.zeros(trees, nodes, dtype=torch.int64))
         self.register_buffer("threshold", torch.zeros(trees, nodes))
         self.register_buffer("child", torch.arange(nodes).repeat(2, trees, 1))  # a leaf is its own child
@@ -89,15 +93,20 @@ class Forest(nn.Module):
             )
 
     def values(self, x: Tensor) -> Tensor:
-        """x[B, C, H, W] to what the trees split by: the centre's [B, C], and [B, K] of the prior."""
+        """x[B, C, H, W] to what the trees split by: the centre and the prior's [B, K], or covariates."""
+        if self.covariates is not None:
+            return self.covariates.shared(self.covariates(x))
         z = x[:, :, x.shape[2] // 2, x.shape[3] // 2]
         return z if self.prior is None else torch.cat([z, self.prior(x)], 1)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """x[B, C, H, W] to the share of presences, the mean over trees: float[B, K]."""
-        z = self.values(x)
-        tree = torch.arange(self.feature.shape[0], device=x.device)
-        node = torch.zeros(len(z), len(tree), dtype=torch.int64, device=x.device)
+        return self.shares(self.values(x))
+
+    def shares(self, z: Tensor) -> Tensor:
+        """What the trees split by, [B, F], to the share of presences, the mean over trees: float[B, K]."""
+        tree = torch.arange(self.feature.shape[0], device=z.device)
+        node = torch.zeros(len(z), len(tree), dtype=torch.int64, device=z.device)
         for _ in range(self.depth):
             right = z.gather(1, self.feature[tree, node]) > self.threshold[tree, node]
             node = self.child[right.long(), tree, node]

@@ -51,9 +51,13 @@ class Prior(nn.Module):
         """Stay as it is: batch norm keeps its statistics."""
         return super().train(False)
 
+    def logits(self, x: Tensor) -> Tensor:
+        """x[B, C, H, W] to the model's outputs[B, K] as they are."""
+        return self.model(x[:, self.start : self.stop])
+
     def forward(self, x: Tensor) -> Tensor:
         """x[B, C, H, W] to log probabilities[B, K]."""
-        return self.model(x[:, self.start : self.stop]).log_softmax(1)
+        return self.logits(x).log_softmax(1)
 
 
 class Correction(nn.Module):

@@ -22,6 +22,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    model_validator,
 )
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -130,6 +131,20 @@ class Section(_Checked):
     def units(self) -> dict[str, str]:
         """The unit of each band, where it is known."""
         return {band.name: band.unit for band in self.bands if band.unit}
+
+    @model_validator(mode="after")
+    def _ranks_are_no_probabilities(self) -> "Section":
+        """Refuse sets whose size follows from probabilities where the answers are ranks.
+
+        Raises:
+            ValueError: the rule adds probabilities up.
+        """
+        if self.activation == "rank" and self.decoding.rule.adds_probabilities:
+            raise ValueError(
+                f"answers are ranks of suitability and no probabilities of presence, which decoding by "
+                f"{self.decoding.rule} adds up: take top_k, or a threshold of the ranks"
+            )
+        return self
 
     @property
     def band_names(self) -> list[str]:

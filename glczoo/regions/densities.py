@@ -28,7 +28,9 @@ _PRIOR = (
 _LARGEST = 16e9  # bytes of all rasters together
 
 
-def write_densities(region: Region, out: Path, cells: Sequence[float] = (1.5, 5.0, 15.0)) -> Region:
+def write_densities(
+    region: Region, out: Path, cells: Sequence[float] = (1.5, 5.0, 15.0), coarser: int = 1
+) -> Region:
     """Write a raster of every species' share of the records nearby, and the region that names them.
 
     A band holds log((n_k + 2 s_k) / (n + 2)): n_k records of the species and n of all are weighed by a
@@ -40,6 +42,7 @@ def write_densities(region: Region, out: Path, cells: Sequence[float] = (1.5, 5.
             more modality, `densities`, its last.
         cells: standard deviations of the Gaussians, in cells of the grid: where those are degrees, fewer
             kilometres from west to east than from south to north.
+        coarser: so many cells of the grid along each side are one cell here, which `cells` count too.
 
     Returns:
         The region that was written.
@@ -59,7 +62,7 @@ def write_densities(region: Region, out: Path, cells: Sequence[float] = (1.5, 5.
         raise ValueError(f"region {region.name} has no rasters: there is no grid to count records on")
     species = read_species(region)
     stack = PatchSource(region, [base.name], 1).stacks[0]
-    height, width = stack.shape
+    height, width = (-(-cells_along // coarser) for cells_along in stack.shape)
     if (size := 4.0 * height * width * len(species) * len(cells)) > _LARGEST:
         raise ValueError(
             f"{len(cells)} densities of {len(species)} species on {height} x {width} cells would take "
@@ -70,9 +73,14 @@ def write_densities(region: Region, out: Path, cells: Sequence[float] = (1.5, 5.
     inside = ~stack.outside(row, col)
     if not inside.any():
         raise ValueError(f"no record of {region.name} lies on the grid of {base.bands[0].name}")
+    to = stack.transform
+    grid = rasterio.Affine(to.a * coarser, to.b * coarser, to.c, to.d * coarser, to.e * coarser, to.f)
     counts = torch.zeros(len(species), height, width)
     counts.index_put_(
-        tuple(torch.from_numpy(x[inside].astype(np.int64)) for x in (records.species, row, col)),
+        tuple(
+            torch.from_numpy(x[inside].astype(np.int64))
+            for x in (records.species, row // coarser, col // coarser)
+        ),
         torch.ones(int(inside.sum())),
         accumulate=True,
     )
@@ -85,8 +93,8 @@ def write_densities(region: Region, out: Path, cells: Sequence[float] = (1.5, 5.
         file = out / f"density_{width_in_cells:g}.tif"
         with whole(file) as partial, rasterio.open(
             partial, "w", driver="GTiff", height=height, width=width, count=len(species), dtype="float32",
-            crs=CRS.from_string(stack.crs), transform=stack.transform, compress="deflate", predictor=3,
-            bigtiff="if_safer",
+            crs=CRS.from_string(stack.crs), transform=grid,
+            compress="deflate", predictor=3, bigtiff="if_safer",
         ) as target:  # fmt: skip
             target.write(share.numpy())
             target.descriptions = tuple(str(each) for each in species.ids.tolist())

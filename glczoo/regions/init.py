@@ -62,7 +62,10 @@ class InitResult:
         lines = ["guessed", *(f"  {line}" for line in self.guesses)]
         lines += ["look at these", *(f"  {line}" for line in self.doubts)] if self.doubts else []
         lines += ["wrote", *(f"  {path}" for path in self.files)]
-        lines += [f"now\n  glczoo region check {folder}\n  python -m glczoo.train {first}"]
+        lines += [
+            f"now\n  glczoo region check {folder}\n  glczoo fit {folder}",
+            f"or, a model step by step\n  glczoo train {first}",
+        ]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, list[str]]:

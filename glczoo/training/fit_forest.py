@@ -112,7 +112,13 @@ def _without_tuning(recipe: Recipe) -> Recipe:
 
 
 def grow(
-    values: np.ndarray, target: np.ndarray, trees: int, min_leaf: int = 2, seed: int = 0, **architecture: Any
+    values: np.ndarray,
+    target: np.ndarray,
+    trees: int,
+    min_leaf: int = 2,
+    seed: int = 0,
+    jobs: int = 1,
+    **architecture: Any,
 ) -> tuple[Forest, np.ndarray]:
     """Grow a forest on values[N, C] and target[N, K]; also out-of-bag probabilities, float32[N, K].
 
@@ -127,7 +133,12 @@ def grow(
         raise ValueError("a forest needs scikit-learn: pip install 'glczoo[study]'") from None
     # On 0/1 labels of many species a regressor's leaves are the shares of presences, all species in one tree.
     fitted: Any = RandomForestRegressor(
-        trees, min_samples_leaf=min_leaf, max_features="sqrt", random_state=seed, oob_score=True
+        trees,
+        min_samples_leaf=min_leaf,
+        max_features="sqrt",
+        random_state=seed,
+        oob_score=True,
+        n_jobs=jobs,
     )
     fitted.fit(values, target)
     model = _tensors([fitted], target.shape[1], **{"in_chans": values.shape[1], **architecture})

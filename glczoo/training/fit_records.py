@@ -6,6 +6,7 @@ place on average: fewer than grow there.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from glczoo.data.patch_source import PatchSource, Statistics
 from glczoo.data.region import Region
 from glczoo.data.tables import read_samples, read_species
 from glczoo.decoding import Decoding, Rule
+from glczoo.errors import GlczooError
 from glczoo.files import whole
 from glczoo.recipe import Recipe, write_run_recipe
 from glczoo.regions.coordinates import COORDINATES, sample_cells, write_coordinates
@@ -28,6 +30,7 @@ __all__ = ["LEADERBOARD", "RecordsLeaderboard", "fit_records"]
 
 LEADERBOARD = "leaderboard.json"
 _PLACES = 5000  # random cells of the region, which the size of the blocks follows
+_PLAIN = re.compile(r"[\w ,;.]*")  # a published leaderboard may be anybody's, and stands on cards
 _SHARE = 0.6  # of the time goes to the folds, the rest to the fits to all records
 
 
@@ -58,7 +61,7 @@ class RecordsLeaderboard:
         """The leaderboard of a run; None where it has none, or one of surveys.
 
         Raises:
-            ValueError: it is damaged.
+            GlczooError: it is damaged.
         """
         path = folder / LEADERBOARD
         if not path.is_file():
@@ -67,10 +70,14 @@ class RecordsLeaderboard:
             values = json.loads(path.read_text("utf-8"))
             if values.get("kind") != "records":
                 return None
-            candidates = [Candidate(**each) for each in values.pop("candidates")]
-            return cls(candidates=candidates, **values)
+            board = cls(**{**values, "candidates": [Candidate(**each) for each in values["candidates"]]})
+            texts = [each.name for each in board.candidates] + [*board.left_out, *board.left_out.values()]
+            if odd := [text for text in texts if not _PLAIN.fullmatch(text)]:
+                raise ValueError(f"{odd[0]!r} is no name")
+            board.text()  # numbers that are none are noticed here, and not on a card
+            return board
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
+            raise GlczooError(f"{path} is damaged: {error}") from None
 
     def text(self) -> str:
         """The leaderboard for people."""
@@ -183,7 +190,9 @@ def _export(
     modalities = [*source.modalities, COORDINATES]
     seen = PatchSource(extended, modalities, 1, channels=source.bands)
     statistics = Statistics(
-        [*statistics.mean, 0.0, 0.0], [*statistics.std, 1.0, 1.0], [*statistics.filled, 0.0, 0.0]
+        [*statistics.mean, 0.0, 0.0],
+        [*statistics.std, sites.length, sites.length],
+        [*statistics.filled, 0.0, 0.0],
     )
     size = max(1, round(float(sites.presence.sum(1).mean())))
     recipe = Recipe.model_validate(

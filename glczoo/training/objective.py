@@ -48,7 +48,7 @@ class Teacher:
 
         Raises:
             FileNotFoundError: it is not there or not finished.
-            ValueError: it predicts other species or ends in a softmax, or does not fit the region.
+            ValueError: it predicts other species, or no chances of presence, or does not fit the region.
         """
         assert recipe.pseudo is not None
         settings = recipe.pseudo
@@ -62,6 +62,11 @@ class Teacher:
             raise ValueError(
                 f"pseudo.teacher: {settings.teacher} ends in a softmax, whose probabilities are shares, not "
                 "chances of presence; name a run of step 1 or 3"
+            )
+        if trained.answers_ranks:
+            raise ValueError(
+                f"pseudo.teacher: {settings.teacher} answers ranks of suitability, not chances of presence; "
+                "name a run of step 1 or 3"
             )
         source = trained.open(region)
         self._rows = training.presence_only_rows()

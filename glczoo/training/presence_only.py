@@ -9,7 +9,7 @@ to all records, and the mean of their ranks is the model.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ _MANY = 5000  # sites beyond which two of the folds are enough to choose by
 class Sites:
     """The places of the records, each once.
 
-    Its values are normalised covariates, without data 0, followed by km east and north where coordinates may
-    be used.
+    Its values are normalised covariates, without data 0, followed by the place east and north, in units of
+    `length`, where coordinates may be used.
     """
 
     points: Points
@@ -98,15 +98,22 @@ class Sites:
         points = records.at(first)
         plane = east_north(points, middle or (float(records.lon.mean()), float(records.lat.mean())))
         values = covariates[first]
-        if middle is not None:
-            values = np.concatenate([values, plane], axis=1)
         presence = torch.zeros(len(first), number)
         presence[torch.from_numpy(inverse.reshape(-1)), torch.from_numpy(species)] = 1
         member = torch.zeros(number, dtype=torch.int64) if groups is None else torch.from_numpy(groups)
         visited = torch.stack([presence[:, member == each].any(1) for each in member.unique()], 1)
         group = visited[:, member.unique(return_inverse=True)[1]]
         kept = torch.from_numpy(values.astype(np.float32))
-        return cls(points, plane, kept, presence, group, middle is not None, levels)
+        sites = cls(points, plane, kept, presence, group, middle is not None, levels)
+        if middle is None:
+            return sites
+        coordinates = torch.from_numpy((plane / sites.length).astype(np.float32))
+        return replace(sites, values=torch.cat([kept, coordinates], 1))
+
+    @property
+    def length(self) -> float:
+        """The unit of coordinates among the values, in km: their standard deviation, one for both axes."""
+        return float(np.sqrt(self.plane.var(0).mean()))
 
     @property
     def covariates(self) -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import re
 import shutil
 
@@ -13,9 +14,14 @@ import yaml
 from glczoo.cli import main
 from glczoo.data.region import Region
 from glczoo.data.sphere import east_north
+from glczoo.errors import GlczooError
 from glczoo.evaluation.evaluate import evaluate
 from glczoo.files import sha256
+from glczoo.fit.fit import fit
+from glczoo.hub.publish import save, verify
+from glczoo.hub_client import DamagedError
 from glczoo.prediction.map import make_map
+from glczoo.runs.combine import combine
 from glczoo.runs.run import Run
 from glczoo.runs.trained import TrainedModel
 from glczoo.training import presence_only
@@ -58,10 +64,10 @@ def test_its_leaderboard_is_kept_and_read(run):
 def test_answers_are_those_of_the_exact_model_up_to_the_size_of_a_cell(run):
     trained = Run.find(run).model
     assert trained.answers_ranks and trained.bands[-2:] == ["east", "north"]
-    assert trained.mean[-2:] == [0, 0] and trained.std[-2:] == [1, 1]
+    assert trained.mean[-2:] == [0, 0] and trained.std[-2] == trained.std[-1] > 1
     records = Run.find(run).split("po").train
     build = trained.builder(records)
-    plane = build(torch.arange(20))[:, -2:, 0, 0]
+    plane = build(torch.arange(20))[:, -2:, 0, 0] * trained.std[-1]
     exact = east_north(records, _middle(run))[:20]
     assert np.abs(plane.numpy() - exact).max() < 2  # cells of about 1 km
 
@@ -142,14 +148,18 @@ def test_ranks_and_probabilities_have_no_mean(run, records):
         TrainedModel.ensemble([ranks, other])
 
 
-def test_a_recipes_run_is_judged_by_the_records_that_validated(records, run, tmp_path, capsys):
+def judged_by_validation(run, tmp_path):
+    """The run as if a recipe had trained it that set records aside."""
     copy = tmp_path / "other"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("leaderboard.json", "folds"))
-    text = (copy / "recipe.yaml").read_text("utf-8")
-    changed = yaml.safe_load(text)
-    changed["data"]["validation"]["po"] = 0.3
-    (copy / "recipe.yaml").write_text(yaml.safe_dump(changed), "utf-8")
-    main(["evaluate", str(copy)])
+    recipe = yaml.safe_load((copy / "recipe.yaml").read_text("utf-8"))
+    recipe["data"]["validation"]["po"] = 0.3
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
+    return copy
+
+
+def test_a_recipes_run_is_judged_by_the_records_that_validated(run, tmp_path, capsys):
+    main(["evaluate", str(judged_by_validation(run, tmp_path))])
     assert "drawn at random" in capsys.readouterr().out
 
 
@@ -158,3 +168,63 @@ def test_a_run_that_held_nothing_out_cannot_be_judged(run, tmp_path):
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("leaderboard.json", "folds"))
     with pytest.raises(SystemExit, match="held out no records"):
         main(["evaluate", str(copy)])
+
+
+def test_rules_that_add_probabilities_up_are_refused(run, tmp_path):
+    copy = tmp_path / "other"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("folds"))
+    config = json.loads((copy / "config.json").read_text("utf-8"))
+    config["glczoo"]["decoding"] = {"rule": "expected_f1", "value": None}
+    (copy / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(DamagedError, match="ranks of suitability and no probabilities of presence"):
+        Run.load([copy])
+
+
+def test_two_runs_of_ranks_are_one_model_of_ranks(run, records, tmp_path):
+    other = tmp_path / "second"
+    fit_records(Region.load(records), str(records), other, seed=1, minutes=0, log=lambda text: None)
+    together = Run.find(combine([run, other], tmp_path / "both")).model
+    assert together.answers_ranks
+    build = together.builder(Run.find(run).split("po").train.at(np.arange(10)))
+    x = build(torch.arange(10))
+    parts = [Run.find(one).model.predict_patches(x) for one in (run, other)]
+    torch.testing.assert_close(together.predict_patches(x), (parts[0] + parts[1]) / 2)
+
+
+def test_it_is_published_with_what_its_records_say(run, tmp_path):
+    folder = save(run, tmp_path / "published", repo_id="org/records")
+    card = (folder / "README.md").read_text("utf-8")
+    assert "quadratic, surface; ridge 300" in card and "only surveys can tell how good the model is" in card
+    assert "ranks of suitability among the places of the records, not probabilities of presence" in card
+    assert "No survey has judged this model" in card and "lowest log loss" not in card
+    assert "Not yet reproduced" not in card and "GeoLifeCLEF 2023, per-sample F1" not in card
+    assert verify(folder).difference < 1e-3
+    assert RecordsLeaderboard.load(folder) == RecordsLeaderboard.load(run)
+
+
+def test_a_recipes_run_is_published_with_the_records_that_validated(run, tmp_path):
+    folder = save(judged_by_validation(run, tmp_path), tmp_path / "published", repo_id="org/records")
+    assert "drawn at random" in (folder / "README.md").read_text("utf-8")
+
+
+def test_a_damaged_leaderboard_is_refused(run, tmp_path):
+    board = json.loads((run / "leaderboard.json").read_text("utf-8"))
+    board["candidates"][0]["name"] = "<script>"
+    (tmp_path / "leaderboard.json").write_text(json.dumps(board), "utf-8")
+    with pytest.raises(GlczooError, match="'<script>' is no name"):
+        RecordsLeaderboard.load(tmp_path)
+
+
+def test_glczoo_fit_takes_a_region_without_surveys(records, tmp_path, capsys):
+    out = tmp_path / "fit"
+    main(["fit", str(records), "--out", str(out), "--minutes", "0"])
+    text = capsys.readouterr().out
+    assert "Answers are ranks of suitability" in text and RecordsLeaderboard.load(out)
+    ages = (out / "model.safetensors").stat().st_mtime_ns
+    main(["fit", str(records), "--out", str(out), "--minutes", "0"])
+    assert (out / "model.safetensors").stat().st_mtime_ns == ages
+
+
+def test_settings_of_a_fit_to_surveys_are_refused(records, tmp_path):
+    with pytest.raises(GlczooError, match="no surveys, and .'folds=3'. are settings of a fit to surveys"):
+        fit(records, tmp_path / "fit", overrides=["folds=3"])

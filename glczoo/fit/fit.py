@@ -1,0 +1,94 @@
+"""One command from region.yaml to a model to trust: `glczoo fit REGION`."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from glczoo.data.region import Region
+from glczoo.errors import GlczooError
+from glczoo.fit.leaderboard import Leaderboard
+from glczoo.fit.settings import read_settings
+from glczoo.fit.surveys import claim, fit_surveys
+from glczoo.runs.run import is_finished
+from glczoo.training.fit_records import RecordsLeaderboard, fit_records
+
+__all__ = ["Fitted", "fit"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A run, and how it was chosen."""
+
+    folder: Path
+    leaderboard: Leaderboard | RecordsLeaderboard
+
+    def text(self) -> str:
+        """The result for people."""
+        verbs = "evaluate, report, map and push take it like any run"
+        return f"{self.leaderboard.text()}\n\n{self.folder}: glczoo {verbs}"
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # a log is read while the fit goes on
+
+
+def fit(
+    path: str | Path,
+    out: Path | None = None,
+    minutes: float | None = None,
+    jobs: int | None = None,
+    overrides: Sequence[str] = (),
+    log: Callable[[str], None] = _say,
+) -> Fitted:
+    """Fit candidates of unlike kinds to a region, and join those that its own data choose.
+
+    A region without surveys is fitted by its presence-only records (see `training.fit_records`). Interrupted,
+    the same call goes on where it was.
+
+    Args:
+        path: region.yaml, or its folder.
+        out: folder of the result; None: runs/REGION/ensemble_glc23/fit.
+        minutes: what the fit may take, about; candidates that would not fit are named. None: no bound.
+        jobs: threads; None: one for each core.
+        overrides: key=value of `settings.Fit`.
+        log: prints how far it is.
+
+    Raises:
+        FileNotFoundError: data are missing.
+        FileExistsError: `out` holds another fit, or another model.
+        ValueError: a table or an override cannot be read, or there are too few surveys for the folds.
+    """
+    region = Region.load(path)
+    settings = read_settings(region, overrides)
+    by_records = "pa" not in region.tables
+    if by_records and (others := [text for text in overrides if not text.startswith("seed=")]):
+        raise GlczooError(
+            f"region {region.name} has no surveys, and {others} are settings of a fit to surveys",
+            remedy="Leave them out: a fit to presence-only records takes seed=N alone.",
+        )
+    out = out or Path("runs") / region.name / "ensemble_glc23" / "fit"
+    claim(
+        out,
+        {
+            "region": region.text(),
+            "data": str(region.root_path.resolve()),
+            "settings": settings.model_dump(mode="json"),
+        },
+    )
+    kept = RecordsLeaderboard.load(out) if by_records else Leaderboard.load(out)
+    if is_finished(out) and kept is not None:
+        return Fitted(out, kept)
+    threads = torch.get_num_threads()
+    jobs = jobs or len(os.sched_getaffinity(0))
+    torch.set_num_threads(jobs)
+    try:
+        if by_records:
+            seed = settings.seed
+            records = fit_records(region, str(path), out, minutes=minutes, jobs=jobs, seed=seed, log=log)
+            return Fitted(out, records)
+        return Fitted(out, fit_surveys(region, str(path), out, settings, minutes, jobs, log))
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,164 @@
+"""What a fit has compared: candidates, their weights, and how good they are where they were not trained."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from glczoo.errors import GlczooError
+from glczoo.evaluation.evaluate import markdown
+from glczoo.files import whole
+from glczoo.training.fit_records import RecordsLeaderboard
+
+__all__ = ["FILE", "Gain", "Leaderboard", "Line", "leaderboard_text"]
+
+FILE = "leaderboard.json"
+
+_PLAIN = re.compile(r"[\w ,.:;'()+/%×-]*")  # a published one may be anybody's, and stands on cards
+
+
+@dataclass(frozen=True)
+class Line:
+    """One candidate out of fold."""
+
+    name: str
+    weight: float  # in the ensemble
+    f1: float  # mean over surveys, by the ensemble's rule
+    auc: float  # mean over species
+    log_loss: float  # mean over surveys and species
+    seconds: float  # of all folds
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the ensemble gains over the simplest candidate: the mean and 95 % by resampling blocks."""
+
+    log_loss: tuple[float, float, float]  # mean, low, high; above 0 is better
+    f1: tuple[float, float, float]
+
+    @property
+    def certain(self) -> bool:
+        """Whether the log loss is lower beyond chance."""
+        return self.log_loss[1] > 0
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The candidates of a fit, and their ensemble."""
+
+    lines: list[Line]  # the lowest log loss first
+    together: Line
+    simplest: str  # name of the candidate that others must beat
+    gain: Gain
+    samples: int
+    blocks: int
+    folds: int
+    rule: str  # that makes sets of species
+    kind: Literal["surveys"] = "surveys"
+    left_out: Mapping[str, str] = field(default_factory=dict)  # name → reason
+
+    def to_json(self) -> dict[str, Any]:
+        """What leaderboard.json keeps."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Leaderboard":
+        """What `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        lines = [Line(**line) for line in [*values["lines"], values["together"]]]
+        left_out = values["left_out"]
+        texts = [line.name for line in lines] + [
+            values["simplest"],
+            values["rule"],
+            *left_out,
+            *left_out.values(),
+        ]
+        if odd := [text for text in texts if not _PLAIN.fullmatch(text)]:
+            raise ValueError(f"{odd[0]!r} is no name")
+        gain = values["gain"]
+        intervals = {key: tuple(gain[key]) for key in ("log_loss", "f1")}
+        return cls(
+            **{
+                **values,
+                "lines": lines[:-1],
+                "together": lines[-1],
+                "gain": Gain(**intervals),
+            }
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write leaderboard.json into a run's folder."""
+        with whole(folder / FILE) as partial:
+            partial.write_text(json.dumps(self.to_json(), indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Leaderboard | None":
+        """The leaderboard of a run that was fitted by surveys; None where it has none.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text("utf-8"))
+            return cls.from_json(values) if values["kind"] == "surveys" else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise GlczooError(f"{path} is damaged: {error}") from None
+
+    def rows(self) -> list[dict[str, str]]:
+        """The cells of its table, the ensemble last."""
+        return [_cells(line) for line in [*self.lines, self.together]]
+
+    def verdict(self) -> str:
+        """Whether anything beats the simplest candidate."""
+        mean, low, high = self.gain.log_loss
+        interval = f"log loss lower by {mean:.4f} [{low:.4f}, {high:.4f}]"
+        interval += ", F1 higher by {:.3f} [{:.3f}, {:.3f}]".format(*self.gain.f1)
+        how = f"{interval}, 95 % by resampling {self.blocks} blocks"
+        if any(line.weight == 1 and line.name == self.simplest for line in self.lines):
+            return f"Nothing beats the simplest candidate, {self.simplest}: it has all the weight."
+        if not self.gain.certain:
+            return f"Nothing beats the simplest candidate, {self.simplest}, beyond chance: {how}."
+        return f"The ensemble beats the simplest candidate, {self.simplest}: {how}."
+
+    def text(self) -> str:
+        """The leaderboard for people."""
+        columns = {key: key for key in self.rows()[0]}
+        lines = [
+            f"Out of fold: {self.samples} surveys in {self.blocks} spatial blocks, {self.folds} folds; sets "
+            f"by {self.rule}",
+            "",
+            markdown(self.rows(), columns),
+            "",
+            self.verdict(),
+        ]
+        lines += [f"Left out: {name} ({reason})" for name, reason in self.left_out.items()]
+        return "\n".join(lines)
+
+
+def leaderboard_text(folder: Path) -> str:
+    """The leaderboard of a run as Markdown; empty where it has none.
+
+    Raises:
+        GlczooError: it is damaged.
+    """
+    board = Leaderboard.load(folder) or RecordsLeaderboard.load(folder)
+    return board.text() if board else ""
+
+
+def _cells(line: Line) -> dict[str, str]:
+    return {
+        "candidate": line.name,
+        "weight": f"{line.weight:.2f}" if line.weight else "–",
+        "F1": f"{line.f1:.3f}",
+        "AUC": f"{line.auc:.3f}",
+        "log loss": f"{line.log_loss:.4f}",
+        "seconds": f"{line.seconds:.0f}",
+    }
