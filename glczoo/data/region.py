@@ -379,6 +379,14 @@ class Region(Strict):
             raise ValueError(f"region {self.name} describes no {name} table; it has {sorted(self.tables)}")
         return self.tables[name]
 
+    def guesses(self) -> list[str]:
+        """Lines of its file that `glczoo region init` marked as guessed, which nobody has confirmed since."""
+        path = self._folder / "region.yaml"
+        if not path.is_file():
+            return []
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+        return [" ".join(line.split()) for line in lines if "# guessed:" in line]
+
     def citations(self) -> list[tuple[str, str, str]]:
         """What its data ask to be cited by: name of a table or modality, citation, DOI."""
         named: list[tuple[str, Table | Modality]] = [*self.tables.items()]

@@ -81,6 +81,7 @@ def check_region(
         tables[name], odd[name] = points, suspects(points, source, region.bounds)
         check.tables[name].suspicious = {reason: int(mask.sum()) for reason, mask in odd[name].items()}
     check.problems += doubts_of_names(species)
+    check.guesses = region.guesses()
     check.citations = [": ".join(filter(None, parts)) for parts in region.citations()]
     if region.split and "pa" in region.tables:
         check.split = _check_split(region, species, buffer_km, check.problems)

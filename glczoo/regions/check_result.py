@@ -87,6 +87,7 @@ class RegionCheck:
     tables: dict[TableName, TableCheck] = field(default_factory=dict)
     split: SplitCheck | None = None
     problems: list[str] = field(default_factory=list)
+    guesses: list[str] = field(default_factory=list)  # lines of region.yaml that are marked so
     citations: list[str] = field(default_factory=list)  # of the data sets, with their DOI
     picture: str | None = None
 
@@ -102,6 +103,9 @@ class RegionCheck:
             if self.split.nearest_km is not None:
                 line += f", {self.split.nearest_km:.3g} km apart at the nearest"
             parts.append(line)
+        if self.guesses:
+            hint = "guessed by init: delete the comment of those that are right"
+            parts.append("\n  ".join([hint, *self.guesses]))
         if self.citations:
             parts.append("\n  ".join(["to cite", *self.citations]))
         parts.append("\n  ".join(["problems", *self.problems]) if self.problems else "no problems")

@@ -125,7 +125,9 @@ def test_from_init_by_check_to_the_first_batches(folder: Path, tmp_path: Path, c
     )
     assert f"glczoo region check {folder}" in capsys.readouterr().out
     main(["region", "check", str(folder)])
-    assert "1 of 62 outside the grid of bio1, bio12" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 of 62 outside the grid of bio1, bio12" in printed
+    assert 'presence: {"Presence": [1]} # guessed: ' in printed and "guessed by init: delete" in printed
     written = sorted(path.stem for path in (folder / "recipes").iterdir())
     assert written == ["finetune", "step1", "step2", "step3"]
     few = [f"runs={tmp_path / 'runs'}", "epochs=1", "data.workers=0", "model_args.channels=[8,8,8,8]"]
