@@ -106,11 +106,12 @@ class Forest(nn.Module):
     def shares(self, z: Tensor) -> Tensor:
         """What the trees split by, [B, F], to the share of presences, the mean over trees: float[B, K]."""
         tree = torch.arange(self.feature.shape[0], device=z.device)
-        node = torch.zeros(len(z), len(tree), dtype=torch.int64, device=z.device)
+        # z.shape[0], for len(z) would fix the size of a batch in an exported program.
+        node = torch.zeros(z.shape[0], len(tree), dtype=torch.int64, device=z.device)
         for _ in range(self.depth):
             right = z.gather(1, self.feature[tree, node]) > self.threshold[tree, node]
             node = self.child[right.long(), tree, node]
-        total = z.new_zeros(len(z), self.num_classes)
+        total = z.new_zeros(z.shape[0], self.num_classes)
         for number in range(self.feature.shape[0]):  # one tree at a time: [B, T, K] would be large
             total = total + self.value[number, node[:, number]]
         return total / self.feature.shape[0]

@@ -16,6 +16,7 @@ from glczoo.runs import portable
 from glczoo.runs.combine import combine
 from glczoo.runs.portable import Portable, export_portable
 from glczoo.runs.run import Run
+from glczoo.training.fit_forest import grow
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
@@ -78,6 +79,20 @@ def test_an_ensemble_is_written_too(run, trained_run, tmp_path):
     other = trained_run("step1", model="test_fusresnet_glc23")
     both = combine([run, other], tmp_path / "both", weights=[0.25, 0.75])
     assert export_portable(both, tmp_path / "both.pt2") < 1e-5
+
+
+def test_a_model_that_an_earlier_release_published_is_written(tmp_path):
+    earlier = Path(__file__).parents[1] / "fixtures" / "published_0.1.0"
+    assert export_portable(earlier, tmp_path / "quadratic.pt2") < 1e-5
+
+
+def test_a_forest_takes_batches_of_any_size_when_exported():
+    values = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    forest, _ = grow(values, (values[:, :3] > 0).astype(np.float32), trees=40)
+    x = torch.from_numpy(values[:, :, None, None])
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    program = torch.export.export(forest, (x[:3],), dynamic_shapes=({0: batch},)).module()
+    torch.testing.assert_close(program(x), forest(x))
 
 
 def test_a_file_that_predicts_something_else_is_not_kept(run, tmp_path, monkeypatch):
