@@ -24,8 +24,8 @@ lint: .venv/installed   ## ruff, ruff format, mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-faults: .venv/installed ## the tests of hostile days alone: full disks, broken and hostile files
-	$(BIN)/python -m pytest tests/faults
+faults: .venv/installed ## the tests of hostile days alone: kills, full disks, broken and hostile files
+	GLCZOO_KILLS=all $(BIN)/python -m pytest tests/faults
 
 fuzz: .venv/installed   ## 10,000 mutated examples of every file that is read, in the place of 200
 	GLCZOO_FUZZ=10000 $(BIN)/python -m pytest tests/faults -k fuzzed
