@@ -131,6 +131,29 @@ def densities(region: Path, out: Path, cells: tuple[float, ...]) -> None:
     print(f"{out}: {len(made.modalities[-1].bands)} bands; name it: region={out}")
 
 
+@click.command("coordinates", cls=Verb)
+@region_argument
+@click.option(
+    "--middle", type=float, nargs=2, metavar="LON LAT", required=True,
+    help="Where the plane touches the Earth, in degrees; a published model says it of its bands.",
+)  # fmt: skip
+@click.option("--out", type=PATH, required=True, help="Folder for the raster and its region.yaml.")
+def coordinates(region: Path, middle: tuple[float, float], out: Path) -> None:
+    """Kilometres east and north of a place as bands, which a fit to presence-only records reads.
+
+    REGION is a region.yaml or its folder. A published model brings no rasters along: this writes these anew.
+    """
+    from glczoo.data.patch_source import PatchSource
+    from glczoo.data.region import Region
+    from glczoo.regions.coordinates import COORDINATES, write_coordinates
+
+    will_write(out, folder=True)
+    described = Region.load(region)
+    rasters = [m.name for m in described.modalities if m.kind == "raster" and m.name != COORDINATES]
+    write_coordinates(described, PatchSource(described, rasters, 1), middle, out)
+    print(f"{out}: 2 bands; name it: --region {out}")
+
+
 @click.command("make-virtual", cls=Verb)
 @click.argument("folder", type=PATH)
 @click.option("--species", type=int, default=200, help="Species.")
@@ -176,7 +199,7 @@ region = Verbs(
     help="Describe your own data, check a region, its statistics, or make a virtual one.",
     subcommand_metavar="VERB …",
     context_settings=CONTEXT,
-    sections={"Verbs": [init, check, stats, densities, make_virtual]},
+    sections={"Verbs": [init, check, stats, densities, coordinates, make_virtual]},
 )
 
 

@@ -23,6 +23,9 @@ _CELLS = 2000  # along a side at most: finer than half a thousandth of the regio
 def write_coordinates(region: Region, source: PatchSource, middle: tuple[float, float], out: Path) -> Region:
     """Write km east and north of a middle as two bands, and the region that has them as its last modality.
 
+    They take the place of those that the region has: a published model brings none along, and says of which
+    middle they are.
+
     Args:
         region: described by `source`.
         source: whose first stack of rasters gives the grid; of larger ones coarser cells.
@@ -48,11 +51,14 @@ def write_coordinates(region: Region, source: PatchSource, middle: tuple[float, 
         plane[~np.isfinite(plane)] = np.nan
         target.write(plane.T.reshape(2, rows, cols).astype(np.float32))
     lon, lat = middle
+    how = f"glczoo region coordinates --middle {lon:.6f} {lat:.6f}"
     bands = [
-        Band(name=name, file=file.name, index=index, unit="km", provenance=f"of {lat:.4f} N, {lon:.4f} E")
+        Band(name=name, file=file.name, index=index, unit="km", provenance=how)
         for index, name in ((1, "east"), (2, "north"))
     ]
-    return add_modality(region, out, COORDINATES, bands, f"coordinates of the cells of {region.name}")
+    others = [modality for modality in region.modalities if modality.name != COORDINATES]
+    plain = region.model_copy(update={"modalities": others})
+    return add_modality(plain, out, COORDINATES, bands, how)
 
 
 def sample_cells(source: PatchSource, number: int, seed: int = 0) -> Points:

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import re
 import shutil
 
 import numpy as np
@@ -73,8 +72,8 @@ def test_answers_are_those_of_the_exact_model_up_to_the_size_of_a_cell(run):
 
 
 def _middle(run) -> tuple[float, float]:
-    (band, *_) = [b for b in Run.find(run).config.glczoo.bands if b.name == "east"]
-    lat, lon = re.findall(r"(-?[\d.]+) [NE]", band.source)
+    (east,) = [band for band in Run.find(run).config.glczoo.bands if band.name == "east"]
+    lon, lat = east.source.removeprefix("glczoo region coordinates --middle ").split()
     return float(lon), float(lat)
 
 
@@ -200,6 +199,20 @@ def test_it_is_published_with_what_its_records_say(run, tmp_path):
     assert "Not yet reproduced" not in card and "GeoLifeCLEF 2023, per-sample F1" not in card
     assert verify(folder).difference < 1e-3
     assert RecordsLeaderboard.load(folder) == RecordsLeaderboard.load(run)
+
+
+def test_a_published_run_says_how_its_coordinates_are_made_again(run, world, tmp_path, monkeypatch):
+    folder = save(run, tmp_path / "published", repo_id="org/records")
+    lon, lat = _middle(folder)
+    card = (folder / "README.md").read_text("utf-8")
+    assert f"glczoo region coordinates --middle {lon:.6f} {lat:.6f}" in card
+    monkeypatch.setenv("GLCZOO_DATA", str(world))
+    again = tmp_path / "again"
+    main(["region", "coordinates", str(folder), "--middle", str(lon), str(lat), "--out", str(again)])
+    records = Run.find(run).split("po").train.at(np.arange(5))
+    here = Run.find(run).model.probabilities(records)
+    there = Run.find(folder).on(Region.load(again)).model.probabilities(records, Region.load(again))
+    torch.testing.assert_close(there, here, atol=1e-4, rtol=0)
 
 
 def test_a_recipes_run_is_published_with_the_records_that_validated(run, tmp_path):
