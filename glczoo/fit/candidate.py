@@ -191,6 +191,7 @@ class ForestCandidate(_Tabular):
         names = [name for name in whole_source.modalities if name != DENSITIES]
         statistics = self.inputs.statistics
         source = PatchSource(self.inputs.region, names, whole_source.size)
+        source.levels.update(whole_source.levels)
         parts = (statistics.mean, statistics.std, statistics.filled)
         return source, Statistics(*(part[:number] for part in parts))
 

@@ -97,6 +97,7 @@ def prepare(settings: Fit, region: Region, name: str, out: Path) -> SurveyInputs
             region = _with_densities(region, surveys, out / DENSITIES)
             modalities = [*modalities, DENSITIES]
             source = PatchSource(region, modalities, settings.patch_size)
+            source.levels.update(environment.levels)
             recipe = recipe.model_copy(update={"region": str(out / DENSITIES), "modalities": modalities})
             keywords["densities"] = (len(source.bands) - len(environment.bands)) // len(vocabulary)
         elif settings.densities:

@@ -66,7 +66,7 @@ def test_more_shrinkage_gives_smaller_weights(table):
     for shared in (1.0, 100.0):
         model = corrected()
         fit_linear(model, *table, Shrinkage(shared=shared))
-        sizes.append(float(model.fc[0].weight.square().sum()))
+        sizes.append(float(model.fc[0].weight.detach().square().sum()))
     assert sizes[1] < sizes[0] / 10
 
 
