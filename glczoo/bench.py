@@ -24,7 +24,8 @@ from torch import Tensor
 from glczoo.data.loader import default_threads, load
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.patches import dihedral
-from glczoo.data.region import Region, parse
+from glczoo.data.region import Region
+from glczoo.data.schema import parse
 from glczoo.data.tables import read_samples, read_species
 from glczoo.recipe import Recipe, override, read_recipe
 from glczoo.regions.virtual import make_virtual

@@ -1,13 +1,17 @@
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from glczoo import files
-from glczoo.files import sha256, whole, whole_files
+from glczoo.errors import GlczooError
+from glczoo.files import lock, sha256, whole, whole_files
 
 
 def names(folder: Path) -> list[str]:
@@ -84,7 +88,8 @@ def test_a_missing_folder_is_named(tmp_path: Path):
 
 def test_what_a_killed_process_left_is_deleted(tmp_path: Path):
     script = (
-        f"import os, pathlib, runpy\nwhole = runpy.run_path({files.__file__!r})['whole']\n"
+        "import os, pathlib, sys, types\npackage = sys.modules['glczoo'] = types.ModuleType('glczoo')\n"
+        f"package.__path__ = [{str(Path(files.__file__).parent)!r}]\nfrom glczoo.files import whole\n"
         f"with whole(pathlib.Path({str(tmp_path / 'a.bin')!r})) as partial:\n"
         "    partial.write_bytes(b'half')\n    os.kill(os.getpid(), 9)\n"
     )
@@ -129,6 +134,70 @@ def test_the_file_that_says_whole_gets_its_name_last(tmp_path: Path, monkeypatch
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_text(name, "utf-8")
     assert order == ["c", "b", "a"] and names(tmp_path) == ["a", "c", "inner"]
+
+
+HOLD = """
+import pathlib, sys, time, types
+package = sys.modules["glczoo"] = types.ModuleType("glczoo")  # leaves out the seconds that torch takes
+package.__path__ = [sys.argv[1]]
+from glczoo.files import lock
+with lock(pathlib.Path(sys.argv[2])):
+    pathlib.Path(sys.argv[3]).touch()
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """Another process that holds the lock of `a.bin`."""
+    mark = tmp_path / "held"
+    arguments = [str(Path(files.__file__).parent), str(tmp_path / "a.bin"), str(mark)]
+    process = subprocess.Popen([sys.executable, "-c", HOLD, *arguments])
+    while not mark.exists() and process.poll() is None:
+        time.sleep(0.02)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_the_process_that_holds_a_lock_is_named(tmp_path: Path, holder: subprocess.Popen):
+    with pytest.raises(GlczooError, match=rf"a\.bin: process {holder.pid} on .* works there"):
+        with lock(tmp_path / "a.bin", wait=False):
+            pass
+
+
+def test_a_process_that_was_killed_holds_no_lock(tmp_path: Path, holder: subprocess.Popen):
+    holder.kill()
+    holder.wait()
+    with lock(tmp_path / "a.bin", wait=False):
+        pass
+    assert names(tmp_path) == ["held"]
+
+
+def test_who_waits_is_let_in_when_the_other_is_done(tmp_path: Path, holder: subprocess.Popen):
+    killer = threading.Timer(0.3, holder.kill)
+    killer.start()
+    start = time.monotonic()
+    with lock(tmp_path / "a.bin", wait=True):
+        assert time.monotonic() - start > 0.2
+
+
+def test_two_threads_do_not_hold_a_lock_at_once(tmp_path: Path):
+    inside, most = [], []
+
+    def work() -> None:
+        for _ in range(20):
+            with lock(tmp_path / "a.bin", wait=True):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 80 and max(most) == 1 and names(tmp_path) == []
 
 
 def test_sha256(tmp_path: Path):

@@ -79,6 +79,7 @@ DOORS = {
     },
     "yaml": {"data.region", "recipe.reading", "yaml_text"},
     "pydantic": {
+        "data.schema",
         "data.region",
         "recipe.keys",
         "recipe.schema",

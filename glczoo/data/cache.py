@@ -1,8 +1,8 @@
 """What is made once from the user's files and read again in no time (`GLCZOO_CACHE`, ~/.cache/glczoo).
 
 Everything is kept under a name made of its sources' paths, sizes and times of change and of what was asked of
-them. It is written beside and renamed: two processes may make it at once, and a killed one leaves nothing
-half-written under that name. Any of it may be deleted at any time.
+them. One process makes it while others wait, and a killed one leaves nothing half-written under that name.
+Any of it may be deleted at any time.
 """
 
 import errno
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from glczoo.files import whole
+from glczoo.files import lock, whole
 
 __all__ = ["fingerprint", "kept", "kept_arrays", "mapped"]
 
@@ -46,8 +46,12 @@ def kept(kind: str, key: object, make: Callable[[Path], None], suffix: str = "",
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24] + suffix
     folder = Path(os.environ.get("GLCZOO_CACHE", Path.home() / ".cache" / "glczoo")) / kind
     target = folder / name
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(target, wait=True):
+        if target.exists():  # another process has made it meanwhile
+            return target
         if size > (free := shutil.disk_usage(folder).free):
             raise OSError(
                 errno.ENOSPC,
@@ -55,12 +59,8 @@ def kept(kind: str, key: object, make: Callable[[Path], None], suffix: str = "",
                 "rasters to the region, or name another folder with GLCZOO_CACHE",
                 str(folder),
             )
-        try:
-            with whole(target) as partial:
-                make(partial)
-        except OSError:
-            if not target.is_dir():  # else another process has renamed its folder first
-                raise
+        with whole(target) as partial:
+            make(partial)
     return target
 
 

@@ -9,27 +9,18 @@ A `region.yaml` is explained key by key by the fields below; `recipes/regions/gl
 example.
 """
 
-import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from glczoo.errors import GlczooError, MissingError
+from glczoo.data.region_paths import find_ignoring_case, inside, leads_out
+from glczoo.data.schema import Strict, parse, read_yaml
 from glczoo.packaged import locate
-from glczoo.yaml_text import parse_yaml, shown
 
 __all__ = [
     "LARGEST_PATCH",
@@ -39,9 +30,7 @@ __all__ = [
     "Region",
     "SplitFile",
     "Table",
-    "parse",
     "plain_name",
-    "read_yaml",
 ]
 
 
@@ -59,12 +48,6 @@ Name = Annotated[
 def plain_name(text: str) -> str:
     """A name as region files have them, made of any text."""
     return re.sub(r"[^\w.+-]+", " ", text).strip(" .+-")[:100].strip() or "unnamed"
-
-
-class Strict(BaseModel):
-    """A schema that refuses keys it does not know: a typo must not silently train another model."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
 class _Provenance(Strict):
@@ -113,7 +96,7 @@ class Modality(_Provenance):
 
     @model_validator(mode="after")
     def _trees_lie_inside(self) -> "Modality":
-        outside = [band.file for band in self.bands if _leads_out(band.file) or band.file in ("", ".")]
+        outside = [band.file for band in self.bands if leads_out(band.file) or band.file in ("", ".")]
         if self.kind == "jpeg" and outside:
             raise ValueError(
                 f"modality {self.name}: {outside[0]!r} is no folder of a JPEG tree: its name becomes part of "
@@ -314,7 +297,7 @@ class Region(Strict):
         region = parse(cls, read_yaml(path), str(path))
         region._folder, region._published = path.parent, published
         if published:
-            reaching = [file for file in region._files() if _leads_out(file)]
+            reaching = [file for file in region._files() if leads_out(file)]
             reaching += ["root"] * (region.root is not None) + ["virtual_files"] * region.virtual_files
             if reaching:
                 raise ValueError(
@@ -400,7 +383,7 @@ class Region(Strict):
     def published_text(self) -> str:
         """The region as YAML as it may be published: paths that lead out of the data folder end in it."""
         content = self.model_dump(mode="json", exclude_defaults=True, exclude={"root", "virtual_files"})
-        return _dump(_inside(content))
+        return _dump(inside(content))
 
     def find_file(self, modality: Modality, file: str) -> Path:
         """Where a modality's raster or tree of JPEGs lies; see `find`."""
@@ -419,7 +402,7 @@ class Region(Strict):
                 "the folder that holds it: `root` in region.yaml, or GLCZOO_DATA where there is no root"
             )
         for spelling in spellings:
-            path = _find_ignoring_case(root, Path(spelling).parts)
+            path = find_ignoring_case(root, Path(spelling).parts)
             if path is not None:
                 return path
         tried = " or ".join(spellings)
@@ -431,109 +414,3 @@ class Region(Strict):
 
 def _dump(content: object) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-
-def _leads_out(path: str) -> bool:
-    """Whether a path is absolute, leads upwards, or means more to GDAL or to a shell than a name."""
-    parts = PurePosixPath(path.replace("\\", "/"))
-    return parts.is_absolute() or ".." in parts.parts or ":" in path or "\0" in path or path.startswith("~")
-
-
-def _inside(content: Any) -> Any:
-    """The same with every file and folder that leads out named by its last part."""
-    if isinstance(content, dict):
-        return {
-            key: _named(value) if key in ("folder", "file", "packed", "without_species") else _inside(value)
-            for key, value in content.items()
-        }
-    return [_inside(value) for value in content] if isinstance(content, list) else content
-
-
-def _named(path: str | list[str]) -> str | list[str]:
-    if isinstance(path, list):
-        return [str(_named(each)) for each in path]
-    return PurePosixPath(path.replace("\\", "/")).name.replace(":", "_") if _leads_out(path) else path
-
-
-def _find_ignoring_case(folder: Path, parts: tuple[str, ...]) -> Path | None:
-    """Walk down from `folder`: the exact name if it is there, else one that differs in letter case."""
-    if not parts:
-        return folder
-    if parts[0] in ("/", ".."):
-        return _find_ignoring_case(folder / parts[0], parts[1:])
-    if (folder / parts[0]).exists():
-        return _find_ignoring_case(folder / parts[0], parts[1:])
-    if folder.is_dir():
-        for entry in sorted(folder.iterdir()):
-            if entry.name.lower() == parts[0].lower():
-                return _find_ignoring_case(entry, parts[1:])
-    return None
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not YAML, or not a mapping.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingError(f"there is no file {shown(str(path), 300)}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        reason = f"{error.reason} at byte {error.start}"
-        raise GlczooError(f"this is not UTF-8 text: {reason}", where=path) from None
-    data = parse_yaml(text, str(path))
-    if not isinstance(data, dict):
-        raise GlczooError(f"it must hold `key: value` lines, it holds {type(data).__name__}", where=path)
-    return data
-
-
-Schema = TypeVar("Schema", bound=BaseModel)
-
-_MISTAKES = 20  # that are listed
-
-
-def parse(
-    schema: type[Schema], data: dict[str, Any], where: str, renamed: Mapping[str, str] | None = None
-) -> Schema:
-    """Check `data` against a schema. `renamed`: keys of earlier releases and what they are called now.
-
-    Raises:
-        ValueError: one line for each mistake, unknown keys with the nearest key that exists.
-    """
-    try:
-        return schema.model_validate(data)
-    except ValidationError as error:
-        mistakes = []
-        for item in error.errors()[:_MISTAKES]:
-            key = shown(".".join(str(part) for part in item["loc"]))
-            if item["type"] == "extra_forbidden" and (new := (renamed or {}).get(key)):
-                mistakes.append(f"the key {key!r} is now {new!r}")
-            elif item["type"] == "extra_forbidden":
-                nearest = difflib.get_close_matches(str(item["loc"][-1]), _keys(schema), n=1, cutoff=0.5)
-                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-                mistakes.append(f"unknown key {key!r}{hint}")
-            elif item["type"] == "missing":
-                mistakes.append(f"{key}: this key is missing")
-            elif not key:  # a rule between keys: the whole file would be no answer to "given what?"
-                mistakes.append(shown(item["msg"].removeprefix("Value error, "), 500))
-            else:
-                message = shown(item["msg"].removeprefix("Value error, "), 500)
-                mistakes.append(f"{key}: {message}, given {shown(repr(item['input']))}")
-        number = error.error_count()
-        if number > _MISTAKES:
-            mistakes.append(f"and {number - _MISTAKES:,} more")
-        raise GlczooError(f"{number} mistake(s)\n  " + "\n  ".join(mistakes), where=where) from None
-
-
-def _keys(schema: type[BaseModel]) -> list[str]:
-    """All keys of a schema and of the schemas inside it."""
-    keys = list(schema.model_fields)
-    for field in schema.model_fields.values():
-        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                keys += _keys(inner)
-    return keys

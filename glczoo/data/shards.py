@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from glczoo.data.jpeg import SIDE, Run, copy_centre, decode, directories, needs_colour
-from glczoo.files import whole
+from glczoo.files import lock, whole
 from glczoo.progress import Track
 
 __all__ = ["Pack", "Shard", "Shards", "is_packed", "write_shards"]
@@ -183,6 +183,13 @@ def write_shards(
         ValueError: the folder holds a pack of another kind, or a shard must be packed and there is no tree.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder / "pack.json"):
+        return _write_shards(tree, folder, colour, decoded, verify, progress)
+
+
+def _write_shards(
+    tree: Path, folder: Path, colour: bool, decoded: bool, verify: bool, progress: bool
+) -> Pack:
     pack = Pack.read(folder)
     if pack.shards and (pack.decoded, pack.colour) != (decoded, colour):
         raise ValueError(

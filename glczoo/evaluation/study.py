@@ -33,7 +33,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from glczoo.data.region import Strict, parse, read_yaml
+from glczoo.data.schema import Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
 from glczoo.evaluation.evaluate import Evaluation, evaluate, markdown
 from glczoo.files import whole

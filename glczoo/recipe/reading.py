@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from glczoo.data.region import parse, read_yaml
+from glczoo.data.schema import parse, read_yaml
 from glczoo.files import whole
 from glczoo.packaged import locate
 from glczoo.recipe.schema import Recipe, long_form

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from glczoo.data.region import Region, Strict
+from glczoo.data.region import Region
+from glczoo.data.schema import Strict
 from glczoo.decoding import Rule
 from glczoo.losses import ACTIVATION, LINEAR, NEEDS, RANKS
 from glczoo.recipe.sections import (

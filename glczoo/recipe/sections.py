@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from glczoo.data.region import Strict
+from glczoo.data.schema import Strict
 from glczoo.decoding import Decoding, Rule
 from glczoo.losses import LOSSES, NEEDS
 

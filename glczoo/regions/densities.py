@@ -18,7 +18,7 @@ from rasterio.crs import CRS
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Band, Modality, Region
 from glczoo.data.tables import read_samples, read_species
-from glczoo.files import whole
+from glczoo.files import lock, whole
 
 __all__ = ["add_modality", "write_densities"]
 
@@ -86,26 +86,36 @@ def write_densities(
     )
     prior = (_PRIOR * counts.sum((1, 2)) / counts.sum())[:, None, None]
     out.mkdir(parents=True, exist_ok=True)
+    names = [str(each) for each in species.ids.tolist()]
+    provenance = f"{int(inside.sum())} presence-only records, Gaussian of {{:g}} cells"
     bands = []
-    for width_in_cells in cells:
-        near = _blur(counts, width_in_cells)
-        share = (near + prior).clamp_min_(1e-6).log_() - (near.sum(0) + _PRIOR).log_()
-        file = out / f"density_{width_in_cells:g}.tif"
-        with whole(file) as partial, rasterio.open(
-            partial, "w", driver="GTiff", height=height, width=width, count=len(species), dtype="float32",
-            crs=CRS.from_string(stack.crs), transform=grid,
-            compress="deflate", predictor=3, bigtiff="if_safer",
-        ) as target:  # fmt: skip
-            target.write(share.numpy())
-            target.descriptions = tuple(str(each) for each in species.ids.tolist())
-        bands += [
-            Band(
-                name=f"density_{width_in_cells:g}_{each}", file=file.name, index=number, unit="log share",
-                provenance=f"{int(inside.sum())} presence-only records, Gaussian of {width_in_cells:g} cells",
-            )
-            for number, each in enumerate(species.ids.tolist(), 1)
-        ]  # fmt: skip
-    return add_modality(region, out, "densities", bands, f"presence-only records of {region.name}")
+    with lock(out / "region.yaml"):
+        for width_in_cells in cells:
+            near = _blur(counts, width_in_cells)
+            shares = (near + prior).clamp_min_(1e-6).log_() - (near.sum(0) + _PRIOR).log_()
+            file = f"density_{width_in_cells:g}.tif"
+            _write(out / file, shares.numpy(), stack.crs, grid, names)
+            bands += [
+                Band(
+                    name=f"density_{width_in_cells:g}_{name}",
+                    file=file,
+                    index=number,
+                    unit="log share",
+                    provenance=provenance.format(width_in_cells),
+                )
+                for number, name in enumerate(names, 1)
+            ]
+        return add_modality(region, out, "densities", bands, f"presence-only records of {region.name}")
+
+
+def _write(path: Path, shares: np.ndarray, crs: str, transform: rasterio.Affine, names: list[str]) -> None:
+    number, height, width = shares.shape
+    with whole(path) as partial, rasterio.open(
+        partial, "w", driver="GTiff", height=height, width=width, count=number, dtype="float32",
+        crs=CRS.from_string(crs), transform=transform, compress="deflate", predictor=3, bigtiff="if_safer",
+    ) as target:  # fmt: skip
+        target.write(shares)
+        target.descriptions = tuple(names)
 
 
 def add_modality(region: Region, out: Path, name: str, bands: list[Band], provenance: str) -> Region:

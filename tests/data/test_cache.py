@@ -13,7 +13,7 @@ from conftest import addresses, write_raster
 from test_occurrences import PA, PO, VOCABULARY, region, rows
 
 from glczoo.data import cache
-from glczoo.data.cache import kept, kept_arrays
+from glczoo.data.cache import kept
 from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.raster_files import BandFile
 from glczoo.data.rasters import open_stacks
@@ -118,18 +118,6 @@ def test_a_damaged_copy_is_named(tmp_path: Path, folder: Path) -> None:
     os.truncate(copy / "lon.npy", 130)
     with pytest.raises(ValueError, match=rf"lon\.npy is damaged .*; delete .*{copy.name}, it will be built"):
         read_samples(described, "po", VOCABULARY)
-
-
-def test_whoever_renames_second_takes_the_copy_of_the_first(tmp_path: Path, folder: Path) -> None:
-    (tmp_path / "table").write_text("a")
-
-    def arrays(value: int, meanwhile: bool) -> dict[str, np.ndarray]:
-        if meanwhile:
-            kept_arrays([tmp_path / "table"], "all", lambda: arrays(1, False))
-        return {"value": np.array([value])}
-
-    found = kept_arrays([tmp_path / "table"], "all", lambda: arrays(2, True))
-    assert found["value"].tolist() == [1] and len(list((folder / "tables").iterdir())) == 1
 
 
 @pytest.fixture
