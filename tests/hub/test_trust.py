@@ -22,6 +22,8 @@ from glczoo.hub.publish import push, save, verify
 from glczoo.hub_client import DamagedError, HubError, pull
 from glczoo.published_files import PUBLISHED_FILES, is_listed, write_sums
 from glczoo.runs.run import Run
+from glczoo.training.fit_records import RecordsLeaderboard
+from glczoo.training.presence_only import Candidate
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -151,11 +153,13 @@ def rewritten(name: str, text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(text)
 
 
+BOARD = RecordsLeaderboard([Candidate(SCRIPT, 1.0, 0.5, 1.0)], 0.5, {}, 1, 1, 1.0).to_json()
 ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "model.safetensors": (no_weights, "do not fit the architecture"),
     "golden.safetensors": (vast_golden, "it holds no input of this model and its logits"),
     "config.json": (endless, "cannot be built: it has more than"),
     "metrics.json": (edit("metrics.json", other_step), "training step cannot be read"),
+    "leaderboard.json": (rewritten("leaderboard.json", json.dumps(BOARD)), "script.* is no name"),
     "species.csv": (rewritten("species.csv", "class;speciesId\n0;1\n"), "vocabulary cannot be read"),
     "region.yaml": (
         edit("region.yaml", lambda c: c["modalities"][0].update(folder="/etc")),
@@ -184,6 +188,7 @@ def test_a_changed_file_is_refused_or_does_nothing(folder, world, name, monkeypa
         verify(folder)
         run = Run.find(folder)
         assert run.region.name == "virtual" and run.recipe.name == "step1"
+        assert RecordsLeaderboard.load(folder) is None
         assert [step.recipe.name for step in run.lineage] == ["step1"] and run.before is None
 
     if not message:
