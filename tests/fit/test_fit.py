@@ -16,6 +16,7 @@ from glczoo.fit.fit import Fitted, fit
 from glczoo.fit.inputs import SurveyInputs, prepare
 from glczoo.fit.leaderboard import Leaderboard
 from glczoo.fit.settings import read_settings
+from glczoo.hub.publish import save, verify
 from glczoo.runs.run import Run
 
 SMALL = [
@@ -81,6 +82,14 @@ def test_the_result_is_evaluated_and_asked_like_any_run(fitted, world):
     where = evaluation.samples
     table = glczoo.load(fitted.folder).predict(where.lon[:3], where.lat[:3])
     assert len(table) >= 3
+
+
+def test_it_is_published_with_its_leaderboard_though_no_survey_is_held_out(fitted, tmp_path):
+    folder = save(fitted.folder, tmp_path / "published")
+    card = (folder / "README.md").read_text("utf-8")
+    assert fitted.leaderboard.verdict() in card and "Not yet reproduced" not in card
+    assert Leaderboard.load(folder) == fitted.leaderboard
+    assert verify(folder).architecture == "ensemble_glc23"
 
 
 def test_a_fold_is_predicted_by_what_has_not_seen_it(inputs):
