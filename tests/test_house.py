@@ -80,6 +80,7 @@ DOORS = {
     "yaml": {"data.region", "recipe.reading", "yaml_text"},
     "pydantic": {
         "data.schema",
+        "data.region_sections",
         "data.region",
         "recipe.keys",
         "recipe.schema",

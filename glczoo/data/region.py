@@ -5,20 +5,30 @@ list of bands of one ground resolution; a *region* is the ordered list of modali
 occurrences and the place where the files lie. The order of the bands is data: it fixes the channels of every
 patch `x[B, C, H, W]` and is written into every model.
 
-A `region.yaml` is explained key by key by the fields below; `recipes/regions/glc23.yaml` is the worked
-example.
+A `region.yaml` is explained key by key by the fields below and in `region_sections.py`;
+`recipes/regions/glc23.yaml` is the worked example.
 """
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import yaml
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from glczoo.data.region_paths import find_ignoring_case, inside, leads_out
+from glczoo.data.region_sections import (
+    LARGEST_PATCH,
+    Band,
+    Modality,
+    Name,
+    RecordFilters,
+    SpeciesTable,
+    SplitFile,
+    Table,
+    plain_name,
+)
 from glczoo.data.schema import Strict, parse, read_yaml
 from glczoo.packaged import locate
 
@@ -32,187 +42,6 @@ __all__ = [
     "Table",
     "plain_name",
 ]
-
-
-LARGEST_PATCH = 1024  # cells along a side: 135 MB for a sample of 33 bands
-Name = Annotated[
-    str,
-    Field(
-        pattern=r"^\w[\w.+-]*( [\w.+-]+)*$",
-        max_length=100,
-        description="letters, digits, `_`, `.`, `+`, `-` and single blanks: it becomes part of file names",
-    ),
-]
-
-
-def plain_name(text: str) -> str:
-    """A name as region files have them, made of any text."""
-    return re.sub(r"[^\w.+-]+", " ", text).strip(" .+-")[:100].strip() or "unnamed"
-
-
-class _Provenance(Strict):
-    """What says where values come from; `source` is how region files of version 0.1 call it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _earlier_name(cls, data: object) -> object:
-        if isinstance(data, dict) and "source" in data and "provenance" not in data:
-            return {"provenance" if key == "source" else key: value for key, value in data.items()}
-        return data
-
-
-class Band(_Provenance):
-    """One covariate: what it measures and where it is read."""
-
-    name: Name = Field(description="short name, unique within the region")
-    file: str = Field(description="GeoTIFF, or folder of the JPEG tree, relative to the modality's folder")
-    index: int = Field(default=1, ge=1, description="which band of the file, counted from 1")
-    kind: Literal["number", "categorical"] = Field(
-        default="number", description="categorical: whole numbers that stand for classes, such as land cover"
-    )
-    unit: str = Field(default="", description="unit of the values, after scale and offset")
-    scale: float | None = Field(
-        default=None, description="values are stored * scale + offset; null: as the file's tags say"
-    )
-    offset: float | None = Field(default=None, description="see scale")
-    provenance: str = Field(default="", description="where the values come from; the modality's if empty")
-    nodata: float | None = Field(default=None, description="value that means no data, beside the file's own")
-
-
-class Modality(_Provenance):
-    """Bands of one ground resolution, in the order of their channels."""
-
-    name: Name
-    kind: Literal["raster", "jpeg"] = Field(
-        default="raster", description="GeoTIFFs read around a point, or a tree of JPEG patches by patchID"
-    )
-    folder: str = Field(default="", description="folder of the files, relative to the region's root")
-    crs: str | None = Field(default=None, description="of rasters whose files name none")
-    resolution: str = Field(default="", description="size of a cell on the ground, for people")
-    provenance: str = Field(default="", description="provider and version of the data")
-    citation: str = Field(default="", description="how to cite the data, repeated on cards and reports")
-    doi: str = Field(default="", description="of the data, without https://doi.org/")
-    bands: list[Band] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _trees_lie_inside(self) -> "Modality":
-        outside = [band.file for band in self.bands if leads_out(band.file) or band.file in ("", ".")]
-        if self.kind == "jpeg" and outside:
-            raise ValueError(
-                f"modality {self.name}: {outside[0]!r} is no folder of a JPEG tree: its name becomes part of "
-                "the folder of shards that `glczoo pack` writes; name a folder inside of the modality's"
-            )
-        return self
-
-
-class Table(Strict):
-    """A table of occurrences or points and the names of its columns (defaults: GeoLifeCLEF 2023).
-
-    Text, or what else `data.table_files` reads: archives of GBIF, GeoPackage, GeoJSON, Excel, Parquet.
-    """
-
-    file: list[str] = Field(description="path, or several spellings of which the first that exists is read")
-    separator: str = Field(default=";", description="between the columns of a text")
-    encoding: str | None = Field(
-        default=None, description="of a text; null: UTF-8, or UTF-16 by its mark, else Windows-1252"
-    )
-    crs: str | None = Field(
-        default=None, description="of the columns lon and lat, such as EPSG:2154; null: degrees, WGS84"
-    )
-    lon: str = "lon"
-    lat: str = "lat"
-    layout: Literal["long", "wide"] = Field(
-        default="long",
-        description="long: a row for each species of a sample; wide: a column for each species, named as in "
-        "the species table, that holds 0 and 1, counts or words",
-    )
-    species: str = "speciesId"
-    species_by: Literal["id", "name"] = Field(
-        default="id", description="what the species column holds: ids, or names that the species table knows"
-    )
-    patch: str = Field(default="patchID", description="place of the record; names the JPEG patch")
-    day: str = Field(
-        default="dayOfYear", description="with the patch it names a survey; may be absent or empty"
-    )
-    survey: list[str] | None = Field(
-        default=None,
-        description="PA only: columns that tell surveys apart, of any type; `day of COLUMN` leaves out the "
-        "time of day; null: patch and day",
-    )
-    presence: dict[str, Literal["above 0", "above 0 or blank"] | list[str | int]] = Field(
-        default={},
-        description="columns and their values where the species was found: `above 0`, or a list. Other rows "
-        "of a PA table stand for their survey alone, those of a PO table are left out",
-    )
-    absence: dict[str, list[str | int]] = Field(
-        default={},
-        description="columns and values where it was not found, beside 0, blank and the usual words for no",
-    )
-    incomplete: Literal["error", "drop"] = Field(
-        default="error", description="PO and PA: rows without coordinates, or without a species in PO"
-    )
-    citation: str = Field(default="", description="how to cite the data, repeated on cards and reports")
-    doi: str = Field(default="", description="of the data, without https://doi.org/")
-    id: str = Field(default="Id", description="row id of a test table, written into the submission")
-    without_species: str | None = Field(
-        default=None, description="PA only: table of surveys that found none of the species (same columns)"
-    )
-
-    @field_validator("file", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return [value] if isinstance(value, str) else value
-
-
-class RecordFilters(Strict):
-    """Which presence-only records to use; nothing is left out that no key asks for."""
-
-    max_uncertainty_m: float | None = Field(
-        default=None, gt=0, description="greatest uncertainty of the coordinates; records without one stay"
-    )
-    require_uncertainty: bool = Field(
-        default=False, description="leave out records whose uncertainty is not known"
-    )
-    basis: list[str] = Field(default=[], description="basisOfRecord to use, such as HUMAN_OBSERVATION")
-    years: tuple[int, int] | None = Field(
-        default=None, description="first and last year to use; records without a year are left out"
-    )
-    issues: list[str] = Field(
-        default=[], description="GBIF's flags, such as ZERO_COORDINATE: a record with any of them is left out"
-    )
-    cell_km: float | None = Field(
-        default=None, gt=0, description="one record of a species in each square of this side"
-    )
-    thin_km: float | None = Field(
-        default=None, gt=0, description="no two records of a species nearer than this: the first one stays"
-    )
-    columns: dict[Literal["uncertainty", "basis", "year", "issues"], str] = Field(
-        default={}, description="columns that are not named as in Darwin Core"
-    )
-
-
-class SplitFile(Strict):
-    """A fixed split of the PA surveys, read from a table with one row for each patch."""
-
-    file: str
-    separator: str = ";"
-    patch: str = Field(default="patchID", description="column that holds the survey's patchID")
-    fold: str = Field(default="fold", description="column that holds the fold's number")
-    rank: str | None = Field(default=None, description="column with a fixed rank in [0, 1): nested subsets")
-    test: list[int] = Field(default=[0], description="folds held out: never trained on, never chosen by")
-
-
-class SpeciesTable(Strict):
-    """The vocabulary: which species the region's models answer with."""
-
-    file: str
-    separator: str = ";"
-    id: str = "speciesId"
-    name: str | None = Field(default=None, description="column with a name for people")
-    sensitive: str | None = Field(
-        default=None,
-        description="column of kilometres: nothing shows finer where the species is; blank: all",
-    )
 
 
 class Region(Strict):

@@ -98,25 +98,22 @@ def make_map(
         resolution: side of a cell, in units of the CRS.
         bbox: west, south, east, north in units of the CRS; None: as far as the polygon or the points reach.
         polygon: GeoJSON file; only cells whose centre is inside.
-        points: CSV with lon, lat and patchID: only cells that hold a point are mapped, predicted at the
-            nearest to the centre. The only way to map JPEG bands, whose patches lie around points.
+        points: table of points: only cells that hold one are mapped; JPEG bands cannot be mapped otherwise.
         crs: of the map, such as EPSG:3035.
         species: speciesIds or names.
         region: where the rasters are; the first run's if None.
         against: a region of the same bands from other files, to map what changes from it to `region`.
         applicability: needs the training samples of the run.
         masked: False keeps predictions outside of the area of applicability.
-        clamp: predict with every raster band held within the range of the training samples' values, and keep
-            what is outside of the area of applicability: what no training place was like is predicted as the
-            nearest end of what is known.
+        clamp: hold every raster band within the range of the training samples' values, and keep what is
+            outside of the area of applicability.
         batch_size: places in a batch.
         accelerator: several processes share the blocks; the first puts them together when all are there.
 
     Raises:
         FileExistsError: `out` holds a map, or an unfinished one of other arguments.
         FileNotFoundError: a run, raster, table or file is not there.
-        ValueError: the runs do not fit each other or the region, JPEG bands without points, an unknown
-            species, a grid without area, or no cell has data.
+        ValueError: runs, region, points or species do not fit each other, or no cell has data.
     """
     accelerator = accelerator or default_accelerator()
     if (out / "map.tif").exists():
