@@ -103,6 +103,11 @@ def train(recipe: Recipe) -> Path:
     run = recipe.run_folder(region)
     if recipe.model == "forest_glc23":
         raise GlczooError("forest_glc23 is not trained by gradients", remedy="Fit it with `glczoo forest`")
+    if recipe.model == "ensemble_glc23" and not recipe.finetune:
+        raise GlczooError(
+            "ensemble_glc23 is made of runs by `glczoo ensemble`",
+            remedy="Train each of its members by a recipe, or fine-tune an ensemble",
+        )
     accelerator = start_accelerator(recipe, run)
     refuse_other_recipe(run, recipe, accelerator.num_processes)
     if not is_finished(run) or leftovers(run):

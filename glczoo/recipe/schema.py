@@ -105,15 +105,6 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
-    def _ensembles_are_made_of_runs(self) -> "Recipe":
-        if self.model == "ensemble_glc23" and not self.finetune:
-            raise ValueError(
-                "model: ensemble_glc23 is made of runs by `glczoo ensemble`, and can be fine-tuned; train "
-                "each of its members by a recipe"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _places_are_exact(self) -> "Recipe":
         if self.data.places and (self.loss.name not in LINEAR or self.data.tables != ["po"]):
             raise ValueError(

@@ -116,7 +116,8 @@ class Progress:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.__dict__.update(state)
-        self.loss_sum = self.loss_sums[self._process]
+        if self.loss_sums:  # gathered for a checkpoint of several processes
+            self.loss_sum = self.loss_sums[self._process]
 
     def _read(self) -> None:
         losses = torch.stack(self._unread).tolist() if self._unread else []

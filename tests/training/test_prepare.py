@@ -56,7 +56,7 @@ def test_every_optimiser_of_timm_takes_a_step_or_is_refused(world, tmp_path):
 
 def test_an_ensemble_is_no_recipes_model(world, tmp_path):
     with pytest.raises(ValueError, match="ensemble_glc23 is made of runs by `glczoo ensemble`"):
-        recipe(world, tmp_path, "model=ensemble_glc23")
+        train(recipe(world, tmp_path, "model=ensemble_glc23"))
 
 
 def test_a_forest_is_not_trained_by_gradients(world, tmp_path):
