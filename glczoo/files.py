@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows: nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["disk_errors", "lock", "require_writable", "sha256", "whole", "whole_files"]
+__all__ = ["disk_errors", "lock", "lock_file", "require_writable", "sha256", "whole", "whole_files"]
 
 # What is being written is called .NAME.glczoo-MACHINE-PROCESS-NUMBER.SUFFIX.
 _MARK = f".glczoo-{re.sub(r'[^A-Za-z0-9]', '', platform.node())}-"
@@ -163,7 +163,7 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
     Raises:
         GlczooError: another process works there, or nothing can be written there.
     """
-    name = path.with_name(f".{path.name}.lock")
+    name = lock_file(path)
     made = [folder for folder in name.parents if not folder.exists()]
     try:
         try:
@@ -180,6 +180,11 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
         for folder in made:
             with suppress(OSError):  # something lies in it
                 folder.rmdir()
+
+
+def lock_file(path: Path) -> Path:
+    """The file that `lock` holds; one that is there and not held was left by a process that was killed."""
+    return path.with_name(f".{path.name}.lock")
 
 
 def _locked(name: Path, path: Path, wait: bool) -> int:

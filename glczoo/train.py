@@ -37,7 +37,7 @@ from glczoo.training.checkpoints import (
     Progress,
     Record,
     clean_up,
-    leftovers,
+    has_leftovers,
     refuse_other_recipe,
     work_alone,
 )
@@ -110,7 +110,7 @@ def train(recipe: Recipe) -> Path:
         )
     accelerator = start_accelerator(recipe, run)
     refuse_other_recipe(run, recipe, accelerator.num_processes)
-    if not is_finished(run) or leftovers(run):
+    if not is_finished(run) or has_leftovers(run):
         require_writable(run, folder=True)
         with work_alone(accelerator, run):
             _train_alone(recipe, region, run, accelerator)

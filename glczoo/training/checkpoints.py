@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from glczoo.errors import GlczooError
-from glczoo.files import disk_errors, lock, sha256, whole, whole_files
+from glczoo.files import disk_errors, lock, lock_file, sha256, whole, whole_files
 from glczoo.recipe import Recipe, read_run_recipe, write_run_recipe
 from glczoo.runs.run import is_finished
 from glczoo.training.trackers import start_trackers, track
@@ -35,7 +35,7 @@ __all__ = [
     "Progress",
     "Record",
     "clean_up",
-    "leftovers",
+    "has_leftovers",
     "refuse_other_recipe",
     "work_alone",
 ]
@@ -183,15 +183,20 @@ def _comparable(recipe: Recipe, processes: int) -> dict[str, Any]:
     return values | {"region": Path(recipe.region).resolve(), "processes": processes}
 
 
-def leftovers(run: Path) -> list[Path]:
+def has_leftovers(run: Path) -> bool:
+    """Whether a training was killed after the export of a finished run, before it had tidied up."""
+    return bool(_leftovers(run)) or lock_file(run).exists()
+
+
+def _leftovers(run: Path) -> list[Path]:
     """What a finished run has no use for: checkpoints, the best weights so far, files half written."""
-    named = [run / "checkpoints", run / "best.safetensors", run / ".export"]
+    named = [run / "checkpoints", run / ".deleted-checkpoints", run / "best.safetensors", run / ".export"]
     return [path for path in named if path.exists()] + list(run.glob(".*.glczoo-*"))
 
 
 def clean_up(run: Path) -> None:
     """Delete the leftovers of a finished run. Call it with the run's lock held."""
-    for path in leftovers(run):
+    for path in _leftovers(run):
         _delete(path)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from glczoo.files import lock
+from glczoo.files import lock, lock_file
 from glczoo.recipe import Recipe, read_recipe
 from glczoo.train import train
 from glczoo.training.checkpoints import Progress, Record
@@ -155,10 +155,13 @@ def test_what_a_kill_after_the_export_left_is_cleaned_at_the_next_start(world, s
     shutil.copytree(stopped / "checkpoints", run / "checkpoints")
     shutil.copy(run / "model.safetensors", run / "best.safetensors")
     (run / ".files.glczoo-elsewhere-1-0").mkdir()
+    shutil.copytree(stopped / "checkpoints", run / ".deleted-checkpoints")
+    lock_file(run).write_text("process 1 on elsewhere")
     own = run / ".notes"
     own.write_text("of the user")
     train(recipe(world, tmp_path))
     assert {path.name for path in run.iterdir()} == {path.name for path in straight.iterdir()} | {".notes"}
+    assert [path.name for path in run.parent.iterdir()] == ["step1"]
 
 
 def test_a_second_start_says_who_trains_there(world, broken, tmp_path):
