@@ -229,3 +229,10 @@ def test_a_reader_that_has_read_enough_is_no_error():
         process.stdout.close()
         _, printed = process.communicate(b"\n")
     assert printed == b""
+
+
+@pytest.mark.parametrize("option", ["--k", "--batch-size"])
+def test_a_number_below_one_is_a_mistake_of_usage(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "RUN", "--points", "points.csv", "--out", "out.csv", option, "0"])
+    assert stop.value.code == 2 and "0 is not in the range x>=1" in capsys.readouterr().err

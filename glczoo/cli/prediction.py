@@ -34,7 +34,9 @@ EVALUATED = (
 
 Part = Literal["train", "validation", "test"]
 
-k_option = click.option("--k", type=int, help="Predict this many species; by default the run's own rule.")
+k_option = click.option(
+    "--k", type=click.IntRange(min=1), help="Predict this many species; by default the run's own rule."
+)
 
 
 @click.command("evaluate", cls=Verb)
@@ -91,7 +93,10 @@ def evaluate(
 @click.option("--submission", is_flag=True, help="The Kaggle file for the region's test table.")
 @k_option
 @click.option(
-    "--top", type=int, default=0, help="Also list this many of the most probable, in the set or not."
+    "--top",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Also list this many of the most probable, in the set or not.",
 )
 @click.option("--out", type=PATH, required=True, help="CSV to write, or .parquet for points.")
 def predict(
@@ -133,7 +138,7 @@ def predict(
     described = place.table("test")
     table = read_points(place, place.find(*described.file), described)
     probabilities = shown_probabilities(model, table, place, batch_size).nan_to_num(0)
-    decoding = Decoding(Rule.TOP_K, k) if k else model.decoding
+    decoding = Decoding(Rule.TOP_K, k) if k is not None else model.decoding
     mask = decoding(probabilities, table.datasets)
     if first_process():
         write_submission(out, table, mask, model.species)

@@ -11,7 +11,7 @@ __all__ = ["pack", "region"]
 
 region_argument = click.argument("region", type=PATH)
 patch_size_option = click.option(
-    "--patch-size", type=int, help="Cells along a side; by default the region's patch_size."
+    "--patch-size", type=click.IntRange(min=1), help="Cells along a side; by default the region's patch_size."
 )
 
 
@@ -164,7 +164,7 @@ def coordinates(region: Path, middle: tuple[float, float], out: Path) -> None:
 @click.option(
     "--grid", type=int, default=0, help="Points along a side of a regular grid with known truth, for maps."
 )
-@click.option("--patch-size", type=int, default=128, help="patch_size of its region.yaml.")
+@click.option("--patch-size", type=click.IntRange(min=1), default=128, help="patch_size of its region.yaml.")
 @click.option("--seed", type=int, default=0, help="Another number, another world.")
 def make_virtual(
     folder: Path, species: int, po: int, pa: int, test: int, size: int, grid: int, patch_size: int, seed: int

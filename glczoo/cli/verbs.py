@@ -92,7 +92,9 @@ def _first_sentence(verb: click.Command) -> str:
 runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN…")
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
 region_option = click.option("--region", type=PATH, help="region.yaml or its folder; else the first run's")
-batch_size_option = click.option("--batch-size", type=int, default=256, help="Points in a batch.")
+batch_size_option = click.option(
+    "--batch-size", type=click.IntRange(min=1), default=256, help="Points in a batch."
+)
 json_option = click.option("--json", "json_file", type=PATH, metavar="FILE", help="Also write it as JSON.")
 licence_option = click.option(
     "--licence", default="not stated", help="Of the weights, e.g. cc-by-4.0: mind the terms of the data."

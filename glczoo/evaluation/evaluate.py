@@ -117,10 +117,14 @@ def evaluate(
     else:
         samples = first.samples(part)
     if not len(samples):
-        raise ValueError(f"there are no {part} surveys in the split of {runs[0]}; give another part")
+        board = first.folder / "leaderboard.json"
+        advice = "give another part"
+        if board.is_file():
+            advice = f"it was fitted on all of them, and {board} has its scores out of fold"
+        raise ValueError(f"there are no {part} surveys in the split of {first.name}; {advice}")
     samples = readable(first, model, samples)
     target = samples.targets(torch.arange(len(samples)), len(model.species))
-    own = Decoding(Rule.TOP_K, k) if k else None
+    own = Decoding(Rule.TOP_K, k) if k is not None else None
     rows: list[Row] = []
 
     def members() -> Iterator[Tensor]:

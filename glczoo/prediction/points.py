@@ -209,7 +209,7 @@ def answer(
     accelerator = accelerator or default_accelerator()
     reasons = _reasons(model, points, region)
     answered = points.at(reasons == "")
-    decoding = Decoding(Rule.TOP_K, k) if k else model.decoding
+    decoding = Decoding(Rule.TOP_K, k) if k is not None else model.decoding
     none = torch.empty(0, len(model.species))
     parts = [_rows(answered.at(np.arange(0)), none, decoding, top, model)]
     for start in range(0, len(answered), _POINTS):

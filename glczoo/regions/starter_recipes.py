@@ -142,7 +142,7 @@ def _text(
         epochs=epochs,
         batch_size=min(batch, max(2, 2 ** int(log2(max(2, rows / 8))))),  # eight steps an epoch or more
         keep="best" if validated else "last",
-        decoding=_decoding(sizes, table == "pa" and validated),
+        decoding=_decoding(sizes, table),
     )
 
 
@@ -154,8 +154,10 @@ def _loss(sizes: Sizes, table: str) -> str:
     return "ce"
 
 
-def _decoding(sizes: Sizes, validated: bool) -> str:
-    """The set size is tuned on presence-absence surveys: those that validate, else those that train."""
+def _decoding(sizes: Sizes, table: str) -> str:
+    """Expected F1 where BCE on surveys makes probabilities of presence, else a k."""
+    if table == "pa":
+        return "expected_f1"
     if "pa" not in sizes.rows:
         return f"{{rule: top_k, value: {min(20, sizes.species)}}}"
-    return "top_k" if validated else "{rule: top_k, tune_on: train}"
+    return "{rule: top_k, tune_on: train}"

@@ -132,6 +132,13 @@ def fit_records(
     if not rasters:
         raise ValueError(f"region {region.name} has no rasters: a model of places needs values there")
     vocabulary = read_species(region)
+    if len(vocabulary) == 1:
+        raise GlczooError(
+            f"the records of region {region.name} are of one species: its places are compared with those of "
+            "other species, and there are none",
+            remedy="Add records of other species of its kind, or train with loss=sinr_full, which compares "
+            "them with background places (glczoo train REGION/recipes/step2.yaml)",
+        )
     source = PatchSource(region, rasters, 1)
     records = read_samples(region, "po", vocabulary)
     records = records.subset(source.complete(records, "presence-only records", drop=True))

@@ -84,6 +84,13 @@ def test_the_result_is_evaluated_and_asked_like_any_run(fitted, world):
     assert len(table) >= 3
 
 
+def test_evaluating_what_was_fitted_on_all_surveys_points_to_the_leaderboard(fitted):
+    with pytest.raises(
+        ValueError, match=r"no validation surveys .* leaderboard\.json has its scores out of fold"
+    ):
+        evaluate([fitted.folder])
+
+
 def test_it_is_published_with_its_leaderboard_though_no_survey_is_held_out(fitted, tmp_path):
     folder = save(fitted.folder, tmp_path / "published")
     card = (folder / "README.md").read_text("utf-8")

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from glczoo.cli import main
+from glczoo.data.occurrences import SpeciesIndex
 from glczoo.data.region import Region
 from glczoo.data.sphere import east_north
 from glczoo.errors import GlczooError
@@ -241,3 +242,11 @@ def test_glczoo_fit_takes_a_region_without_surveys(records, tmp_path, capsys):
 def test_settings_of_a_fit_to_surveys_are_refused(records, tmp_path):
     with pytest.raises(GlczooError, match="no surveys, and .'folds=3'. are settings of a fit to surveys"):
         fit(records, tmp_path / "fit", overrides=["folds=3"])
+
+
+def test_records_of_one_species_are_refused_before_anything_is_fitted(records, tmp_path, monkeypatch):
+    only = SpeciesIndex(np.array([3]))
+    monkeypatch.setattr("glczoo.training.fit_records.read_species", lambda region: only)
+    with pytest.raises(GlczooError, match="are of one species: .* loss=sinr_full"):
+        fit_records(Region.load(records), str(records), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

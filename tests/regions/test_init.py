@@ -185,7 +185,7 @@ def test_presence_only_data_get_a_recipe_of_their_own(folder: Path, tmp_path: Pa
         (folder / file).unlink()
     init_region(folder, pa=folder / "plots.csv")
     recipe = read_recipe(folder / "recipes/step1.yaml")
-    assert (recipe.init, recipe.data.tables, recipe.decoding.value) == ("random", ["pa"], "auto")
+    assert (recipe.init, recipe.data.tables, recipe.decoding.rule) == ("random", ["pa"], "expected_f1")
     assert not (folder / "recipes/step2.yaml").exists()
     for file in ("species.csv", "region.yaml", "recipes/step1.yaml", "recipes/finetune.yaml"):
         (folder / file).unlink()
