@@ -86,7 +86,7 @@ def test_the_result_is_evaluated_and_asked_like_any_run(fitted, world):
 
 def test_evaluating_what_was_fitted_on_all_surveys_points_to_the_leaderboard(fitted):
     with pytest.raises(
-        ValueError, match=r"no validation surveys .* leaderboard\.json has its scores out of fold"
+        ValueError, match=r"no validation surveys .*leaderboard\.json has its scores out of fold"
     ):
         evaluate([fitted.folder])
 
