@@ -17,7 +17,7 @@ demo: .venv/installed   ## a virtual region, three steps, two models, an ensembl
 	$(BIN)/glczoo demo --out demo
 
 test: .venv/installed   ## the tests; GLCZOO_TEST_DATA=folder adds those on real data
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 lint: .venv/installed   ## ruff, ruff format, mypy
 	$(BIN)/ruff check .

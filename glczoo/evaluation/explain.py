@@ -1,6 +1,6 @@
 """What a model makes of its bands, and where it errs: response curves, permutation importance, blocks.
 
-Shapes: x[B, C, S, S] · values[C, T], T places along the range of each of C bands · f1[N] of N surveys.
+Shapes: x[N, C, S, S] · values[B, T], T places along the range of each of B bands · f1[N] of N surveys.
 
 Importance tells what this model reads, not what plants need: of two bands that say the same either may look
 useless, since the other still tells it.
@@ -26,6 +26,7 @@ __all__ = [
     "Blocks",
     "Importance",
     "ResponseCurves",
+    "ResponseLevels",
     "errors_by_block",
     "permutation_importance",
     "response_curves",
@@ -36,11 +37,22 @@ _STEPS = 33  # places along the range of a band
 
 @dataclass(frozen=True)
 class ResponseCurves:
-    """Probabilities along the range of each band, the others at their median."""
+    """What a model answers along the range of each band of numbers, the other bands at their middle."""
 
-    values: np.ndarray  # float64[C, T], in the bands' units
-    probability: np.ndarray  # float64[C, T, n]
-    median: np.ndarray  # float64[C]: what a band is while others vary
+    bands: list[str]  # B bands of numbers
+    values: np.ndarray  # float64[B, T], in the bands' units
+    answers: np.ndarray  # float64[B, T, n]
+    median: np.ndarray  # float64[B]: what a band is while others vary
+    levels: "dict[str, ResponseLevels]"  # of categorical bands
+
+
+@dataclass(frozen=True)
+class ResponseLevels:
+    """What a model answers at each level of a categorical band, the other bands at their middle."""
+
+    levels: list[str]  # L
+    answers: np.ndarray  # float64[L, n]
+    commonest: str  # the level of the band while others vary
 
 
 @dataclass(frozen=True)
@@ -71,11 +83,12 @@ def response_curves(
     batch_size: int = 64,
     device: torch.device | str = "cpu",
 ) -> ResponseCurves:
-    """Vary one band over its range and hold the others at their median (Elith et al. 2005).
+    """Vary one band over its range and hold the others at their middle (Elith et al. 2005).
 
-    Range (from the 1st to the 99th percentile) and median are those of the bands' values at the points, cells
-    without data counting as the mean, as the model sees them. The patch is flat: each band has one value in
-    all of its cells, so that the curve tells nothing of how the model reads texture.
+    Range (from the 1st to the 99th percentile) and middle, the median, are those of the bands' values at the
+    points, cells without data counting as the mean, as the model sees them. A categorical band goes through
+    its levels and is held at its commonest one. The patch is flat: each band has one value in all of its
+    cells, so that the curve tells nothing of how the model reads texture.
 
     Elith, Ferrier, Huettmann, Leathwick 2005, "The evaluation strip", doi:10.1016/j.ecolmodel.2004.12.007.
 
@@ -96,21 +109,37 @@ def response_curves(
     batches = list(torch.arange(len(points)).split(batch_size))
     # A copy: the memory of x is filled again.
     seen = torch.cat([x[:, :, centre, centre].cpu().clone() for _, x in load(build, batches)])
-    low, median, high = torch.from_numpy(np.quantile(seen.numpy(), [0.01, 0.5, 0.99], axis=0)).float()
-    num_bands = len(trained.bands)
-    along = low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, _STEPS)
-    places = median.expand(num_bands, _STEPS, num_bands).clone()  # band, place along it, value of every band
-    places[torch.arange(num_bands), :, torch.arange(num_bands)] = along
-    chosen = torch.as_tensor(classes)
-    curves = []
-    for some in Track(places.flatten(0, 1).split(batch_size), "response curves", unit="batches"):
+    low, middle, high = torch.from_numpy(np.quantile(seen.numpy(), [0.01, 0.5, 0.99], axis=0)).float()
+    levels = {band: channels for band, channels in trained.channels.items() if trained.levels(band)}
+    commonest = {}
+    for band, channels in levels.items():
+        commonest[band] = int(seen[:, channels].sum(0).argmax())
+        middle[channels] = torch.eye(len(channels))[commonest[band]]
+    numbers = [channels[0] for band, channels in trained.channels.items() if band not in levels]
+    along = low[numbers, None] + (high - low)[numbers, None] * torch.linspace(0, 1, _STEPS)
+    places = middle.expand(len(numbers), _STEPS, -1).clone()  # band, place along it, every channel
+    places[torch.arange(len(numbers)), :, numbers] = along
+    parts = [places.flatten(0, 1)]
+    for channels in levels.values():
+        at_levels = middle.expand(len(channels), -1).clone()
+        at_levels[:, channels] = torch.eye(len(channels))
+        parts.append(at_levels)
+    chosen = torch.as_tensor(classes, device=device)
+    answers = []
+    for some in Track(torch.cat(parts).split(batch_size), "response curves", unit="batches"):
         x = some.to(device)[:, :, None, None].repeat(1, 1, build.size, build.size)
-        curves.append(trained.predict_patches(x)[:, chosen.to(device)].cpu())
-    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (trained.mean, trained.std))
+        answers.append(trained.predict_patches(x)[:, chosen].cpu())
+    of_numbers, *of_levels = torch.cat(answers).double().split([len(part) for part in parts])
+    mean, std = (torch.tensor(values, dtype=torch.float64)[numbers] for values in (trained.mean, trained.std))
     return ResponseCurves(
+        bands=[trained.bands[channel] for channel in numbers],
         values=(along * std[:, None] + mean[:, None]).numpy(),
-        probability=torch.cat(curves).double().view(num_bands, _STEPS, len(chosen)).numpy(),
-        median=(median * std + mean).numpy(),
+        answers=of_numbers.view(len(numbers), _STEPS, len(chosen)).numpy(),
+        median=(middle[numbers] * std + mean).numpy(),
+        levels={
+            band: ResponseLevels(trained.levels(band), each.numpy(), trained.levels(band)[commonest[band]])
+            for band, each in zip(levels, of_levels, strict=True)
+        },
     )
 
 
@@ -134,7 +163,7 @@ def permutation_importance(
         trained: the model.
         region: where the surveys lie.
         surveys: two or more, best those that the model was not trained on.
-        groups: channels that are permuted together, such as those of a modality; None: each alone.
+        groups: channels that are permuted together, such as those of a modality; None: each band alone.
         batch_size: surveys at a time.
         device: where the model answers.
         seed: of the draw.
@@ -147,7 +176,7 @@ def permutation_importance(
     if number < 2:
         raise ValueError(f"permutation importance exchanges bands between surveys; there is {number}")
     if groups is None:
-        groups = [[channel] for channel in range(len(trained.bands))]
+        groups = list(trained.channels.values())
     build, sources = _builder(trained, region, surveys, device), surveys.datasets
     order = torch.from_numpy(np.random.default_rng(seed).permutation(number))
     partner = torch.empty_like(order)

@@ -4,7 +4,6 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import pairwise
 
 import numpy as np
 import timm
@@ -122,9 +121,9 @@ class Importance:
 
 def importance(trained: TrainedModel, region: Region, samples: Samples, device: torch.device) -> Importance:
     """Permute bands and modalities between samples; see `explain.permutation_importance`."""
-    modalities = _modalities(trained, region)
-    of = {channel: name for name, channels in modalities.items() for channel in channels}
-    bands = {f"{band} ({of[channel]})": [channel] for channel, band in enumerate(trained.bands)}
+    by_modality, channels = _modalities(trained, region), trained.channels
+    bands = {f"{band} ({name})": channels[band] for name, part in by_modality.items() for band in part}
+    modalities = {name: sum((channels[band] for band in part), []) for name, part in by_modality.items()}
     groups = [*bands.values(), *modalities.values()]
     measured = permutation_importance(trained, region, samples, groups, device=device)
     title = f"F1 lost, of {measured.f1:.3f}"
@@ -149,34 +148,37 @@ class Responses:
 
 
 def responses(run: Run, chosen: np.ndarray, sample: int, device: torch.device) -> Responses:
-    """Curves of chosen species along the range that the bands have at training samples."""
+    """Curves of chosen species along the range of the bands at training samples, and bars of levels."""
     trained, region = run.model, run.region
     table: Kind = "pa" if "pa" in region.tables else "po"
     samples = some(run.split(table).train, sample)
     samples = samples.subset(trained.open(region).complete(samples, "training samples", drop=True))
     curves = response_curves(trained, region, samples, chosen, device=device)
     units = {band.name: band.unit for band, _ in region.bands()}
-    titles = [f"{band}, {units[band]}" if units[band] else band for band in trained.bands]
     labels = [trained.species.label(k) for k in chosen.tolist()]
     pictures = {}
-    for name, channels in _modalities(trained, region).items():
-        figure = figures.response_curves(
-            curves.values[channels],
-            curves.probability[channels],
-            [titles[channel] for channel in channels],
+    for modality, bands in _modalities(trained, region).items():
+        rows = [row for row, band in enumerate(curves.bands) if band in bands]
+        names = [curves.bands[row] for row in rows]
+        figure = figures.responses(
+            curves.values[rows],
+            curves.answers[rows],
+            [f"{name}, {units[name]}" if units[name] else name for name in names],
             labels,
-            curves.median[channels],
+            curves.median[rows],
+            {band: (found.levels, found.answers) for band, found in curves.levels.items() if band in bands},
             answer=trained.answer,
         )
-        pictures[name] = svg_uri(figure)
+        pictures[modality] = svg_uri(figure)
     return Responses(labels, len(samples), table, pictures)
 
 
-def _modalities(trained: TrainedModel, region: Region) -> dict[str, list[int]]:
-    """Channels of every modality that the model sees."""
-    sizes = {modality.name: len(modality.bands) for modality in region.select(trained.modalities)}
-    edges = np.cumsum([0, *sizes.values()]).tolist()
-    return {name: list(range(a, b)) for name, (a, b) in zip(sizes, pairwise(edges), strict=True)}
+def _modalities(trained: TrainedModel, region: Region) -> dict[str, list[str]]:
+    """Bands of every modality that the model sees."""
+    return {
+        modality.name: [band.name for band in modality.bands]
+        for modality in region.select(trained.modalities)
+    }
 
 
 def some(samples: Samples, number: int) -> Samples:

@@ -21,7 +21,7 @@ __all__ = [
     "block_map",
     "importance",
     "reliability",
-    "response_curves",
+    "responses",
     "set_sizes",
     "training_curves",
 ]
@@ -255,51 +255,51 @@ def importance(
     return figure_of(axis)
 
 
-def response_curves(
+def responses(
     values: np.ndarray,
-    probability: np.ndarray,
+    answers: np.ndarray,
     bands: Sequence[str],
     species: Sequence[str],
     at: np.ndarray | None = None,
+    levels: Mapping[str, tuple[Sequence[str], np.ndarray]] | None = None,
     columns: int = 2,
     answer: str = "probability",
 ) -> Figure:
-    """How the probability of each species follows each band, a small picture for every band.
+    """What is answered of each species along each band: curves of numbers, bars of levels.
 
     Args:
-        values: of every band along its range, [C, T].
-        probability: [C, T, n].
+        values: of every band of numbers along its range, [B, T].
+        answers: [B, T, n].
         bands: what to call the bands, unit included.
         species: what to call the species, n.
-        at: value of each band while others vary, [C]: a thin line.
+        at: value of each band while others vary, [B]: a thin line.
+        levels: of every categorical band: names of its L levels, and answers [L, n].
         columns: pictures in a row.
-        answer: what the curves show.
+        answer: what is shown.
     """
-    rows = -(-len(bands) // columns)
+    levels = levels or {}
+    rows = -(-(len(bands) + len(levels)) // columns)
     figure = Figure(figsize=(2.6 * columns, 1.7 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for axis in axes.flat[len(bands) :]:
+    used = [axes_of(axis) for axis in axes.flat[: len(bands) + len(levels)]]
+    for axis in axes.flat[len(used) :]:
         axis.axis("off")
-    for c, (axis, band) in enumerate(zip(axes.flat, bands, strict=False)):
-        axes_of(axis)
+    for axis, title in zip(used, [*bands, *levels], strict=True):
+        axis.set_title(literal(title, 34), fontsize=8.5, loc="left")
+        axis.tick_params(labelsize=7)
+    for c, axis in enumerate(used[: len(bands)]):
         if at is not None:
             axis.axvline(at[c], color="#BBBBBB", lw=0.8)
         for i, name in enumerate(species):
             style = ("-", "--", ":", "-.")[i % 4]
-            axis.plot(
-                values[c],
-                probability[c, :, i],
-                style,
-                color=PALETTE[i % len(PALETTE)],
-                lw=1.6,
-                label=literal(name, 40),
-            )
-        axis.set_title(literal(band, 34), fontsize=8.5, loc="left")
+            colour = PALETTE[i % len(PALETTE)]
+            axis.plot(values[c], answers[c, :, i], style, color=colour, lw=1.6, label=literal(name, 40))
         axis.locator_params(axis="x", nbins=4)
-        axis.tick_params(labelsize=7)
-    axes[0, 0].set_ylim(0, None)
+    for axis, (names, of_levels) in zip(used[len(bands) :], levels.values(), strict=True):
+        _level_bars(axis, names, of_levels, species)
+    used[0].set_ylim(0, None)
     figure.supylabel(answer, fontsize=9)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
+    handles, labels = used[0].get_legend_handles_labels()
     figure.legend(
         handles,
         labels,
@@ -310,3 +310,15 @@ def response_curves(
         handlelength=3,
     )
     return figure
+
+
+def _level_bars(axis: Axes, levels: Sequence[str], answers: np.ndarray, species: Sequence[str]) -> None:
+    """A group of bars for each level, a bar for each species."""
+    width = 0.8 / max(1, len(species))
+    for i, name in enumerate(species):
+        places = np.arange(len(levels)) + (i - (len(species) - 1) / 2) * width
+        colour = PALETTE[i % len(PALETTE)]
+        axis.bar(places, answers[:, i], width, color=colour, label=literal(name, 40))
+    axis.set_xticks(np.arange(len(levels)), [literal(level, 12) for level in levels])
+    if len(levels) > 8:
+        axis.tick_params(axis="x", labelrotation=90)

@@ -293,7 +293,14 @@ def _modalities(config: Config, trained: bool) -> list[dict[str, Any]]:
         modality = grouped.setdefault(
             band.modality, {"name": _markdown(band.modality), "described": described, "bands": []}
         )
-        row = {"channel": channel, "name": _markdown(band.name), "unit": _markdown(band.unit)}
+        name, is_level, level = band.name.partition("=")
+        if is_level and modality["bands"] and modality["bands"][-1]["name"] == _markdown(name):
+            row = modality["bands"][-1]
+            row["channel"] = f"{str(row['channel']).partition('–')[0]}–{channel}"
+            row["unit"] += f", {level}"
+            continue
+        unit = f"levels {level}" if is_level else band.unit
+        row = {"channel": channel, "name": _markdown(name), "unit": _markdown(unit)}
         for key, values in (("mean", cfg.mean), ("std", cfg.std)):
             row[key] = f"{values[channel]:.5g}" if trained else "–"
         modality["bands"].append(row)

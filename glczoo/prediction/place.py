@@ -94,7 +94,7 @@ class PlacePredictor:
         except (ValueError, FileNotFoundError) as error:
             self.unmeasured = str(error)
         jpegs = self.source.jpegs.bands if self.source.jpegs else ()
-        self.background = next((band for band in self.source.bands if band not in jpegs), "")
+        self.background = next((b for b in self.source.bands if b not in jpegs and "=" not in b), "")
         self.map = self._drawn()
 
     def at(self, lon: float, lat: float, top: int = 15) -> PlaceAnswer:
@@ -209,7 +209,8 @@ class PlacePredictor:
         mean, std = (np.array(values)[:, None, None] for values in (member.mean, member.std))
         seen = dict(zip(source.bands, x * std + mean, strict=True))
         jpegs = source.jpegs.bands if source.jpegs else ()
-        texts = self._values(place, [band for band in source.bands if band not in jpegs])
+        numbers = [band for band in source.raster_channels if "=" not in band]
+        texts = self._values(place, numbers)
         step = -(-source.size // _SHOWN)
         patches = []
         for modality in self.region.select(list(source.modalities)):
@@ -221,6 +222,10 @@ class PlacePredictor:
                 patches.append(Patch(title, "red, green, blue", png(colours.astype(np.uint8)), ""))
                 names = [name for name in names if name not in _COLOUR]
             for name in names:
+                if levels := member.levels(name):
+                    of_levels = np.stack([seen[f"{name}={level}"] for level in levels])
+                    patches.append(_levels_patch(title, name, levels, of_levels[:, ::step, ::step]))
+                    continue
                 i = source.bands.index(name)
                 low, high = (member.mean[i] + side * member.std[i] for side in (-2, 2))
                 picture = png(seen[name][::step, ::step], low, high)
@@ -229,15 +234,24 @@ class PlacePredictor:
 
     def _values(self, place: Points, rasters: Sequence[str]) -> dict[str, str]:
         """Texts below the raster bands: the value at the place, and how much of the patch is filled."""
-        here = dict(zip(rasters, self.source.values(place)[0].tolist(), strict=True))
+        here = dict(zip(self.source.raster_channels, self.source.values(place)[0].tolist(), strict=True))
         units, filled = {band.name: band.unit for band, _ in self.region.bands()}, self.source.filled(place)
         texts = {}
-        for name, value in here.items():
+        for name in rasters:
+            value = here[name]
             text = "no value here"
             if not np.isnan(value):
                 text = f"{value:.5g}" + (f" [{units[name]}]" if units[name] else "")
             texts[name] = text + (f", {100 * filled[name]:.0f} % filled" if filled[name] else "")
         return texts
+
+
+def _levels_patch(modality: str, band: str, levels: Sequence[str], seen: np.ndarray) -> Patch:
+    """A categorical band as the model sees it, seen[L, S, S]: a shade for each level, darkest for none."""
+    codes = np.where(seen.any(0), seen.argmax(0) + 1, 0)
+    centre = codes[codes.shape[0] // 2, codes.shape[1] // 2]
+    text = f"level {levels[centre - 1]}" if centre else "no level that the model knows"
+    return Patch(modality, band, png(codes.astype(np.float32), 0, len(levels)), text)
 
 
 def read_place(text: str) -> tuple[float, float]:

@@ -106,6 +106,19 @@ class TrainedModel:
         return _widest(self.each)
 
     @property
+    def channels(self) -> dict[str, list[int]]:
+        """Channels of every band: one of numbers, or one for each level of a categorical band."""
+        channels: dict[str, list[int]] = {}
+        for channel, name in enumerate(self.bands):
+            channels.setdefault(name.partition("=")[0], []).append(channel)
+        return channels
+
+    def levels(self, band: str) -> list[str]:
+        """Names of the levels of a categorical band, in the order of its channels; none of numbers."""
+        names = (self.bands[channel].partition("=") for channel in self.channels[band])
+        return [level for _, equals, level in names if equals]
+
+    @property
     def number(self) -> int:
         """How many networks are averaged, those inside of an `ensemble_glc23` too."""
         return sum(len(m.model.members) if isinstance(m.model, Ensemble) else 1 for m in self.each)

@@ -264,10 +264,11 @@ def test_response_curves_of_a_model_of_one_band(known):
     np.testing.assert_allclose(found.values[:, -1], np.quantile(seen, 0.99, axis=0), rtol=1e-4)
     z = (found.values[channel] - trained.mean[channel]) / trained.std[channel]
     first = 1 / (1 + np.exp(-weight * z))
-    np.testing.assert_allclose(found.probability[channel], np.stack([1 - first, first], 1), atol=1e-5)
-    assert np.ptp(found.probability[channel, :, 1]) > 0.2
-    others = np.delete(found.probability, channel, axis=0)
+    np.testing.assert_allclose(found.answers[channel], np.stack([1 - first, first], 1), atol=1e-5)
+    assert np.ptp(found.answers[channel, :, 1]) > 0.2
+    others = np.delete(found.answers, channel, axis=0)
     assert (np.ptp(others, axis=(0, 1)) == 0).all()  # the same whatever the others are
+    assert found.bands == trained.bands and found.levels == {}
 
 
 def test_importance_of_a_model_of_one_band(known):

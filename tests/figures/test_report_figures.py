@@ -8,7 +8,7 @@ from glczoo.figures.report import (
     block_map,
     importance,
     reliability,
-    response_curves,
+    responses,
     set_sizes,
     training_curves,
 )
@@ -56,8 +56,8 @@ def test_blocks_bear_their_number_of_surveys():
     assert [text.get_text() for text in figure.axes[0].texts] == ["3", "1"]
 
 
-def test_each_band_has_its_response_curves():
-    figure = response_curves(
+def test_each_band_has_its_responses():
+    figure = responses(
         np.zeros((3, 4)) + np.arange(4), np.full((3, 4, 2), 0.5), list("abc"), ["x", "y"], np.zeros(3)
     )
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["a", "b", "c", ""]

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from glczoo.figures.region import RegionPage, Thumbnail, draw_region
-from glczoo.figures.report import block_map, importance, response_curves, training_curves
+from glczoo.figures.report import block_map, importance, responses, training_curves
 from glczoo.figures.style import PALETTE, literal, save, svg_uri
 
 DOLLARS = r"Cash $\rate of $soil_{"  # as a formula it is an error
@@ -45,7 +45,7 @@ def bars(name: str) -> Figure:
 
 
 def curves(name: str) -> Figure:
-    return response_curves(np.zeros((1, 4)), np.zeros((1, 4, 1)), [name], [name])
+    return responses(np.zeros((1, 4)), np.zeros((1, 4, 1)), [name], [name])
 
 
 def blocks(name: str) -> Figure:
