@@ -25,10 +25,10 @@ def load(run: "str | Path | Sequence[str | Path]") -> "Predictor":
             them that share a vocabulary are averaged.
 
     Raises:
-        FileNotFoundError: there is no such run, or it is not finished.
+        MissingError: there is no such run, or it is not finished.
         HubError: the model cannot be had from the Hub.
         DamagedError: what is there is not what was saved.
-        ValueError: several models know different species.
+        GlczooError: several models know different species.
     """
     from glczoo.prediction.points import Predictor
 

@@ -27,6 +27,7 @@ from glczoo.data.patches import dihedral
 from glczoo.data.region import Region
 from glczoo.data.schema import parse
 from glczoo.data.tables import read_samples, read_species
+from glczoo.errors import GlczooError
 from glczoo.recipe import Recipe, override, read_recipe
 from glczoo.regions.virtual import make_virtual
 from glczoo.training.initial_model import visible_modalities
@@ -148,8 +149,8 @@ def bench(
         size: cells along a side of the virtual region.
 
     Raises:
-        FileNotFoundError: recipe or data are missing.
-        ValueError: the recipe, the data and the model do not fit each other, or there is no such device.
+        MissingError: recipe or data are missing.
+        GlczooError: the recipe, the data and the model do not fit each other, or there is no such device.
     """
     cpu = device == "cpu" or (device is None and not torch.accelerator.is_available())
     changes = [*(overrides or []), *([f"region={region}"] if region else [])]
@@ -165,7 +166,7 @@ def bench(
         AcceleratorState._reset_state()
         accelerator = Accelerator(cpu=cpu, mixed_precision=recipe.precision)
         if device not in (None, accelerator.device.type):
-            raise ValueError(f"there is no device {device} here; the fastest is {accelerator.device.type}")
+            raise GlczooError(f"there is no device {device} here; the fastest is {accelerator.device.type}")
         return _measure(accelerator, recipe.model_copy(update={"init": "random", "finetune": None}), seconds)
 
 

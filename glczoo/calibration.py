@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from glczoo.errors import GlczooError
+
 __all__ = ["fit_temperature", "fit_vector", "logistic_bias", "rescale"]
 
 
@@ -20,7 +22,7 @@ def fit_temperature(
     """The temperature T by which all logits are divided (Guo et al. 2017, section 4.2); above 1: too sure.
 
     Raises:
-        ValueError: shapes differ, there are no samples, or a logit is not finite.
+        GlczooError: shapes differ, there are no samples, or a logit is not finite.
     """
     scale, _ = _fit(logits, target, activation, with_bias=False)
     return 1 / float(scale)
@@ -34,7 +36,7 @@ def fit_vector(
     With sigmoids every species is for itself, so that its expected presences come to equal the observed.
 
     Raises:
-        ValueError: as `fit_temperature`.
+        GlczooError: as `fit_temperature`.
     """
     scale, bias = _fit(logits, target, activation, with_bias=True)
     return scale.float(), bias.float()
@@ -63,12 +65,12 @@ def rescale(logits: Tensor, scale: Tensor | float, bias: Tensor | float = 0.0) -
 def _fit(logits: Tensor, target: Tensor, activation: str, with_bias: bool) -> tuple[Tensor, Tensor]:
     """Scale and bias of every species, [K] each, or one scale of all, [1], and no bias."""
     if logits.shape != target.shape or not len(logits):
-        raise ValueError(
+        raise GlczooError(
             f"calibration needs logits and targets [N, K] of the same samples, got {tuple(logits.shape)} and "
             f"{tuple(target.shape)}"
         )
     if not logits.isfinite().all():
-        raise ValueError("calibration needs finite logits; those of probabilities 0 and 1 are not")
+        raise GlczooError("calibration needs finite logits; those of probabilities 0 and 1 are not")
     x, y = logits.detach().double(), target.to(logits.device).double()
     parameters = x.new_zeros(2, x.shape[1] if with_bias else 1, requires_grad=True)
     optimizer = torch.optim.LBFGS(

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glczoo.errors import GlczooError
 from glczoo.expected_f1 import best_size, best_size_exact
 
 __all__ = [
@@ -66,7 +67,7 @@ class Decoding:
     """A rule and its number: from probabilities[B, K] to the sets of species that are predicted.
 
     Raises:
-        ValueError: there is no such rule, or the number is none that it takes.
+        GlczooError: there is no such rule, or the number is none that it takes.
     """
 
     rule: Rule
@@ -77,7 +78,7 @@ class Decoding:
     def __post_init__(self) -> None:
         """Refuse what cannot be applied."""
         if self.rule not in list(Rule):
-            raise ValueError(f"there is no decoding rule {self.rule!r}; there are {', '.join(Rule)}")
+            raise GlczooError(f"there is no decoding rule {self.rule!r}; there are {', '.join(Rule)}")
         object.__setattr__(self, "rule", Rule(self.rule))
         if self.rule is Rule.TOP_K:
             takes, fits = "a whole number of species", _is_size(self.value)
@@ -89,10 +90,10 @@ class Decoding:
         else:
             takes, fits = "no number", self.value is None
         if not fits:
-            raise ValueError(f"decoding by {self.rule} takes {takes}, got {self.value}")
+            raise GlczooError(f"decoding by {self.rule} takes {takes}, got {self.value}")
         sizes = (self.by_source or {}).values()
         if self.by_source and (self.rule is not Rule.TOP_K or not all(map(_is_size, sizes))):
-            raise ValueError(
+            raise GlczooError(
                 f"by_source holds whole numbers of species and goes with top_k, got {self.by_source} with "
                 f"{self.rule}"
             )
@@ -112,7 +113,7 @@ class Decoding:
             return expected_size(probabilities, self.value)
         if self.rule is Rule.RECALL:
             if self.threshold is None:
-                raise ValueError("decoding by recall applies a threshold, which tuning samples have to set")
+                raise GlczooError("decoding by recall applies a threshold, which tuning samples have to set")
             return threshold(probabilities, self.threshold)
         if not self.by_source or sources is None:
             return top_k(probabilities, int(self.value))

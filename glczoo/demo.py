@@ -109,7 +109,7 @@ def demo(out: Path, seed: int = 0) -> Path:
     """Run the demo in a folder and return its report.
 
     Raises:
-        FileExistsError: the folder holds something other than a demo of this seed.
+        ExistsError: the folder holds something other than a demo of this seed.
     """
     # Models this small gain little by a second thread, and lose tenfold when its core is wanted elsewhere.
     torch.set_num_threads(1)

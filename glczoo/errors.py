@@ -3,7 +3,7 @@
 import errno
 from pathlib import Path
 
-__all__ = ["GlczooError", "MissingError", "of_system"]
+__all__ = ["CheckpointError", "ExistsError", "GlczooError", "MissingError", "of_system"]
 
 
 class GlczooError(ValueError):
@@ -31,6 +31,14 @@ class GlczooError(ValueError):
 
 class MissingError(GlczooError, FileNotFoundError):
     """A file or a folder that is needed is not there."""
+
+
+class ExistsError(GlczooError, FileExistsError):
+    """Something stands where a file or a folder is to be written; it is left as it is."""
+
+
+class CheckpointError(GlczooError, RuntimeError):
+    """Weights that are to fill a model cannot be had, or are not its own; PyTorch raises a RuntimeError."""
 
 
 def of_system(error: OSError) -> GlczooError:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from glczoo.errors import GlczooError
+
 __all__ = [
     "Ranking",
     "Reliability",
@@ -59,13 +61,13 @@ def macro_f1(predicted: Tensor, target: Tensor) -> float:
     """Mean over species of the F1 over surveys; species neither observed nor predicted are left out.
 
     Raises:
-        ValueError: no species is observed or predicted at all.
+        GlczooError: no species is observed or predicted at all.
     """
     target = target.bool()
     hits = (predicted & target).sum(0)
     both = predicted.sum(0) + target.sum(0)
     if not (both > 0).any():
-        raise ValueError("macro F1 is undefined: no species is observed or predicted in any survey")
+        raise GlczooError("macro F1 is undefined: no species is observed or predicted in any survey")
     return float((2 * hits / both)[both > 0].mean())
 
 
@@ -103,7 +105,7 @@ def ranking(scores: Tensor, target: Tensor, min_presences: int = 5) -> Ranking:
         nan for species with fewer than `min_presences` presences or without an absence.
 
     Raises:
-        ValueError: a score is nan.
+        GlczooError: a score is nan.
     """
     num = len(target)
     auc, pr_auc, tss = scores.new_full([3, scores.shape[1]], torch.nan, dtype=torch.float64)
@@ -113,7 +115,7 @@ def ranking(scores: Tensor, target: Tensor, min_presences: int = 5) -> Ranking:
     for columns in kept.split(_COLUMNS):
         ordered, index = scores[:, columns].t().contiguous().sort(dim=1, descending=True)
         if ordered.isnan().any():
-            raise ValueError("scores hold nan: they cannot be ranked; did the model diverge?")
+            raise GlczooError("scores hold nan: they cannot be ranked; did the model diverge?")
         present = target[:, columns].t().bool().gather(1, index)
         # Surveys of one score come in together: how many score as high or higher, and how many higher.
         edge = ordered[:, 1:] != ordered[:, :-1]
@@ -224,7 +226,7 @@ def species_scores(
         min_presences: what compares scores is noise for species observed in fewer surveys: nan.
 
     Raises:
-        ValueError: a score is nan.
+        GlczooError: a score is nan.
     """
     target = target.bool()
     presences, number = target.sum(0), predicted.sum(0)
@@ -295,14 +297,14 @@ def bootstrap(
         level: share of the resamples inside the interval.
 
     Raises:
-        ValueError: there is nothing to draw from, or a function came without groups.
+        GlczooError: there is nothing to draw from, or a function came without groups.
     """
     if groups is None:
         if not isinstance(values, Tensor):
-            raise ValueError("bootstrap of a function needs groups; torch.arange(N) draws single surveys")
+            raise GlczooError("bootstrap of a function needs groups; torch.arange(N) draws single surveys")
         groups = torch.arange(len(values))
     if not len(groups):
-        raise ValueError("bootstrap needs at least one survey, there are none")
+        raise GlczooError("bootstrap needs at least one survey, there are none")
     _, member = groups.cpu().unique(return_inverse=True)
     sizes = member.bincount()
     members = member.argsort(stable=True).split(sizes.tolist())

@@ -93,9 +93,9 @@ def _read_sums(folder: Path) -> dict[str, str]:
         lines = [line.split("  ", 1) for line in (folder / SUMS).read_text("utf-8").splitlines()]
         sums = {name: digest for digest, name in lines}
     except (ValueError, UnicodeDecodeError):
-        raise ValueError(f"{SUMS} is damaged") from None
+        raise GlczooError(f"{SUMS} is damaged") from None
     if strangers := [name for name in sums if not is_listed(name)]:
-        raise ValueError(f"{SUMS} lists {strangers}: no part of a published model")
+        raise GlczooError(f"{SUMS} lists {strangers}: no part of a published model")
     return sums
 
 

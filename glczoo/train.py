@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from glczoo.data.loader import load, load_by_processes
 from glczoo.data.patches import PatchBuilder, dihedral
 from glczoo.data.region import Region
-from glczoo.errors import GlczooError
+from glczoo.errors import GlczooError, of_system
 from glczoo.files import require_writable
 from glczoo.losses import RANKS
 from glczoo.progress import Track
@@ -95,8 +95,8 @@ def train(recipe: Recipe) -> Path:
     """Execute a recipe and return its run, a folder (see `runs.py`).
 
     Raises:
-        FileNotFoundError: data or the predecessor's run are missing; the message says what makes them.
-        ValueError: the recipe, the data and the model do not fit each other, or the run's folder holds a run
+        MissingError: data or the predecessor's run are missing; the message says what makes them.
+        GlczooError: the recipe, the data and the model do not fit each other, or the run's folder holds a run
             of another recipe.
     """
     region = Region.load(recipe.region)
@@ -313,8 +313,10 @@ def main(recipe: str, overrides: tuple[str, ...]) -> None:
     """
     try:
         train(read_recipe(recipe, list(overrides)))
-    except (ValueError, FileNotFoundError) as error:
+    except GlczooError as error:
         sys.exit(f"glczoo.train: {error}")
+    except OSError as error:
+        sys.exit(f"glczoo.train: {of_system(error)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The house keeps its floors: a module imports only from lower ones, and each library has its door."""
 
 import ast
+import importlib
 from functools import cache
 from pathlib import Path
 
@@ -114,6 +115,21 @@ DOORS = {
     },
 }
 
+OURS = {"CheckpointError", "DamagedError", "ExistsError", "GlczooError", "HubError", "MissingError"}
+"""What a user can mend is one of these, with what, where and a remedy; the command prints it in one line."""
+
+MADE_OF_OURS = {"of_system", "type(error)"}  # a GlczooError of an OSError; one of ours again, with more words
+
+OTHER_ERRORS = {
+    ("files", "OSError"): "the system's own with its errno, and the path, which the system may have left out",
+    (
+        "data.cache",
+        "OSError",
+    ): "a full disk, foreseen: the errno of one that is met while writing",
+    ("models.stem", "TypeError"): "a mistake in a program: no recipe and no word of a command leads there",
+}
+"""Errors of Python that are raised by purpose, and why; `errors.of_system` explains those of the system."""
+
 
 @cache
 def modules() -> dict[str, ast.Module]:
@@ -184,3 +200,35 @@ def test_text_is_utf_8_whatever_the_machine_prefers():
         and not any(keyword.arg == "encoding" for keyword in node.keywords)
     ]
     assert implicit == []
+
+
+def raised(tree: ast.Module) -> list[tuple[str, int]]:
+    """Names of the exceptions that a module makes and raises, with their lines."""
+    calls = [
+        node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
+    ]
+    return [(ast.unparse(call.func), call.lineno) for call in calls]
+
+
+def test_every_error_that_a_user_can_cause_is_one_of_ours():
+    others = [
+        (module, name, line)
+        for module, tree in modules().items()
+        for name, line in raised(tree)
+        if name not in OURS | MADE_OF_OURS
+        and not name.startswith("click.")
+        and (module, name) not in OTHER_ERRORS
+    ]
+    assert others == []
+
+
+def test_no_error_of_python_is_allowed_that_is_not_raised():
+    found = {(module, name) for module, tree in modules().items() for name, _ in raised(tree)}
+    assert OTHER_ERRORS.keys() <= found
+
+
+def test_our_errors_are_glczoo_errors():
+    errors = importlib.import_module("glczoo.errors")
+    hub = importlib.import_module("glczoo.hub_client")
+    kinds = {getattr(errors, name, None) or getattr(hub, name) for name in OURS}
+    assert all(issubclass(kind, errors.GlczooError) for kind in kinds)

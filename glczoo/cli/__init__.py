@@ -19,7 +19,7 @@ from glczoo.cli.publishing import export, pull, push, save, verify
 from glczoo.cli.region import pack, region
 from glczoo.cli.training import bench, crossval, demo, ensemble, fit, forest, recipes, study, train
 from glczoo.cli.verbs import CONTEXT, Verbs
-from glczoo.errors import of_system
+from glczoo.errors import GlczooError, of_system
 
 __all__ = ["command", "main"]
 
@@ -67,11 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `glczoo … | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except ValueError as error:
+    except GlczooError as error:
         sys.exit(f"glczoo: {error}")
     except OSError as error:
-        own = error.errno is None  # ours, with a message
-        sys.exit(f"glczoo: {error if own else of_system(error)}")
+        sys.exit(f"glczoo: {of_system(error)}")
     except Exception as error:
         print(_internal_error(error, words), file=sys.stderr)
         sys.exit(INTERNAL_ERROR)

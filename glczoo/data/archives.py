@@ -86,7 +86,7 @@ def open_archive(path: Path) -> Archive:
     """Look into a zip archive.
 
     Raises:
-        ValueError: it holds no table, or several.
+        GlczooError: it holds no table, or several.
         zipfile.BadZipFile: it is damaged.
     """
     with zipfile.ZipFile(path) as archive:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from glczoo.errors import GlczooError
 from glczoo.files import lock, whole
 
 __all__ = ["fingerprint", "kept", "kept_arrays", "mapped"]
@@ -92,9 +93,9 @@ def mapped(path: Path, whole: Path) -> np.ndarray:
         whole: the file or folder that `kept` gave.
 
     Raises:
-        ValueError: the file is damaged.
+        GlczooError: the file is damaged.
     """
     try:
         return np.load(path, mmap_mode="r")
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete {whole}, it will be built again") from None
+        raise GlczooError(f"{path} is damaged ({error}); delete {whole}, it will be built again") from None

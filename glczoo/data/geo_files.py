@@ -27,7 +27,7 @@ def read_geojson(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The properties of a collection of points, with lon and lat, and notes.
 
     Raises:
-        ValueError: it is no such collection.
+        GlczooError: it is no such collection.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -69,7 +69,7 @@ def read_geopackage(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The first layer of points of a GeoPackage with lon and lat, and notes.
 
     Raises:
-        ValueError: it is an SQLite file and no GeoPackage, or has no layer of points.
+        GlczooError: it is an SQLite file and no GeoPackage, or has no layer of points.
     """
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from glczoo.errors import GlczooError
+
 try:
     import simplejpeg
 except ImportError:
@@ -54,10 +56,10 @@ def decode(data: np.ndarray, colour: bool, where: object) -> np.ndarray:
         where: names the bytes in a message.
 
     Raises:
-        ValueError: the bytes are no JPEG, are truncated, or are not 128 x 128 pixels.
+        GlczooError: the bytes are no JPEG, are truncated, or are not 128 x 128 pixels.
     """
     if (claimed := _claimed_size(data)) not in (None, (SIDE, SIDE)):  # before memory is taken for it
-        raise ValueError(f"{where} must be {SIDE} x {SIDE} pixels, it is {claimed}")
+        raise GlczooError(f"{where} must be {SIDE} x {SIDE} pixels, it is {claimed}")
     image = None
     if simplejpeg is not None:
         try:
@@ -69,9 +71,9 @@ def decode(data: np.ndarray, colour: bool, where: object) -> np.ndarray:
         try:
             image = decode_jpeg(torch.from_numpy(np.array(data)), mode).numpy()
         except RuntimeError as error:
-            raise ValueError(f"{where} is not a whole JPEG: {str(error).splitlines()[0]}") from None
+            raise GlczooError(f"{where} is not a whole JPEG: {str(error).splitlines()[0]}") from None
     if image.shape[1:] != (SIDE, SIDE):
-        raise ValueError(f"{where} must be {SIDE} x {SIDE} pixels, it is {image.shape[1:]}")
+        raise GlczooError(f"{where} must be {SIDE} x {SIDE} pixels, it is {image.shape[1:]}")
     return image
 
 
@@ -102,16 +104,16 @@ def num_planes(path: Path) -> int:
     """Planes of a file: 3 of a colour picture, 1 of a grey one.
 
     Raises:
-        ValueError: the file is no JPEG.
+        GlczooError: the file is no JPEG.
     """
     data = np.fromfile(path, np.uint8)
     height, width = _claimed_size(data) or (SIDE, SIDE)
     if height * width > _MOST_PIXELS:
-        raise ValueError(f"{path} claims {height} x {width} pixels; patches have {SIDE} x {SIDE}")
+        raise GlczooError(f"{path} claims {height} x {width} pixels; patches have {SIDE} x {SIDE}")
     try:
         return len(decode_jpeg(torch.from_numpy(data), ImageReadMode.UNCHANGED))
     except RuntimeError as error:
-        raise ValueError(f"{path} is not a whole JPEG: {str(error).splitlines()[0]}") from None
+        raise GlczooError(f"{path} is not a whole JPEG: {str(error).splitlines()[0]}") from None
 
 
 class JpegTree:
@@ -137,7 +139,7 @@ class JpegTree:
         """Decode the centre of a patch's planes into `out[J, size, size]`; False where there is no file.
 
         Raises:
-            ValueError: the file is no JPEG, is truncated, or is not 128 x 128.
+            GlczooError: the file is no JPEG, is truncated, or is not 128 x 128.
         """
         path = self.path(patch_id)
         if path is not None:

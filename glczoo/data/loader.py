@@ -35,7 +35,7 @@ def load(
         threads: 0 builds in the caller, when a batch is asked for; None: as `default_threads` says.
 
     Raises:
-        ValueError, FileNotFoundError: what building the batch that is asked for has raised.
+        GlczooError, MissingError: what building the batch that is asked for has raised.
     """
     threads = default_threads(build.device) if threads is None else threads
     ahead = threads + 1  # each thread's batch and one that is ready, besides the one in the caller's hands
@@ -72,7 +72,7 @@ def load_by_processes(
     """The same batches by a plain DataLoader: its processes (None: 2) read the JPEGs. Slower than `load`.
 
     Raises:
-        ValueError, FileNotFoundError: as `load`.
+        GlczooError, MissingError: as `load`.
     """
     dataset = _Satellite(build, batches)
     generator = torch.Generator().manual_seed(0)  # its own: an iterator must not draw global numbers

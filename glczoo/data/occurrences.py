@@ -53,7 +53,7 @@ class SpeciesIndex:
         """Class of every speciesId, int64[n].
 
         Raises:
-            ValueError: an id is not in the vocabulary; the message counts and names them.
+            GlczooError: an id is not in the vocabulary; the message counts and names them.
         """
         position = np.searchsorted(self.ids, species_ids).clip(max=len(self.ids) - 1)
         unknown = self.ids[position] != species_ids
@@ -69,7 +69,7 @@ class SpeciesIndex:
         """Class of every species' name, int64[n]; blanks and letter case are ignored (see `name_key`).
 
         Raises:
-            ValueError: two species bear one name, or a name is not in the vocabulary.
+            GlczooError: two species bear one name, or a name is not in the vocabulary.
         """
         codes, distinct = pd.factorize(names.astype(str))
         known = pd.Index([name_key(name) for name in self.names])
@@ -91,7 +91,7 @@ class SpeciesIndex:
         """Classes of speciesIds or names (letter case ignored), each once, int64[n].
 
         Raises:
-            ValueError: one is unknown; the message lists the names nearest to it.
+            GlczooError: one is unknown; the message lists the names nearest to it.
         """
         by_name = {name.lower(): k for k, name in enumerate(self.names)}
         known = by_name | {str(i): k for k, i in enumerate(self.ids.tolist())}
@@ -143,7 +143,7 @@ class SpeciesIndex:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file is not a vocabulary in class order.
+            GlczooError: the file is not a vocabulary in class order.
         """
         table = pd.read_csv(path, sep=";", keep_default_na=False)
         if not {"class", "speciesId", "name"} <= set(table):

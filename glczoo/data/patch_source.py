@@ -17,6 +17,7 @@ from glczoo.data.raster_files import band_file
 from glczoo.data.rasters import RasterStack, few, open_stacks
 from glczoo.data.region import LARGEST_PATCH, Region
 from glczoo.data.satellite import open_patches
+from glczoo.errors import GlczooError
 from glczoo.progress import Track
 
 __all__ = ["PatchSource", "Shift", "Statistics"]
@@ -81,12 +82,12 @@ class PatchSource:
             units: of a trained model's bands: what is stored in another unit is converted where it can be.
 
         Raises:
-            FileNotFoundError: a file is not there.
-            ValueError: an unknown modality, a patch too large, or a file that cannot be used.
+            MissingError: a file is not there.
+            GlczooError: an unknown modality, a patch too large, or a file that cannot be used.
         """
         self.size = patch_size or region.patch_size
         if not 1 <= self.size <= LARGEST_PATCH:
-            raise ValueError(f"patches of {self.size} cells along a side: 1 to {LARGEST_PATCH} can be built")
+            raise GlczooError(f"patches of {self.size} cells along a side: 1 to {LARGEST_PATCH} can be built")
         self._chosen = region.select(modalities)
         files = [
             band_file(region, m, band, (units or {}).get(band.name))
@@ -132,7 +133,7 @@ class PatchSource:
         """Take the levels of categorical bands from the patches of these points, the training samples.
 
         Raises:
-            ValueError: a band holds no whole numbers, or too many different ones to be classes.
+            GlczooError: a band holds no whole numbers, or too many different ones to be classes.
         """
         for stack, place in zip(self.stacks, self.locate(points), strict=True):
             for position, band in enumerate(stack.bands):
@@ -147,7 +148,7 @@ class PatchSource:
             values = stack.values[rows, :, position]
             levels = np.union1d(levels, values[(weight > 0) & ~stack.missing(values)])
             if len(levels) > _MOST_LEVELS or (np.abs(levels) >= _EXACT).any() or (levels % 1 != 0).any():
-                raise ValueError(
+                raise GlczooError(
                     f"band {band} is categorical and holds {len(levels)} different values, up to "
                     f"{levels[-1]:g}; classes are whole numbers, {_MOST_LEVELS} at most. Or kind: number"
                 )
@@ -217,7 +218,7 @@ class PatchSource:
         """Which points can be read, bool[N]: all of them unless `drop`.
 
         Raises:
-            ValueError: a point cannot be read and `drop` is false, or no point is left. The message counts
+            GlczooError: a point cannot be read and `drop` is false, or no point is left. The message counts
                 the reasons and names the first points.
         """
         reasons = {reason: mask for reason, mask in self.incomplete(points).items() if mask.any()}
@@ -227,7 +228,7 @@ class PatchSource:
                 f"{mask.sum()} {reason}, the first: {points.named(int(mask.argmax()))}"
                 for reason, mask in reasons.items()
             ]
-            raise ValueError(
+            raise GlczooError(
                 f"{what}: {(~readable).sum()} of {len(points)} cannot be read: {'; '.join(counts)}. "
                 "`glczoo region check` lists them all; data.incomplete=drop leaves them out"
             )
@@ -253,7 +254,7 @@ class PatchSource:
         deviation of the training samples).
 
         Raises:
-            ValueError: a band has no data in any of the patches.
+            GlczooError: a band has no data in any of the patches.
         """
         mean: dict[str, float] = {}
         std: dict[str, float] = {}
@@ -279,7 +280,9 @@ class PatchSource:
                 mean[band], std[band], filled[band] = m, max(square - m * m, 0) ** 0.5, 0.0
         empty = [band for band in self.bands if filled[band] == 1]
         if empty:
-            raise ValueError(f"no patch of {len(points)} surveys has data in {empty}; are the points at sea?")
+            raise GlczooError(
+                f"no patch of {len(points)} surveys has data in {empty}; are the points at sea?"
+            )
         # A constant band carries nothing: dividing by 1 leaves it zero.
         return Statistics(
             [float(mean[b]) for b in self.bands],

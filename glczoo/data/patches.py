@@ -19,6 +19,7 @@ from torch import Tensor
 from glczoo.data.occurrences import Points
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.rasters import few
+from glczoo.errors import GlczooError
 
 __all__ = ["PatchBuilder", "dihedral"]
 
@@ -60,7 +61,7 @@ class PatchBuilder:
             decode_there: decode the JPEGs on `device` too, many at once; those that it refuses on the CPU.
         """
         if not len(mean) == len(std) == len(source.bands):
-            raise ValueError(
+            raise GlczooError(
                 f"mean and std must have one value for each of {len(source.bands)} bands, they have "
                 f"{len(mean)} and {len(std)}"
             )
@@ -75,7 +76,7 @@ class PatchBuilder:
         tensors = source.tensors(self.device if resident else torch.device("cpu"))
         for stack, values, (row, col) in zip(source.stacks, tensors, source.locate(points), strict=True):
             if stack.outside(row, col).any():
-                raise ValueError(f"points lie outside the grid of {few(stack.bands)}; leave them out first")
+                raise GlczooError(f"points lie outside the grid of {few(stack.bands)}; leave them out first")
             width, first = values.shape[1], stack.pad - self.size // 2
             corner = torch.from_numpy((row + first).astype(np.int64) * width + (col + first))
             self._grids.append(

@@ -92,7 +92,7 @@ def coordinate_columns(
         projected: whether x and y are meant before longitude and latitude.
 
     Raises:
-        ValueError: two columns are named alike.
+        GlczooError: two columns are named alike.
     """
     degrees = (LON, _LON_LIKE), (LAT, _LAT_LIKE)
     metres = (X, _X_LIKE), (Y, _Y_LIKE)
@@ -159,7 +159,7 @@ def place_rows(
         bounds: of the region: 0, 0 is a place where it lies inside.
 
     Raises:
-        ValueError: the CRS is not known.
+        GlczooError: the CRS is not known.
     """
     x, x_comma = numbers(x_column)
     y, y_comma = numbers(y_column)

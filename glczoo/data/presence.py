@@ -128,7 +128,7 @@ def presences(
         key: of region.yaml that holds the rule, for a message.
 
     Raises:
-        ValueError: a value is neither among them nor understood; the message names all of them.
+        GlczooError: a value is neither among them nor understood; the message names all of them.
     """
     codes, distinct = pd.factorize(column, use_na_sentinel=False)
     words = [word(value) for value in distinct]

@@ -21,6 +21,7 @@ from rasterio.errors import CRSError, RasterioIOError
 from rasterio.io import DatasetReader
 
 from glczoo.data.region import Band, Modality, Region
+from glczoo.errors import GlczooError, MissingError
 
 __all__ = ["BandFile", "RasterGrid", "band_file", "grid_of", "has_mask", "is_geographic", "open_raster"]
 
@@ -67,7 +68,7 @@ def band_file(region: Region, modality: Modality, band: Band, unit: str | None =
     """Where a raster band of a region is read from, and the unit that it is wanted in.
 
     Raises:
-        FileNotFoundError: the file is not there.
+        MissingError: the file is not there.
     """
     path = region.find_file(modality, band.file)
     return BandFile(band, path, modality.crs, region.published, region.virtual_files, unit)
@@ -85,12 +86,12 @@ def open_raster(
         virtual_files: it may be a VRT that names files as `/vsizip/…` or `/vsicurl/…`.
 
     Raises:
-        FileNotFoundError: a VRT names a file that is not there.
-        ValueError: it is no raster, of another format, damaged, or names files that it may not.
+        MissingError: a VRT names a file that is not there.
+        GlczooError: it is no raster, of another format, damaged, or names files that it may not.
     """
     if _is_vrt(path):
         if published:
-            raise ValueError(f"{path} is a VRT, which names other files: published regions may not hold any")
+            raise GlczooError(f"{path} is a VRT, which names other files: published regions may not hold any")
         if not virtual_files:
             _check_sources(path, 0)
     options = _CLOSED | {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}  # files beside it are looked up by name
@@ -100,7 +101,7 @@ def open_raster(
         try:
             source = DatasetReader(str(path.absolute()), driver=_PLAIN if published else _OWN)  # no others
         except RasterioIOError as error:
-            raise ValueError(f"{path} cannot be read as a raster: {error}") from None
+            raise GlczooError(f"{path} cannot be read as a raster: {error}") from None
         with source:
             yield source
 
@@ -113,27 +114,27 @@ def grid_of(source: rasterio.DatasetReader, crs: str | None = None) -> RasterGri
         crs: where the file names none.
 
     Raises:
-        ValueError: it has no CRS, no georeference or one that cannot be inverted, or claims more values than
+        GlczooError: it has no CRS, no georeference or one that cannot be inverted, or claims more values than
             its file can hold.
     """
     name = source.name
     if source.count == 0:
         variables = ", ".join(sub.split(":")[-1] for sub in source.subdatasets[:6])
-        raise ValueError(
+        raise GlczooError(
             f"{name} holds several variables ({variables}) and no band of its own: write each to a GeoTIFF, "
             f'for example gdal_translate NETCDF:"FILE":{variables.split(", ")[0]} OUT.tif'
         )
     known = source.crs or _crs(crs)
     if known is None:
-        raise ValueError(
+        raise GlczooError(
             f"{name} has no CRS; name it, `crs: EPSG:4326` in its modality in region.yaml, or write it into "
             "the file with `rio edit-info --crs`"
         )
     matrix, (height, width) = source.transform, source.shape
     if matrix.is_identity:
-        raise ValueError(f"{name} has no georeference: its cells have no place in {known.to_string()}")
+        raise GlczooError(f"{name} has no georeference: its cells have no place in {known.to_string()}")
     if not abs(matrix.determinant) > 0:
-        raise ValueError(f"{name} has a georeference that cannot be inverted: {tuple(matrix)[:6]}")
+        raise GlczooError(f"{name} has a georeference that cannot be inverted: {tuple(matrix)[:6]}")
     _believe(source)
     text = known.to_string()
     text = "EPSG:4326" if text == "OGC:CRS84" else text
@@ -166,7 +167,7 @@ def _crs(crs: str | None) -> CRS | None:
     try:
         return CRS.from_user_input(crs)
     except CRSError as error:
-        raise ValueError(f"there is no CRS {crs!r}: {error}") from None
+        raise GlczooError(f"there is no CRS {crs!r}: {error}") from None
 
 
 def _believe(source: rasterio.DatasetReader) -> None:
@@ -175,13 +176,13 @@ def _believe(source: rasterio.DatasetReader) -> None:
     sizes = [_BYTES.get(dtype, 8) for dtype in source.dtypes]
     for (rows, columns), size in zip(source.block_shapes, sizes, strict=True):
         if rows * columns * size > _LARGEST_BLOCK:
-            raise ValueError(
+            raise GlczooError(
                 f"{source.name} is stored in blocks of {rows} x {columns} cells, too large to be read: tile "
                 "it, for example with `gdal_translate -co TILED=YES`"
             )
     promised, held = height * width * max(sizes), Path(source.name).stat().st_size
     if source.driver != "VRT" and promised > max(2**30, _LARGEST_PROMISE * held):
-        raise ValueError(
+        raise GlczooError(
             f"{source.name} claims {height:,} x {width:,} cells in a file of {held:,} bytes: it is damaged, "
             "or nearly all of it is empty; crop it to the region"
         )
@@ -201,21 +202,21 @@ def _check_sources(path: Path, depth: int) -> None:
     try:
         elements = list(ElementTree.parse(path).iter())
     except ElementTree.ParseError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise GlczooError(f"{path} is damaged: {error}") from None
     if depth > _DEEPEST:
-        raise ValueError(f"{path}: VRTs that name VRTs, more than {_DEEPEST} deep")
+        raise GlczooError(f"{path}: VRTs that name VRTs, more than {_DEEPEST} deep")
     for element in elements:
         if element.tag not in ("SourceFilename", "SourceDataset", "Filename"):
             continue
         name = (element.text or "").strip()
         if name.startswith(("/vsi", "<")) or "://" in name or re.match(r"[A-Z][A-Z0-9_]+:", name):
-            raise ValueError(
+            raise GlczooError(
                 f"{path} names {name[:80]}, which is no file on this machine; download it, or, if this is "
                 "what you want, say `virtual_files: true` in region.yaml"
             )
         relative = element.get("relativeToVRT", element.get("relativetoVRT")) == "1"
         source = path.parent / name if relative else Path(name)
         if not source.is_file():
-            raise FileNotFoundError(f"{path} is made of {name}, and there is no file {source}")
+            raise MissingError(f"{path} is made of {name}, and there is no file {source}")
         if _is_vrt(source):
             _check_sources(source, depth + 1)

@@ -20,6 +20,7 @@ from rasterio.windows import Window
 from glczoo.data.cache import fingerprint, kept, mapped
 from glczoo.data.raster_files import BandFile, RasterGrid, grid_of, has_mask, is_geographic, open_raster
 from glczoo.data.units import Line, between
+from glczoo.errors import GlczooError
 from glczoo.progress import Track
 
 __all__ = ["RasterStack", "few", "open_stacks", "project", "without_values"]
@@ -171,8 +172,8 @@ def open_stacks(files: Sequence[BandFile], patch_size: int) -> list[RasterStack]
     """Open the bands' stacks, building those that are not in the cache (see `cache`).
 
     Raises:
-        FileNotFoundError: a raster is not there.
-        ValueError: a file is no raster, is truncated, lacks the band, has no usable grid, its stack has no
+        MissingError: a raster is not there.
+        GlczooError: a file is no raster, is truncated, lacks the band, has no usable grid, its stack has no
             room on the disk, or a band has no data.
     """
     grids: dict[tuple, list[_Member]] = {}
@@ -180,11 +181,11 @@ def open_stacks(files: Sequence[BandFile], patch_size: int) -> list[RasterStack]
         with open_raster(file.path, published=file.published, virtual_files=file.virtual_files) as source:
             if not 1 <= file.band.index <= max(1, source.count):
                 number = f"{file.path} has {source.count} band(s)"
-                raise ValueError(f"{number}, band {file.band.name} asks for {file.band.index}")
+                raise GlczooError(f"{number}, band {file.band.name} asks for {file.band.index}")
             grid, line = grid_of(source, file.crs), line_of(source, file)
             dtype = source.dtypes[file.band.index - 1]
         if dtype not in _WIDER and dtype not in ("float32", "float64"):
-            raise ValueError(
+            raise GlczooError(
                 f"{file.path} holds {dtype}: store it as another type, for example gdal_translate -ot Int32"
             )
         dtype = dtype if line == Line() else "float64"
@@ -298,7 +299,7 @@ def _build(members: list[_Member], dtype: str, pad: int, path: Path) -> bool:
         f"{m.file.band.name} ({m.file.path})" for m, count in zip(members, seen, strict=True) if count == 0
     ]
     if empty:
-        raise ValueError(f"no cell of these bands has data: {', '.join(empty)}; is the nodata value right?")
+        raise GlczooError(f"no cell of these bands has data: {', '.join(empty)}; is the nodata value right?")
     return True
 
 
@@ -313,7 +314,7 @@ def _read(
         values = source.read(band.index, window=window)
         masked = source.read_masks(band.index, window=window) == 0 if has_mask(source, band.index) else False
     except RasterioIOError as error:
-        raise ValueError(f"{source.name} is damaged around row {start}: {error}") from None
+        raise GlczooError(f"{source.name} is damaged around row {start}: {error}") from None
     missing = missing_values(values, [source.nodatavals[band.index - 1], band.nodata]) | masked
     if member.line != Line():
         values = values * member.line.factor + member.line.offset

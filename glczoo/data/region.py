@@ -30,6 +30,7 @@ from glczoo.data.region_sections import (
     plain_name,
 )
 from glczoo.data.schema import Strict, parse, read_yaml
+from glczoo.errors import GlczooError, MissingError
 from glczoo.packaged import locate
 
 __all__ = [
@@ -91,7 +92,7 @@ class Region(Strict):
         names = [m.name for m in modalities] + [b.name for m in modalities for b in m.bands]
         twice = sorted({name for name in names if names.count(name) > 1} - {m.name for m in modalities})
         if twice or len({m.name for m in modalities}) < len(modalities):
-            raise ValueError(
+            raise GlczooError(
                 f"names of modalities and of bands must be unique, these are not: {twice or names}"
             )
         return modalities
@@ -102,7 +103,7 @@ class Region(Strict):
             n for n, table in self.tables.items() if table.species_by == "name" or table.layout == "wide"
         ]
         if by_name and not (self.species and self.species.name):
-            raise ValueError(
+            raise GlczooError(
                 f"the {' and '.join(by_name)} table names species (species_by: name, or layout: wide): "
                 "describe a species table that holds these names and their ids, "
                 "species: {file: …, id: …, name: …}"
@@ -118,8 +119,8 @@ class Region(Strict):
             published: it came with a model that others published: it may describe data, and reach nothing.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is not a region; every mistake is named at once.
+            MissingError: there is no such file.
+            GlczooError: the file is not a region; every mistake is named at once.
         """
         path = locate(path)
         path = path / "region.yaml" if path.is_dir() else path
@@ -129,7 +130,7 @@ class Region(Strict):
             reaching = [file for file in region._files() if leads_out(file)]
             reaching += ["root"] * (region.root is not None) + ["virtual_files"] * region.virtual_files
             if reaching:
-                raise ValueError(
+                raise GlczooError(
                     f"{path} came with a published model and may name files inside of the data folder only; "
                     f"it says {', '.join(map(repr, reaching))}"
                 )
@@ -173,22 +174,22 @@ class Region(Strict):
         """The named modalities in the region's order; all of them for None.
 
         Raises:
-            ValueError: a name is not one of the region's.
+            GlczooError: a name is not one of the region's.
         """
         known = [m.name for m in self.modalities]
         unknown = [name for name in modalities or [] if name not in known]
         if unknown:
-            raise ValueError(f"region {self.name} has no modality {unknown}; it has {known}")
+            raise GlczooError(f"region {self.name} has no modality {unknown}; it has {known}")
         return [m for m in self.modalities if modalities is None or m.name in modalities]
 
     def table(self, name: Literal["po", "pa", "test"]) -> Table:
         """A table's description.
 
         Raises:
-            ValueError: the region has no such table.
+            GlczooError: the region has no such table.
         """
         if name not in self.tables:
-            raise ValueError(f"region {self.name} describes no {name} table; it has {sorted(self.tables)}")
+            raise GlczooError(f"region {self.name} describes no {name} table; it has {sorted(self.tables)}")
         return self.tables[name]
 
     def guesses(self) -> list[str]:
@@ -222,11 +223,11 @@ class Region(Strict):
         """The first of the spellings that exists under the root, letter case ignored.
 
         Raises:
-            FileNotFoundError: none exists; the message names the root and every spelling tried.
+            MissingError: none exists; the message names the root and every spelling tried.
         """
         root = self.root_path
         if not root.is_dir():
-            raise FileNotFoundError(
+            raise MissingError(
                 f"region {self.name}: the data folder {root} does not exist; put the data there, or name "
                 "the folder that holds it: `root` in region.yaml, or GLCZOO_DATA where there is no root"
             )
@@ -236,9 +237,7 @@ class Region(Strict):
                 return path
         tried = " or ".join(spellings)
         hint = "; GLCZOO_DATA names the folder of the data" if self.root is None else ""
-        raise FileNotFoundError(
-            f"region {self.name}: {tried} not found under {root} (letter case ignored){hint}"
-        )
+        raise MissingError(f"region {self.name}: {tried} not found under {root} (letter case ignored){hint}")
 
 
 def _dump(content: object) -> str:

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from glczoo.data.region_paths import leads_out
 from glczoo.data.schema import Strict
+from glczoo.errors import GlczooError
 
 __all__ = [
     "LARGEST_PATCH",
@@ -84,7 +85,7 @@ class Modality(_Provenance):
     def _trees_lie_inside(self) -> "Modality":
         outside = [band.file for band in self.bands if leads_out(band.file) or band.file in ("", ".")]
         if self.kind == "jpeg" and outside:
-            raise ValueError(
+            raise GlczooError(
                 f"modality {self.name}: {outside[0]!r} is no folder of a JPEG tree: its name becomes part of "
                 "the folder of shards that `glczoo pack` writes; name a folder inside of the modality's"
             )

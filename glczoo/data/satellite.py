@@ -12,6 +12,7 @@ import torch
 from glczoo.data.jpeg import SIDE, JpegTree, Run, decode_together, needs_colour
 from glczoo.data.region import Band, Modality, Region
 from glczoo.data.shards import Shards, is_packed
+from glczoo.errors import GlczooError, MissingError
 
 __all__ = ["SatellitePatches", "open_patches", "pack_folder"]
 
@@ -25,8 +26,8 @@ def open_patches(region: Region, modalities: Sequence[Modality]) -> "SatellitePa
     """Open the JPEG bands of some modalities: shards where there are any, else trees.
 
     Raises:
-        FileNotFoundError: there is neither a tree nor a whole pack, or no pack where region.yaml names one.
-        ValueError: a pack is damaged.
+        MissingError: there is neither a tree nor a whole pack, or no pack where region.yaml names one.
+        GlczooError: a pack is damaged.
     """
     bands: list[tuple[Band, JpegTree | Shards]] = []
     opened: dict[Path, JpegTree | Shards] = {}
@@ -37,7 +38,7 @@ def open_patches(region: Region, modalities: Sequence[Modality]) -> "SatellitePa
                 if is_packed(folder):
                     opened[folder] = Shards(folder)
                 elif region.packed is not None:
-                    raise FileNotFoundError(
+                    raise MissingError(
                         f"region {region.name}: region.yaml says packed: {region.packed}, and {folder} is no "
                         "whole pack; `glczoo pack REGION` makes it"
                     )
@@ -79,16 +80,16 @@ class SatellitePatches:
             out: where to decode to, for example a slice of a batch; made if None.
 
         Raises:
-            FileNotFoundError: the patch has no file.
-            ValueError: a file is no JPEG, is truncated, or is not 128 x 128.
+            MissingError: the patch has no file.
+            GlczooError: a file is no JPEG, is truncated, or is not 128 x 128.
         """
         if not 0 < size <= SIDE:
-            raise ValueError(f"JPEG patches are {SIDE} x {SIDE} pixels, patch_size is {size}")
+            raise GlczooError(f"JPEG patches are {SIDE} x {SIDE} pixels, patch_size is {size}")
         patch = torch.empty(len(self.bands), size, size, dtype=torch.uint8) if out is None else out
         pixels = patch.numpy()
         for files, runs in self._files.items():
             if not files.read(patch_id, runs, pixels):
-                raise FileNotFoundError(
+                raise MissingError(
                     f"patch {patch_id} has no JPEG under {files.folder}; `glczoo region check` counts what "
                     "is missing, data.incomplete=drop leaves such surveys out"
                 )

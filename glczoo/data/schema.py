@@ -23,8 +23,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not YAML, or not a mapping.
+        MissingError: there is no such file.
+        GlczooError: the file is not YAML, or not a mapping.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,7 +51,7 @@ def parse(
     """Check `data` against a schema. `renamed`: keys of earlier releases and what they are called now.
 
     Raises:
-        ValueError: one line for each mistake, unknown keys with the nearest key that exists.
+        GlczooError: one line for each mistake, unknown keys with the nearest key that exists.
     """
     try:
         return schema.model_validate(data)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from glczoo.data.jpeg import SIDE, Run, copy_centre, decode, directories, needs_colour
+from glczoo.errors import GlczooError
 from glczoo.files import lock, whole
 from glczoo.progress import Track
 
@@ -50,7 +51,7 @@ class Pack:
         """Read the folder's `pack.json`; an empty pack where there is none.
 
         Raises:
-            ValueError: the file is damaged, or of another format.
+            GlczooError: the file is damaged, or of another format.
         """
         path = folder / "pack.json"
         if not path.exists():
@@ -61,9 +62,9 @@ class Pack:
             shards = {name: Shard(**shard) for name, shard in content.pop("shards").items()}
             pack = cls(**content, shards=shards)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it and run `glczoo pack` again") from None
+            raise GlczooError(f"{path} is damaged ({error}); delete it and run `glczoo pack` again") from None
         if version != _FORMAT:
-            raise ValueError(f"{path} has format {version}, this glczoo reads {_FORMAT}")
+            raise GlczooError(f"{path} has format {version}, this glczoo reads {_FORMAT}")
         return pack
 
     def write(self, folder: Path) -> None:
@@ -84,15 +85,15 @@ class Shards:
         """Open a pack; the shards themselves are opened when they are first read.
 
         Raises:
-            ValueError: the folder holds no whole pack, a shard is missing or has another size than packed.
+            GlczooError: the folder holds no whole pack, a shard is missing or has another size than packed.
         """
         self.folder, pack = folder, Pack.read(folder)
         if not pack.whole:
-            raise ValueError(f"{folder} holds no whole pack; `glczoo pack REGION` makes it whole")
+            raise GlczooError(f"{folder} holds no whole pack; `glczoo pack REGION` makes it whole")
         for name, shard in pack.shards.items():
             problem = _problem(folder, name, shard, checksum=False)
             if problem:
-                raise ValueError(f"{problem}; {_MEND}")
+                raise GlczooError(f"{problem}; {_MEND}")
         self.decoded = pack.decoded
         self._shards = {name: shard.patches for name, shard in pack.shards.items()}
         self._opened: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
@@ -114,7 +115,7 @@ class Shards:
         """Copy or decode the centre of a patch's planes into `out[J, size, size]`; False if not packed.
 
         Raises:
-            ValueError: the bytes are damaged.
+            GlczooError: the bytes are damaged.
         """
         name, patch = self._find(patch_id)
         if patch is None:
@@ -125,7 +126,7 @@ class Shards:
             try:
                 image = decode(patch, needs_colour(runs), f"patch {patch_id}")
             except ValueError as error:
-                raise ValueError(f"{self.folder / name}.bin is damaged: {error}; {_MEND}") from None
+                raise GlczooError(f"{self.folder / name}.bin is damaged: {error}; {_MEND}") from None
         copy_centre(image, runs, out)
         return True
 
@@ -148,9 +149,9 @@ class Shards:
             try:
                 ids, ends = np.asarray(np.load(self.folder / f"{name}.npy", mmap_mode="r"))
             except (ValueError, OSError, EOFError) as error:
-                raise ValueError(f"{self.folder / name}.npy is damaged ({error}); {_MEND}") from None
+                raise GlczooError(f"{self.folder / name}.npy is damaged ({error}); {_MEND}") from None
             if len(ids) != self._shards[name]:
-                raise ValueError(f"{self.folder / name}.npy is not of this pack; {_MEND}")
+                raise GlczooError(f"{self.folder / name}.npy is not of this pack; {_MEND}")
             empty = len(ids) == 0  # which cannot be mapped
             data = np.empty(0, np.uint8) if empty else np.memmap(self.folder / f"{name}.bin", np.uint8, "r")
             self._opened[name] = ids, ends, np.asarray(data)
@@ -180,7 +181,7 @@ def write_shards(
         progress: show a bar.
 
     Raises:
-        ValueError: the folder holds a pack of another kind, or a shard must be packed and there is no tree.
+        GlczooError: the folder holds a pack of another kind, or a shard must be packed and there is no tree.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder / "pack.json"):
@@ -192,7 +193,7 @@ def _write_shards(
 ) -> Pack:
     pack = Pack.read(folder)
     if pack.shards and (pack.decoded, pack.colour) != (decoded, colour):
-        raise ValueError(
+        raise GlczooError(
             f"{folder} holds a pack with decoded={pack.decoded}, colour={pack.colour}; this one has "
             f"decoded={decoded}, colour={colour}: name another folder, or delete that one first"
         )
@@ -205,12 +206,14 @@ def _write_shards(
         if problem is None and not grown:
             continue
         if name not in tops:
-            raise ValueError(f"{problem}, and {tree / name} is not there to pack it anew")
+            raise GlczooError(f"{problem}, and {tree / name} is not there to pack it anew")
         pack.whole = False
         shards[name] = _write_shard(tree, folder, name, colour, decoded)
         pack.write(folder)
     if not shards:
-        raise ValueError(f"{tree} holds no JPEG patches: its top directories must be last digits of patchIDs")
+        raise GlczooError(
+            f"{tree} holds no JPEG patches: its top directories must be last digits of patchIDs"
+        )
     pack.whole = True
     pack.write(folder)
     return pack

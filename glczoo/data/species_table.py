@@ -16,8 +16,8 @@ def read_species_table(region: Region) -> SpeciesIndex:
     """The vocabulary that a region's species table lists.
 
     Raises:
-        FileNotFoundError: the table is not there.
-        ValueError: it is empty, lacks a column, or names a species twice.
+        MissingError: the table is not there.
+        GlczooError: it is empty, lacks a column, or names a species twice.
     """
     table = region.species
     assert table is not None
@@ -48,7 +48,7 @@ def guard(species: SpeciesIndex, region: Region) -> SpeciesIndex:
     """The species with what `sensitive` of region.yaml says of them.
 
     Raises:
-        ValueError: it names a species that there is not.
+        GlczooError: it names a species that there is not.
     """
     known = {name_key(name) for name in species.names} | {str(i) for i in species.ids.tolist()}
     unknown = [str(name) for name in region.sensitive if name_key(str(name)) not in known]

@@ -17,7 +17,7 @@ def spatial_blocks(points: Points, size_km: float) -> np.ndarray:
     wide at its middle latitude, so that blocks have about the same area everywhere and none is cut at 180°.
 
     Raises:
-        ValueError: the size is not positive.
+        GlczooError: the size is not positive.
     """
     cells, _ = _block_cells(points, size_km)
     return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1)
@@ -41,7 +41,7 @@ def block_bounds(points: Points, size_km: float) -> np.ndarray:
     Row b is the block that `spatial_blocks` numbers b.
 
     Raises:
-        ValueError: the size is not positive.
+        GlczooError: the size is not positive.
     """
     cells, columns = _block_cells(points, size_km)
     distinct, first = np.unique(cells, axis=0, return_index=True)

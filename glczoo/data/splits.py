@@ -70,7 +70,7 @@ def split_samples(
         buffer_km: samples nearer than this to one that tests or validates do not train (`blocks`).
 
     Raises:
-        ValueError: the region describes no split, a sample is not in the split's table, or there are too few
+        GlczooError: the region describes no split, a sample is not in the split's table, or there are too few
             blocks.
     """
     number = len(samples)
@@ -111,7 +111,7 @@ def block_folds(points: Points, size_km: float, folds: int, seed: int = 0) -> np
     points than the largest block holds.
 
     Raises:
-        ValueError: fewer than two folds, or fewer blocks than folds.
+        GlczooError: fewer than two folds, or fewer blocks than folds.
     """
     block = spatial_blocks(points, size_km)
     sizes = np.bincount(block)

@@ -62,7 +62,7 @@ class TableFile:
         """The column of this name: exactly, or else with letter case ignored; None where there is none.
 
         Raises:
-            ValueError: two columns differ by letter case alone, and neither is spelt like the name.
+            GlczooError: two columns differ by letter case alone, and neither is spelt like the name.
         """
         alike = [column for column in self.names if column.lower() == name.lower()]
         if name in alike or not alike:
@@ -80,7 +80,7 @@ class TableFile:
         Texts are without blanks around them; empty cells are missing, "NA" is a text.
 
         Raises:
-            ValueError: the file cannot be read as a table, or two columns fit one name.
+            GlczooError: the file cannot be read as a table, or two columns fit one name.
         """
         columns = {name: column for name in dict.fromkeys(names) if (column := self.find(name)) is not None}
         if not columns:
@@ -101,8 +101,8 @@ def open_table(path: Path, separator: str | None = None, encoding: str | None = 
         encoding: of a text; UTF-8, UTF-16 by its mark, else Windows-1252 if None.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no table, or of a kind that is not read; the message says what it is.
+        MissingError: there is no such file.
+        GlczooError: it is no table, or of a kind that is not read; the message says what it is.
     """
     if path.is_dir():
         raise GlczooError(f"{path} is a folder: name the table in it")

@@ -106,7 +106,7 @@ def placed(frame: pd.DataFrame, table: Table, region: Region | None, path: Path)
     """Degrees of the rows.
 
     Raises:
-        ValueError: more than half of them lie in the region with lon and lat exchanged alone.
+        GlczooError: more than half of them lie in the region with lon and lat exchanged alone.
     """
     bounds = region.bounds if region is not None else None
     try:

@@ -24,7 +24,7 @@ def table_writer(path: Path) -> Callable[[Mapping[str, Sequence | np.ndarray]], 
     """What writes a table to `path`, as its name says: .parquet, else CSV. Ask before the work is done.
 
     Raises:
-        ValueError: the name ends in .parquet and pyarrow is not installed.
+        GlczooError: the name ends in .parquet and pyarrow is not installed.
     """
     if path.suffix.lower() != ".parquet":
         return partial(write_csv, path)

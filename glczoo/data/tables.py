@@ -58,8 +58,8 @@ def read_samples(region: Region, kind: Literal["po", "pa"], vocabulary: SpeciesI
     its arrays are read-only.
 
     Raises:
-        FileNotFoundError: the table is not there.
-        ValueError: a column is missing, coordinates are out of range or swapped, one survey has two places,
+        MissingError: the table is not there.
+        GlczooError: a column is missing, coordinates are out of range or swapped, one survey has two places,
             a value is neither presence nor absence, or a species is unknown to the vocabulary. The message
             names the file and the first rows.
     """
@@ -84,8 +84,8 @@ def read_and_report(
     """The samples that can be read, and what was left out: rows without a place do not stop the reading.
 
     Raises:
-        FileNotFoundError: the table is not there.
-        ValueError: it cannot be read, as `read_samples`.
+        MissingError: the table is not there.
+        GlczooError: it cannot be read, as `read_samples`.
     """
     reading = Reading()
     return _parse(region, kind, vocabulary, _paths(region, kind), reading), reading
@@ -256,8 +256,8 @@ def read_points(
         encoding: of anyone's text; see `open_table`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no columns of coordinates, no row with any, or rows of a described table without.
+        MissingError: there is no such file.
+        GlczooError: no columns of coordinates, no row with any, or rows of a described table without.
     """
     if described is None:
         file = open_table(path, None, encoding)
@@ -306,8 +306,8 @@ def read_species(region: Region) -> SpeciesIndex:
     """The region's vocabulary: its species table, or else every species of the PO and PA tables.
 
     Raises:
-        FileNotFoundError: a table is not there.
-        ValueError: a species table is empty or names a species twice.
+        MissingError: a table is not there.
+        GlczooError: a species table is empty or names a species twice.
     """
     if region.species:
         return guard(read_species_table(region), region)
@@ -336,8 +336,8 @@ def read_test_samples(region: Region, truth: Path, vocabulary: SpeciesIndex) -> 
     """The region's test table with its true species, read from a table Id;speciesId.
 
     Raises:
-        FileNotFoundError: a table is not there.
-        ValueError: a column is missing, or an Id is not in the test table.
+        MissingError: a table is not there.
+        GlczooError: a column is missing, or an Id is not in the test table.
     """
     described = region.table("test")
     points = read_points(region, region.find(*described.file), described)
@@ -366,7 +366,7 @@ def read_folds(region: Region, samples: Samples) -> tuple[np.ndarray, np.ndarray
     """Fold of every sample, int64[N], and its fixed rank in [0, 1), float64[N], where the table has one.
 
     Raises:
-        ValueError: the region describes no split, or a sample is not in the split's table.
+        GlczooError: the region describes no split, or a sample is not in the split's table.
     """
     split = region.split
     if split is None:

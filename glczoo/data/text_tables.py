@@ -60,7 +60,7 @@ def open_text_table(
         member: of a zip archive, for messages.
 
     Raises:
-        ValueError: it is no text, or no table.
+        GlczooError: it is no text, or no table.
     """
     where = f"{path}: {member}" if member else str(path)
     try:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from glczoo.data.occurrences import Samples
 from glczoo.data.splits import spatial_blocks
+from glczoo.errors import GlczooError
 from glczoo.metrics import bootstrap, means_by, sample_recall
 
 __all__ = ["CAVEAT", "Coverage", "Group", "coverage"]
@@ -72,10 +73,10 @@ def coverage(
         promised: the recall that the rule promises, if it does.
 
     Raises:
-        ValueError: there are no surveys.
+        GlczooError: there are no surveys.
     """
     if not len(target):
-        raise ValueError("coverage needs at least one survey, there are none")
+        raise GlczooError("coverage needs at least one survey, there are none")
     values = {"recall": sample_recall(predicted, target).double(), "size": predicted.sum(1).double()}
     blocks = torch.from_numpy(spatial_blocks(samples, size_km))
     rows = means_by(values, blocks)

@@ -81,7 +81,7 @@ def crossval(path: Path, overrides: Sequence[str] = ()) -> CrossValidation:
     ensemble but a test table: its recipe holds no survey out.
 
     Raises:
-        FileNotFoundError, ValueError: see `train`; or the surveys are of fewer blocks than folds.
+        MissingError, GlczooError: see `train`; or the surveys are of fewer blocks than folds.
     """
     recipe = read_recipe(path, [*overrides, "data.split=blocks", "data.statistics=all"])
     region = Region.load(recipe.region)

@@ -17,6 +17,7 @@ from glczoo.data.occurrences import Samples
 from glczoo.data.region import Region
 from glczoo.data.tables import read_test_samples
 from glczoo.decoding import Decoding, Rule
+from glczoo.errors import GlczooError
 from glczoo.metrics import macro_auc, sample_f1, set_summary
 from glczoo.models.ensemble import mean_probabilities
 from glczoo.runs.run import Run
@@ -104,8 +105,8 @@ def evaluate(
         accelerator: several processes share the work, all return the same.
 
     Raises:
-        FileNotFoundError: a run or data are missing.
-        ValueError: the runs do not fit each other or the region, or the part has no surveys.
+        MissingError: a run or data are missing.
+        GlczooError: the runs do not fit each other or the region, or the part has no surveys.
     """
     accelerator = accelerator or default_accelerator()
     tables = Tables()
@@ -121,7 +122,7 @@ def evaluate(
         advice = "give another part"
         if board.is_file():
             advice = f"it was fitted on all of them, and {board} has its scores out of fold"
-        raise ValueError(f"there are no {part} surveys in the split of {first.name}; {advice}")
+        raise GlczooError(f"there are no {part} surveys in the split of {first.name}; {advice}")
     samples = readable(first, model, samples)
     target = samples.targets(torch.arange(len(samples)), len(model.species))
     own = Decoding(Rule.TOP_K, k) if k is not None else None

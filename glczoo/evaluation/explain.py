@@ -18,6 +18,7 @@ from glczoo.data.occurrences import Points, Samples
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.splits import block_bounds, spatial_blocks
+from glczoo.errors import GlczooError
 from glczoo.metrics import bootstrap, sample_f1
 from glczoo.progress import Track
 from glczoo.runs.trained import TrainedModel
@@ -101,8 +102,8 @@ def response_curves(
         device: where the model answers.
 
     Raises:
-        FileNotFoundError: a raster or a patch is not there.
-        ValueError: the region's bands are not the model's, there are no points, or one cannot be read.
+        MissingError: a raster or a patch is not there.
+        GlczooError: the region's bands are not the model's, there are no points, or one cannot be read.
     """
     build = _builder(trained, region, points, device)
     centre = build.size // 2
@@ -169,12 +170,12 @@ def permutation_importance(
         seed: of the draw.
 
     Raises:
-        FileNotFoundError: a raster or a patch is not there.
-        ValueError: the region's bands are not the model's, a survey cannot be read, or there is one alone.
+        MissingError: a raster or a patch is not there.
+        GlczooError: the region's bands are not the model's, a survey cannot be read, or there is one alone.
     """
     number = len(surveys)
     if number < 2:
-        raise ValueError(f"permutation importance exchanges bands between surveys; there is {number}")
+        raise GlczooError(f"permutation importance exchanges bands between surveys; there is {number}")
     if groups is None:
         groups = list(trained.channels.values())
     build, sources = _builder(trained, region, surveys, device), surveys.datasets
@@ -211,6 +212,6 @@ def _builder(
     trained: TrainedModel, region: Region, points: Points, device: torch.device | str
 ) -> PatchBuilder:
     if not len(points):
-        raise ValueError(f"there are no points to ask {trained.name} at")
+        raise GlczooError(f"there are no points to ask {trained.name} at")
     trained.to(device)
     return trained.builder(points, region, device)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.decoding import Decoding
+from glczoo.errors import GlczooError
 from glczoo.evaluation.evaluate import readable
 from glczoo.metrics import (
     SpeciesScores,
@@ -139,8 +140,8 @@ def held_out_scores(
     """A run on every held-out part of its split.
 
     Raises:
-        FileNotFoundError: the run or data are missing.
-        ValueError: no surveys are held out, or the region is not the model's.
+        MissingError: the run or data are missing.
+        GlczooError: no surveys are held out, or the region is not the model's.
     """
     accelerator = accelerator or default_accelerator()
     model = run.model
@@ -154,7 +155,7 @@ def held_out_scores(
             probabilities = model.probabilities(samples, batch_size=batch_size, accelerator=accelerator)
             scores.append(part_score(part, probabilities, samples, rules, trained_on, model.species))
     if not scores:
-        raise ValueError(
+        raise GlczooError(
             f"{run.folder} has no held-out surveys: its recipe validates on none and region "
             f"{run.region.name} has no split; a model card needs results"
         )

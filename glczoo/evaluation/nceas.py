@@ -38,6 +38,7 @@ from glczoo.data.occurrences import Points
 from glczoo.data.rasters import project
 from glczoo.data.region import Strict, parse, read_yaml
 from glczoo.data.sphere import east_north
+from glczoo.errors import GlczooError, MissingError
 from glczoo.evaluation.evaluate import markdown
 from glczoo.files import whole
 from glczoo.metrics import ranking
@@ -153,8 +154,8 @@ def run_benchmark(path: Path, overrides: Sequence[str] = ()) -> BenchmarkTable:
         overrides: `key=value` for its keys, such as `seeds=[0]`.
 
     Raises:
-        FileNotFoundError: a file of a region is not there.
-        ValueError: the study's file is wrong, or a region's files do not fit each other.
+        MissingError: a file of a region is not there.
+        GlczooError: the study's file is wrong, or a region's files do not fit each other.
     """
     study = parse(Benchmark, override(read_yaml(path), list(overrides)), str(path))
     out = Path(study.runs) / study.name
@@ -231,7 +232,7 @@ def _judge(
     for group in groups:
         values, presence = _read(folder / f"env_{group}.csv"), _read(folder / f"pa_{group}.csv")
         if values["siteid"].tolist() != presence["siteid"].tolist():
-            raise ValueError(
+            raise GlczooError(
                 f"{folder}: the rows of env_{group}.csv and pa_{group}.csv are not the same sites"
             )
         plane = east_north(_points(values, region.crs), middle) / length
@@ -262,11 +263,11 @@ class _Covariates:
         """Of the values at records.
 
         Raises:
-            ValueError: a category is no column.
+            GlczooError: a category is no column.
         """
         names = [name for name in records if name not in _OWN_COLUMNS]
         if unknown := sorted(set(categorical) - set(names)):
-            raise ValueError(f"categorical names {unknown}, the values are {names}")
+            raise GlczooError(f"categorical names {unknown}, the values are {names}")
         numeric = tuple(name for name in names if name not in categorical)
         values = np.stack([_numbers(records[name]) for name in numeric], axis=1)
         std = np.nanstd(values, axis=0)
@@ -305,9 +306,7 @@ def _points(table: dict[str, np.ndarray], crs: str) -> Points:
 def _read(path: Path) -> dict[str, np.ndarray]:
     """Columns of a CSV file, as text."""
     if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no file {path}; GLCZOO_DATA, or root=, names the folder of the regions"
-        )
+        raise MissingError(f"there is no file {path}; GLCZOO_DATA, or root=, names the folder of the regions")
     with open(path, encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     return dict(zip(header, np.array(rows).T, strict=True))

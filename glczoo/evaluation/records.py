@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 
 from glczoo.data.region import Region
+from glczoo.errors import GlczooError
 from glczoo.runs.run import Run
 from glczoo.runs.scoring import default_accelerator
 from glczoo.runs.split import Tables
@@ -95,8 +96,8 @@ def evaluate_records(
         accelerator: several processes share the work.
 
     Raises:
-        FileNotFoundError: a run or data are missing.
-        ValueError: the runs do not fit each other or the region, or no records are held out.
+        MissingError: a run or data are missing.
+        GlczooError: the runs do not fit each other or the region, or no records are held out.
     """
     tables = Tables()
     opened = [Run.find(run, tables=tables).on(region) for run in runs]
@@ -111,8 +112,8 @@ def records_score(run: Run, *, batch_size: int = 256, accelerator: Accelerator |
     """A run by the records that it was not fitted on: of its folds, or those that validated.
 
     Raises:
-        FileNotFoundError: the run or data are missing.
-        ValueError: no records were held out.
+        MissingError: the run or data are missing.
+        GlczooError: no records were held out.
     """
     board = RecordsLeaderboard.load(run.folder)
     if board is None:
@@ -129,7 +130,7 @@ def _by_validation(
         kept = [member.open(run.region).complete(records, "records", drop=True) for member in model.each]
         records = records.subset(np.all(kept, axis=0))
     if not len(records):
-        raise ValueError(
+        raise GlczooError(
             f"{run.folder} held out no records: region {run.region.name} has no surveys, and the recipe's "
             "data.validation leaves none of the presence-only records; set data.validation={po: 0.02}"
         )

@@ -71,8 +71,8 @@ def report_records(
         command: that made the page, to be printed on it; the call of this function if None.
 
     Raises:
-        FileNotFoundError: the run, data, or the folder to write to are missing.
-        ValueError: `out` cannot be written or is no .html, a species is unknown, or no records are held out.
+        MissingError: the run, data, or the folder to write to are missing.
+        GlczooError: `out` cannot be written or is no .html, a species is unknown, or no records are held out.
     """
     refuse_unwritable(out)
     opened = Run.find(run).on(region)

@@ -22,6 +22,7 @@ from glczoo.data.occurrences import Samples
 from glczoo.data.region import Region
 from glczoo.data.splits import EARTH_KM
 from glczoo.decoding import Rule
+from glczoo.errors import GlczooError, MissingError
 from glczoo.evaluation.coverage import Coverage, coverage
 from glczoo.evaluation.evaluate import Evaluation, evaluate
 from glczoo.evaluation.explain import errors_by_block
@@ -107,8 +108,8 @@ def report(
         accelerator: says on which device the model predicts. One process is enough; the first one writes.
 
     Raises:
-        FileNotFoundError: the run, data, or the folder to write to are missing.
-        ValueError: `out` cannot be written or is no .html, a species is unknown, the part has no surveys, or
+        MissingError: the run, data, or the folder to write to are missing.
+        GlczooError: `out` cannot be written or is no .html, a species is unknown, the part has no surveys, or
             the region is not the model's.
     """
     refuse_unwritable(out)
@@ -215,12 +216,12 @@ def rendered(page: Any, template: str) -> str:
 def refuse_unwritable(out: Path) -> None:
     """Stop before anything is computed."""
     if out.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"the report is an HTML page: name a file that ends in .html, given {out}")
+        raise GlczooError(f"the report is an HTML page: name a file that ends in .html, given {out}")
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out}: the folder {out.parent} does not exist; make it first")
+        raise MissingError(f"{out}: the folder {out.parent} does not exist; make it first")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         reason = "a folder has that name" if out.is_dir() else f"you may not write in {out.parent}"
-        raise ValueError(f"{out} cannot be written: {reason}; name another file")
+        raise GlczooError(f"{out} cannot be written: {reason}; name another file")
 
 
 def _round_km(samples: Samples) -> float:

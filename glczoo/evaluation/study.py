@@ -35,6 +35,7 @@ from torch import Tensor
 
 from glczoo.data.schema import Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
+from glczoo.errors import GlczooError
 from glczoo.evaluation.evaluate import Evaluation, evaluate, markdown
 from glczoo.files import whole
 from glczoo.metrics import bootstrap
@@ -99,7 +100,7 @@ class Study(Strict):
         """The recipe of a run; in rising order count the study, the run's model, its own set, `overrides`.
 
         Raises:
-            FileNotFoundError, ValueError: see `read_recipe`.
+            MissingError, GlczooError: see `read_recipe`.
         """
         plan = self.runs[name]
         values = self.set | (self.models[plan.model] if plan.model else {}) | plan.set
@@ -266,8 +267,8 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     """Read a study, here or packaged; `overrides` replace its own values.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: every mistake at once, also a row of runs that are not there.
+        MissingError: no such file.
+        GlczooError: every mistake at once, also a row of runs that are not there.
     """
     path = locate(path)
     values = read_yaml(path)
@@ -279,9 +280,9 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         ("pairs name the rows", {row for pair in study.pairs for row in pair}, list(study.members())),
     ):
         if unknown := sorted(names - set(known)):
-            raise ValueError(f"{path}: {rule} {unknown}, there are {known}")
+            raise GlczooError(f"{path}: {rule} {unknown}, there are {known}")
     if study.anchors and _FOREST_RUN in study.runs:
-        raise ValueError(f"{path}: the anchor {_FOREST_RUN} needs this name; call the run otherwise")
+        raise GlczooError(f"{path}: the anchor {_FOREST_RUN} needs this name; call the run otherwise")
     return study
 
 

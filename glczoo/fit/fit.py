@@ -57,9 +57,9 @@ def fit(
         log: prints how far it is.
 
     Raises:
-        FileNotFoundError: data are missing.
-        FileExistsError: `out` holds another fit, or another model.
-        ValueError: a table or an override cannot be read, or there are too few surveys for the folds.
+        MissingError: data are missing.
+        ExistsError: `out` holds another fit, or another model.
+        GlczooError: a table or an override cannot be read, or there are too few surveys for the folds.
     """
     region = Region.load(path)
     settings = read_settings(region, overrides)

@@ -77,8 +77,8 @@ def prepare(settings: Fit, region: Region, name: str, out: Path) -> SurveyInputs
         out: folder of the fit: densities and records.safetensors are kept there.
 
     Raises:
-        FileNotFoundError: data are missing.
-        ValueError: a table cannot be read, or there are fewer blocks than folds.
+        MissingError: data are missing.
+        GlczooError: a table cannot be read, or there are fewer blocks than folds.
     """
     start = time.monotonic()
     notes: dict[str, str] = {}

@@ -79,7 +79,7 @@ class Leaderboard:
             *left_out.values(),
         ]
         if odd := [text for text in texts if not _PLAIN.fullmatch(text)]:
-            raise ValueError(f"{odd[0]!r} is no name")
+            raise GlczooError(f"{odd[0]!r} is no name")
         gain = values["gain"]
         intervals = {key: tuple(gain[key]) for key in ("log_loss", "f1")}
         return cls(
@@ -101,7 +101,7 @@ class Leaderboard:
         """The leaderboard of a run that was fitted by surveys; None where it has none.
 
         Raises:
-            ValueError: it is damaged.
+            GlczooError: it is damaged.
         """
         path = folder / FILE
         if not path.is_file():

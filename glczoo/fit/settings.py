@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from glczoo.data.region import Region, Strict, parse
+from glczoo.errors import GlczooError
 from glczoo.recipe import override
 from glczoo.recipe.sections import Blocks
 
@@ -91,7 +92,7 @@ class Fit(Strict):
     @classmethod
     def _the_point_is_first(cls, windows: list[int]) -> list[int]:
         if windows[:1] != [1] or any(side % 2 == 0 for side in windows):
-            raise ValueError("windows are odd numbers of cells, the first 1: the point itself")
+            raise GlczooError("windows are odd numbers of cells, the first 1: the point itself")
         return windows
 
 
@@ -101,7 +102,7 @@ def read_settings(region: Region, overrides: Sequence[str]) -> Fit:
     Surveys that the region holds out (`split`) are held out here too; all others train.
 
     Raises:
-        ValueError: every mistake of the overrides, one a line.
+        GlczooError: every mistake of the overrides, one a line.
     """
     defaults: dict[str, Any] = {"data": {"split": "file" if region.split else "random"}}
     return parse(Fit, override(defaults, list(overrides)), "glczoo fit")

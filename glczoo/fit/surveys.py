@@ -20,7 +20,7 @@ import torch
 
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding, Rule, tune
-from glczoo.errors import GlczooError
+from glczoo.errors import ExistsError, GlczooError
 from glczoo.files import whole, whole_files
 from glczoo.fit.candidate import Candidate, candidates_of
 from glczoo.fit.inputs import SurveyInputs, prepare
@@ -73,8 +73,8 @@ def fit_surveys(
         The leaderboard, which is kept in `out` too.
 
     Raises:
-        FileNotFoundError: data are missing.
-        ValueError: a table cannot be read, there are fewer blocks than folds, or no candidate.
+        MissingError: data are missing.
+        GlczooError: a table cannot be read, there are fewer blocks than folds, or no candidate.
     """
     inputs = prepare(settings, region, name, out)
     log(
@@ -238,19 +238,19 @@ def claim(out: Path, determines: dict[str, object]) -> None:
     """Make a folder of a fit, or check that it is one of the same fit.
 
     Raises:
-        FileExistsError: it is of another one, or holds something else.
+        ExistsError: it is of another one, or holds something else.
     """
     path = out / "fit.json"
     text = json.dumps(determines, indent=1, sort_keys=True) + "\n"
     if path.exists():
         if path.read_text("utf-8") != text:
-            raise FileExistsError(
+            raise ExistsError(
                 f"{out} holds a fit of other settings or of another region, see fit.json there; name "
                 "another folder, or delete it first"
             )
         return
     if is_finished(out):
-        raise FileExistsError(f"{out} holds a model; name another folder or delete it first")
+        raise ExistsError(f"{out} holds a model; name another folder or delete it first")
     out.mkdir(parents=True, exist_ok=True)
     with whole(path) as partial:
         partial.write_text(text, "utf-8")

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedErro
 
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding, Rule
+from glczoo.errors import GlczooError
 from glczoo.hub.metadata import About, Published, metadata
 from glczoo.hub_client import PREFIX, split_id
 from glczoo.models.published import BandDescription, Config, PretrainedCfg, Section, create
@@ -79,7 +80,7 @@ def card_text(
         by_records: whether there are no surveys to judge it.
 
     Raises:
-        ValueError: something that the card states is missing or not a plain number.
+        GlczooError: something that the card states is missing or not a plain number.
     """
     repo_id, _ = split_id(repo_id)
     section = config.glczoo
@@ -185,7 +186,7 @@ def render(facts: Mapping[str, Any], header: str) -> str:
     """The template filled with plain values.
 
     Raises:
-        ValueError: a value is missing, None where text is due, NaN, infinite, or no plain Python value.
+        GlczooError: a value is missing, None where text is due, NaN, infinite, or no plain Python value.
     """
     _refuse_odd(facts, "card")
     here = _HOME / "model_cards"
@@ -200,12 +201,12 @@ def render(facts: Mapping[str, Any], header: str) -> str:
     try:
         return environment.get_template("template.md").render(**facts, metadata=header)
     except UndefinedError as error:
-        raise ValueError(f"the card cannot be filled: {error}") from None
+        raise GlczooError(f"the card cannot be filled: {error}") from None
 
 
 def _refuse_none(value: Any) -> Any:
     if value is None:
-        raise ValueError("the card cannot be filled: a value is None where the template prints it")
+        raise GlczooError("the card cannot be filled: a value is None where the template prints it")
     return value
 
 
@@ -218,9 +219,9 @@ def _refuse_odd(value: Any, where: str) -> None:
         for number, inner in enumerate(value):
             _refuse_odd(inner, f"{where}[{number}]")
     elif type(value) is float and not math.isfinite(value):
-        raise ValueError(f"{where} is {value}: a card states numbers that exist")
+        raise GlczooError(f"{where} is {value}: a card states numbers that exist")
     elif type(value) not in (str, int, float, bool, type(None)):
-        raise ValueError(f"{where} is a {type(value).__name__}, not a plain Python value")
+        raise GlczooError(f"{where} is a {type(value).__name__}, not a plain Python value")
 
 
 def _model_facts(config: Config, load: str, trained: bool = True) -> dict[str, Any]:

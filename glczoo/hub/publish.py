@@ -18,6 +18,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from glczoo.errors import ExistsError
 from glczoo.evaluation.held_out import held_out_scores
 from glczoo.evaluation.records import evaluate_records
 from glczoo.evaluation.sections import versions
@@ -59,13 +60,13 @@ def save(
         batch_size: points in a batch of the evaluation.
 
     Raises:
-        FileExistsError: there is something at `folder`.
-        FileNotFoundError: the run, one that it started from, or the region's data are missing.
-        ValueError: no surveys are held out, or the card would state what is no number.
+        ExistsError: there is something at `folder`.
+        MissingError: the run, one that it started from, or the region's data are missing.
+        GlczooError: no surveys are held out, or the card would state what is no number.
     """
     folder = Path(folder)
     if folder.exists():
-        raise FileExistsError(f"{folder} is there already; name another folder or delete it first")
+        raise ExistsError(f"{folder} is there already; name another folder or delete it first")
     run = Run.find(run)
     steps, region = run.lineage, run.region
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,7 @@ def push(
     Raises:
         HubError: the Hub refused or cannot be reached; the branch is as it was.
         DamagedError: the folder is not what was saved.
-        FileNotFoundError, ValueError: see `save` and `combine`.
+        MissingError, GlczooError: see `save` and `combine`.
     """
     names = [runs] if isinstance(runs, str | Path) else list(runs)
     with tempfile.TemporaryDirectory() as scratch:

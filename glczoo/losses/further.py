@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from glczoo.errors import GlczooError
 from glczoo.losses.observed import an
 from glczoo.losses.tables import dense, entropy, loss, negative_log, require, stable
 
@@ -23,7 +24,7 @@ def epr(logits: Tensor, target: Tensor, *, k: float | None = None, eps: float = 
         eps: inside the logarithm.
 
     Raises:
-        ValueError: no `k`.
+        GlczooError: no `k`.
     """
     (k,) = require("epr", k=k)
     present, _ = negative_log(logits, eps)
@@ -53,7 +54,7 @@ def role(
         eps: inside the logarithms.
 
     Raises:
-        ValueError: no `estimates` or no `k`.
+        GlczooError: no `estimates` or no `k`.
     """
     estimates, k = require("role", estimates=estimates, k=k)
     total = logits.new_zeros((), dtype=torch.float32)
@@ -88,7 +89,7 @@ def em_apl(
         eps: inside the logarithms.
 
     Raises:
-        ValueError: no `pseudo`.
+        GlczooError: no `pseudo`.
     """
     (pseudo,) = require("em_apl", pseudo=pseudo)
     present, absent = negative_log(logits, eps)
@@ -118,7 +119,7 @@ def sinr_full(
         eps: inside the logarithms.
 
     Raises:
-        ValueError: no `background`.
+        GlczooError: no `background`.
     """
     (background,) = require("sinr_full", background=background)
     present, absent = negative_log(logits, eps)
@@ -153,13 +154,13 @@ def full_weighted(
         eps: inside the logarithms.
 
     Raises:
-        ValueError: no `background`, or no `class_weights`, or one that is not above 1.
+        GlczooError: no `background`, or no `class_weights`, or one that is not above 1.
     """
     background, weights = require("full_weighted", background=background, class_weights=class_weights)
     present, absent = negative_log(logits, eps)
     z, weights = dense(target, present), weights.to(present)
     if not (weights > 1).all():
-        raise ValueError(
+        raise GlczooError(
             f"full_weighted: class weights are all records / records of the species and must exceed 1, the "
             f"smallest is {float(weights.min())}: a species of every record has no absence to learn from"
         )
@@ -184,7 +185,7 @@ def plc(logits: Tensor, target: Tensor, *, strong: Tensor | None = None, tau: fl
         tau: how sure is sure.
 
     Raises:
-        ValueError: no `strong`.
+        GlczooError: no `strong`.
     """
     (strong,) = require("plc", strong=strong)
     weak = logits.sigmoid()

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from glczoo.errors import GlczooError
+
 __all__ = [
     "ACTIVATION",
     "LINEAR",
@@ -72,11 +74,11 @@ def require(loss: str, **arguments: Tensor | float | None) -> tuple:
     """The arguments, none of which may be missing.
 
     Raises:
-        ValueError: some are; the message says what they are.
+        GlczooError: some are; the message says what they are.
     """
     missing = [f"{name} ({NEEDS[loss][name]})" for name, value in arguments.items() if value is None]
     if missing:
-        raise ValueError(
+        raise GlczooError(
             f"the loss {loss} needs more than logits and targets; give it {' and '.join(missing)}"
         )
     return tuple(arguments.values())

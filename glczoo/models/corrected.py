@@ -18,6 +18,7 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from glczoo.errors import GlczooError
 from glczoo.models.covariates import Covariates
 from glczoo.models.fusresnet import checkpoint_filter_fn
 from glczoo.models.pointwise import FAR, trunk
@@ -117,10 +118,10 @@ class Corrected(nn.Module):
         """Refuse another number of species.
 
         Raises:
-            ValueError: always, unless nothing changes.
+            GlczooError: always, unless nothing changes.
         """
         if num_classes != self.num_classes:
-            raise ValueError(
+            raise GlczooError(
                 f"a corrected model predicts the {self.num_classes} species that it was fitted on, not "
                 f"{num_classes}; fit another with `glczoo fit`"
             )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glczoo.errors import GlczooError
 from glczoo.models.prior import Prior
 
 __all__ = ["Covariates", "window_means"]
@@ -56,14 +57,14 @@ class Covariates(nn.Module):
                 species in `shared`; 0: they stand there themselves.
 
         Raises:
-            ValueError: a window is no positive odd number, or x has no channel beside the densities.
+            GlczooError: a window is no positive odd number, or x has no channel beside the densities.
         """
         super().__init__()
         if not windows or any(side < 1 or side % 2 == 0 for side in windows):
-            raise ValueError(f"windows must be positive odd numbers of cells, got {list(windows)}")
+            raise GlczooError(f"windows must be positive odd numbers of cells, got {list(windows)}")
         self.environment = in_chans - densities * num_classes
         if self.environment < 1:
-            raise ValueError(
+            raise GlczooError(
                 f"{densities} layers of densities of {num_classes} species leave none of {in_chans} channels"
             )
         self.num_classes, self.windows = num_classes, tuple(windows)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from glczoo.errors import GlczooError
 from glczoo.models.fusresnet import checkpoint_filter_fn
 from glczoo.models.published import fit_cfg, from_zoo, refuse_unsafe
 from glczoo.models.ranks import LEVELS, place_scores
@@ -61,7 +62,7 @@ def mean_probabilities(parts: Iterable[Tensor], weights: Sequence[float] | None 
         total = own if total is None else total + own
         number += 1
     if total is None:
-        raise ValueError("the mean of no model's probabilities does not exist")
+        raise GlczooError("the mean of no model's probabilities does not exist")
     return total / number if weights is None else total
 
 
@@ -69,14 +70,14 @@ def checked_weights(weights: Sequence[float] | None, number: int) -> tuple[float
     """Weights of `number` members: not negative, and one in sum.
 
     Raises:
-        ValueError: they are not; the message says what they are.
+        GlczooError: they are not; the message says what they are.
     """
     if weights is None:
         return None
     checked = tuple(float(weight) for weight in weights)
     fits = len(checked) == number and all(math.isfinite(weight) and weight >= 0 for weight in checked)
     if not fits or abs(sum(checked) - 1) > 1e-6:
-        raise ValueError(
+        raise GlczooError(
             f"weights must be {number} numbers, one for each member, none below 0 and 1 in sum; got "
             f"{list(checked)}"
         )
@@ -101,7 +102,7 @@ class Ensemble(nn.Module):
         weights: Of the members in the mean, non-negative and one in sum; None: they count alike.
 
     Raises:
-        ValueError: a member's channels are not within the input, or an argument is none of those named.
+        GlczooError: a member's channels are not within the input, or an argument is none of those named.
         DamagedError: a member is no registered architecture, or its keywords would load something: members
             may stand in a config.json that somebody else wrote.
     """
@@ -124,12 +125,12 @@ class Ensemble(nn.Module):
         self.in_chans = max((stop for _, stop in ranges), default=0) if in_chans is None else in_chans
         wrong = [r for r in ranges if not 0 <= r[0] < r[1] <= self.in_chans]
         if not members or wrong:
-            raise ValueError(f"members' channels {wrong} are not within the input's {self.in_chans}")
+            raise GlczooError(f"members' channels {wrong} are not within the input's {self.in_chans}")
         if average not in ("probabilities", "logits", "ranks"):
-            raise ValueError(f"average must be 'probabilities', 'logits' or 'ranks', got {average!r}")
+            raise GlczooError(f"average must be 'probabilities', 'logits' or 'ranks', got {average!r}")
         kinds = [activations] * len(members) if isinstance(activations, str) else list(activations)
         if len(kinds) != len(members) or set(kinds) - {"sigmoid", "softmax", "rank"}:
-            raise ValueError(
+            raise GlczooError(
                 f"activations must be 'sigmoid', 'softmax' or 'rank' for {len(members)} members, got {kinds}"
             )
         for name, keywords, _ in members:
@@ -186,10 +187,10 @@ class Ensemble(nn.Module):
         """x[B, C, H, W] to every member's last feature maps.
 
         Raises:
-            ValueError: x has another number of channels.
+            GlczooError: x has another number of channels.
         """
         if x.shape[1] != self.in_chans:
-            raise ValueError(f"x has {x.shape[1]} channels, the ensemble takes {self.in_chans}")
+            raise GlczooError(f"x has {x.shape[1]} channels, the ensemble takes {self.in_chans}")
         return [
             member.forward_features(x[:, start:stop])
             for member, (start, stop) in zip(self._each(), self.ranges, strict=True)
@@ -261,10 +262,12 @@ def ensemble_glc23(pretrained: bool = False, **kwargs: Any) -> Ensemble:
     """The mean of BioResNet50, FusResNet34 and FusResNet50, or of any `members`.
 
     Raises:
-        ValueError: `features_only` is asked for, or the members do not fit the input.
+        GlczooError: `features_only` is asked for, or the members do not fit the input.
     """
     if kwargs.pop("features_only", False):
-        raise ValueError("an ensemble has no feature maps of its own: take features_only of a member instead")
+        raise GlczooError(
+            "an ensemble has no feature maps of its own: take features_only of a member instead"
+        )
     if pretrained:
         kwargs = from_zoo("ensemble_glc23", kwargs)
     members = kwargs.setdefault("members", GLC23_MEMBERS)

@@ -15,6 +15,7 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from glczoo.errors import GlczooError
 from glczoo.models.covariates import Covariates
 from glczoo.models.prior import Prior
 from glczoo.models.published import fit_cfg, from_zoo
@@ -84,10 +85,10 @@ class Forest(nn.Module):
         """Refuse another number of species.
 
         Raises:
-            ValueError: always, unless nothing changes.
+            GlczooError: always, unless nothing changes.
         """
         if num_classes != self.num_classes:
-            raise ValueError(
+            raise GlczooError(
                 f"a forest predicts the {self.num_classes} species that it was fitted on, not "
                 f"{num_classes}; fit another with `glczoo forest`"
             )

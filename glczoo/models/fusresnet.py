@@ -25,6 +25,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
+from glczoo.errors import CheckpointError, GlczooError
 from glczoo.models.published import from_zoo
 
 __all__ = ["FusResNet"]
@@ -41,7 +42,7 @@ def _read_branches(branches: Branches) -> dict[str, int]:
     names_ok = all(isinstance(n, str) and n and "." not in n and not hasattr(taken, n) for n in chans)
     counts_ok = all(isinstance(count, int) and count > 0 for count in chans.values())
     if not (chans and len(chans) == len(pairs) and names_ok and counts_ok):
-        raise ValueError(
+        raise GlczooError(
             f"branches must map distinct names to numbers of channels, like {GLC23_BRANCHES}; got "
             f"{branches}. A name has no dot and is no attribute of torch's ModuleDict, such as 'type'."
         )
@@ -83,15 +84,15 @@ class FusResNet(nn.Module):
                 `channels`, `drop_path_rate`, `output_stride`, `device`, `dtype` and so on.
 
         Raises:
-            ValueError: `in_chans` is not the sum of the branches; `branches` or `stem_stride` is not valid.
+            GlczooError: `in_chans` is not the sum of the branches; `branches` or `stem_stride` is not valid.
         """
         super().__init__()
         self.branch_chans = _read_branches(branches)
         self.in_chans = sum(self.branch_chans.values())
         if in_chans not in (None, self.in_chans):
-            raise ValueError(self._wrong_channels("in_chans", in_chans))
+            raise GlczooError(self._wrong_channels("in_chans", in_chans))
         if stem_stride not in (1, 2, 4):
-            raise ValueError(f"stem_stride must be 1, 2 or 4, got {stem_stride!r}.")
+            raise GlczooError(f"stem_stride must be 1, 2 or 4, got {stem_stride!r}.")
         self.num_classes = num_classes
         self.drop_rate = drop_rate
         self.grad_checkpointing = False
@@ -146,7 +147,7 @@ class FusResNet(nn.Module):
     def _split(self, x: Tensor) -> Iterable[tuple[Any, Tensor]]:
         """Each branch with its channels of x."""
         if x.shape[1] != self.in_chans:
-            raise ValueError(self._wrong_channels("the number of channels of x", x.shape[1]))
+            raise GlczooError(self._wrong_channels("the number of channels of x", x.shape[1]))
         return zip(self.branches.values(), x.split(list(self.branch_chans.values()), dim=1), strict=True)
 
     def forward_intermediates(
@@ -193,7 +194,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     timm loads without any check of names as soon as `num_classes` is not the checkpoint's.
 
     Raises:
-        RuntimeError: Keys are missing, unexpected or of another shape; the message names them.
+        CheckpointError: Keys are missing, unexpected or of another shape; the message names them.
     """
     cfg: Any = model.pretrained_cfg
     heads = (cfg["classifier"],) if isinstance(cfg["classifier"], str) else cfg["classifier"]
@@ -211,7 +212,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
         },
     }
     if faults := [f"{len(k)} {what}: {', '.join(sorted(k)[:8])}" for what, k in wrong.items() if k]:
-        raise RuntimeError(
+        raise CheckpointError(
             f"The checkpoint does not fit {cfg.get('architecture')}. Keys {'; '.join(faults)}. "
             "Give the branches and other keywords of the checkpoint; only num_classes may differ."
         )
@@ -256,7 +257,7 @@ def _create_fusresnet(variant: str, pretrained: bool, keywords: dict[str, Any], 
         if key not in stated and len(cfg[key]) != num_chans:
             cfg[key] = (neutral,) * num_chans
         if len(cfg[key]) != num_chans:
-            raise ValueError(f"{len(cfg[key])} values of {key} were given for {num_chans} channels.")
+            raise GlczooError(f"{len(cfg[key])} values of {key} were given for {num_chans} channels.")
     return model
 
 

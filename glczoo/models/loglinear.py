@@ -19,6 +19,7 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from glczoo.errors import GlczooError
 from glczoo.models.fusresnet import checkpoint_filter_fn
 from glczoo.models.published import fit_cfg, from_zoo
 from glczoo.models.ranks import interpolate
@@ -78,12 +79,12 @@ class LogLinear(nn.Module):
             global_pool: Not used.
 
         Raises:
-            ValueError: a channel of `levels` is none of the covariates, or there are more surfaces than two.
+            GlczooError: a channel of `levels` is none of the covariates, or there are more surfaces than two.
         """
         super().__init__()
         covariates = in_chans - 2 * bool(surfaces)
         if not 0 <= surfaces <= len(_SURFACES) or any(not 0 <= level < covariates for level in levels):
-            raise ValueError(
+            raise GlczooError(
                 f"levels must be some of the {covariates} covariates and surfaces at most {len(_SURFACES)}; "
                 f"got {list(levels)} and {surfaces}"
             )

@@ -12,6 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from glczoo.errors import GlczooError
 from glczoo.models.published import refuse_unsafe
 
 __all__ = ["Correction", "Prior"]
@@ -29,14 +30,14 @@ class Prior(nn.Module):
             num_classes: Number of species K.
 
         Raises:
-            ValueError: `spec` is something else.
+            GlczooError: `spec` is something else.
             DamagedError: the architecture is not registered, or its keywords would load something.
         """
         super().__init__()
         try:
             architecture, keywords, (start, stop) = spec
         except (TypeError, ValueError):
-            raise ValueError(
+            raise GlczooError(
                 f"prior must be [architecture, keywords, [start, stop]], got {spec!r}; a recipe sets "
                 "model_args.prior=true, and init names the run"
             ) from None

@@ -30,6 +30,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from glczoo.decoding import Decoding
+from glczoo.errors import GlczooError, MissingError
 from glczoo.hub_client import DamagedError, HubError, pull
 
 __all__ = [
@@ -97,9 +98,9 @@ def _decoding(value: object) -> Decoding:
         return value
     known = {"rule", "value", "by_source", "threshold"}
     if not isinstance(value, Mapping) or not {"rule"} <= set(value) <= known:
-        raise ValueError("a decoding has a rule, a value and perhaps by_source or threshold")
+        raise GlczooError("a decoding has a rule, a value and perhaps by_source or threshold")
     if not isinstance(value["rule"], str) or not isinstance(value.get("by_source"), Mapping | None):
-        raise ValueError("the rule is text, and by_source maps names to numbers")
+        raise GlczooError("the rule is text, and by_source maps names to numbers")
     return Decoding(**value)
 
 
@@ -137,10 +138,10 @@ class Section(_Checked):
         """Refuse sets whose size follows from probabilities where the answers are ranks.
 
         Raises:
-            ValueError: the rule adds probabilities up.
+            GlczooError: the rule adds probabilities up.
         """
         if self.activation == "rank" and self.decoding.rule.adds_probabilities:
-            raise ValueError(
+            raise GlczooError(
                 f"answers are ranks of suitability and no probabilities of presence, which decoding by "
                 f"{self.decoding.rule} adds up: take top_k, or a threshold of the ranks"
             )
@@ -199,13 +200,13 @@ def read_config(folder: Path) -> Config:
     """The config.json of an export, checked: types, names, counts, nothing that would load something else.
 
     Raises:
-        FileNotFoundError: the folder holds no export.
+        MissingError: the folder holds no export.
         DamagedError: config.json is not one that glczoo wrote, or its parts do not fit each other; the
             message names the key.
     """
     path = folder / "config.json"
     if not (path.is_file() and (folder / "model.safetensors").is_file()):
-        raise FileNotFoundError(
+        raise MissingError(
             f"{folder} is no finished run: it holds no model.safetensors and config.json"
             + ("; its training was started and not finished" if (folder / "recipe.yaml").exists() else "")
         )
@@ -293,7 +294,7 @@ def _few_modules(most: int) -> Iterator[None]:
         nonlocal made
         made += 1
         if made > most:
-            raise ValueError(f"it has more than {most} modules, the weights are of fewer")
+            raise GlczooError(f"it has more than {most} modules, the weights are of fewer")
 
     handle = register_module_module_registration_hook(count)
     try:

@@ -16,6 +16,7 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from glczoo.errors import GlczooError
 from glczoo.models.fusresnet import checkpoint_filter_fn
 from glczoo.models.prior import Correction, Prior
 from glczoo.models.published import fit_cfg, from_zoo
@@ -55,14 +56,14 @@ class Quadratic(nn.Module):
             global_pool: Not used; timm gives it to every model.
 
         Raises:
-            ValueError: a window is no positive odd number: it would have no centre. Or `linear` is more than
+            GlczooError: a window is no positive odd number: it would have no centre. Or `linear` is more than
                 there are channels, or the prior is none.
         """
         super().__init__()
         if not 0 <= linear <= in_chans:
-            raise ValueError(f"linear must be some of the {in_chans} channels, got {linear}")
+            raise GlczooError(f"linear must be some of the {in_chans} channels, got {linear}")
         if not windows or any(side < 1 or side % 2 == 0 for side in windows):
-            raise ValueError(f"windows must be positive odd numbers of cells, got {list(windows)}")
+            raise GlczooError(f"windows must be positive odd numbers of cells, got {list(windows)}")
         self.in_chans, self.windows, self.squared = in_chans, tuple(windows), in_chans - linear
         number = self.squared * len(self.windows)
         self.register_buffer("_pairs", torch.triu_indices(number, number), persistent=False)
@@ -89,11 +90,11 @@ class Quadratic(nn.Module):
         """Make a new head of zeros for `num_classes` species, 0 for none.
 
         Raises:
-            ValueError: there is a prior, and it predicts another number of species.
+            GlczooError: there is a prior, and it predicts another number of species.
         """
         if self.prior is not None:
             if num_classes != self.num_features - self._own_features:
-                raise ValueError(
+                raise GlczooError(
                     f"the prior predicts {self.num_features - self._own_features} species, not "
                     f"{num_classes}: train another on their records"
                 )

@@ -21,6 +21,7 @@ from timm.models import adapt_input_conv
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
+from glczoo.errors import CheckpointError, GlczooError
 from glczoo.models.fusresnet import FusResNet
 
 __all__ = ["HOWS", "adapt_stem", "init_from_imagenet"]
@@ -56,12 +57,12 @@ def adapt_stem(
         rgb: Positions of red, green and blue among the C channels, [0, 1, 2] when None.
 
     Raises:
-        ValueError: Unknown `how`, a weight that is not RGB, fewer than one channel, or positions outside it.
+        GlczooError: Unknown `how`, a weight that is not RGB, fewer than one channel, or positions outside it.
     """
     if how not in HOWS:
-        raise ValueError(f"Unknown way to adapt a stem: {how!r}. The ways are {', '.join(HOWS)}.")
+        raise GlczooError(f"Unknown way to adapt a stem: {how!r}. The ways are {', '.join(HOWS)}.")
     if weight.ndim != 4 or weight.shape[1] != 3 or in_chans < 1:
-        raise ValueError(
+        raise GlczooError(
             f"adapt_stem takes an RGB weight [F, 3, k, k] and at least one channel, "
             f"got {tuple(weight.shape)} and {in_chans}."
         )
@@ -74,7 +75,7 @@ def adapt_stem(
     elif how in ("rgb_mean", "rgb_zero"):
         positions = [0, 1, 2] if rgb is None else list(rgb)
         if len(positions) != 3 or len(set(positions) & set(range(in_chans))) != 3:
-            raise ValueError(
+            raise GlczooError(
                 f"{how} needs rgb, the three positions of red, green and blue among {in_chans} channels; "
                 f"got {positions}."
             )
@@ -110,9 +111,9 @@ def init_from_imagenet(
 
     Raises:
         TypeError: `model` is neither.
-        ValueError: Unknown way or branch, or `weights` is not a safetensors file.
-        FileNotFoundError: There is no file `weights`.
-        RuntimeError: `tag` could not be loaded, or its keys and shapes are not the branches'. The model is
+        GlczooError: Unknown way or branch, or `weights` is not a safetensors file.
+        MissingError: There is no file `weights`.
+        CheckpointError: `tag` could not be loaded, or its keys and shapes are not the branches'. The model is
             unchanged then.
     """
     if isinstance(model, FusResNet):
@@ -124,7 +125,7 @@ def init_from_imagenet(
     hows: Mapping[str, str] = how if isinstance(how, Mapping) else dict.fromkeys(branches, how)
     rgbs: Mapping[str, Any] = rgb if isinstance(rgb, Mapping) else dict.fromkeys(branches, rgb)
     if unknown := {*hows, *rgbs} - branches.keys():
-        raise ValueError(
+        raise GlczooError(
             f"No such branch: {', '.join(sorted(unknown))}. The branches are {', '.join(branches)}."
         )
     ways = {name: (b.in_chans, hows.get(name, "repeat"), rgbs.get(name)) for name, b in branches.items()}
@@ -145,7 +146,7 @@ def init_from_imagenet(
             if key not in new or key not in target or new[key].shape != target[key].shape
         )
         if wrong:
-            raise RuntimeError(
+            raise CheckpointError(
                 f"{weights or tag} is {_layout(source)}, but branch {name} is {_layout(target)}; "
                 f"{len(wrong)} keys differ, such as {', '.join(wrong[:4])}. Take weights of the same network."
             )
@@ -160,14 +161,14 @@ def _load_rgb_resnet(tag: str, weights: str | Path | None) -> dict[str, Tensor]:
         try:
             state = timm.create_model(tag, pretrained=True, num_classes=0).state_dict()
         except Exception as error:  # an unknown tag, no weights, and every way in which a network fails
-            raise RuntimeError(
+            raise CheckpointError(
                 f"The ImageNet weights {tag!r} could not be loaded ({error}). {WAYS_OUT}"
             ) from error
     else:
         try:
             state = load_file(weights)
         except SafetensorError as error:
-            raise ValueError(
+            raise GlczooError(
                 f"{weights} is not a safetensors file ({error}). Pickles (.pth, .bin) are never read: "
                 "they can run code. Convert a file that you trust with safetensors.torch.save_file."
             ) from error

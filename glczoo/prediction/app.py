@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from glczoo.data.region import Region
+from glczoo.errors import GlczooError
 from glczoo.prediction.place import Patch, PlaceAnswer, PlacePredictor, read_place
 from glczoo.prediction.points import PredictedTable
 
@@ -58,12 +59,12 @@ def page(predictor: PlacePredictor) -> Any:
     """The page of a predictor, a `gradio.Blocks`.
 
     Raises:
-        ValueError: Gradio is not installed.
+        GlczooError: Gradio is not installed.
     """
     try:
         import gradio as gr
     except ImportError:
-        raise ValueError("the app needs Gradio: pip install 'glczoo[app]'") from None
+        raise GlczooError("the app needs Gradio: pip install 'glczoo[app]'") from None
 
     model = predictor.model
     with gr.Blocks(
@@ -176,8 +177,8 @@ def serve(
         The page, which `close()` ends.
 
     Raises:
-        FileNotFoundError: a run or a raster is not there.
-        ValueError: Gradio is not installed, the port is taken, or the runs do not fit each other or the
+        MissingError: a run or a raster is not there.
+        GlczooError: Gradio is not installed, the port is taken, or the runs do not fit each other or the
             region.
     """
     predictor = PlacePredictor(runs, region, batch_size)
@@ -200,7 +201,7 @@ def serve(
             theme=theme,
         )
     except OSError as error:
-        raise ValueError(f"no page can be served: {error}; name another: --port, --host") from None
+        raise GlczooError(f"no page can be served: {error}; name another: --port, --host") from None
     print(f"{url} predicts by {predictor.model.name}; Ctrl-C ends it", flush=True)
     if block:
         blocks.block_thread()

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glczoo.errors import GlczooError
+
 __all__ = ["Applicability"]
 
 _MOST = 20_000  # training environments that distances are measured to: seconds, and a few MB
@@ -41,7 +43,7 @@ class Applicability:
             device: where distances are computed.
 
         Raises:
-            ValueError: fewer than two different surveys, or folds, have all values.
+            GlczooError: fewer than two different surveys, or folds, have all values.
         """
         complete = ~np.isnan(values).any(axis=1)
         of = np.zeros(len(values), np.int64) if fold is None else fold
@@ -52,7 +54,7 @@ class Applicability:
         if fold is None:
             folds = np.arange(len(reference))
         if len(np.unique(folds)) < 2:
-            raise ValueError(
+            raise GlczooError(
                 f"{complete.sum()} of {len(values)} training surveys have a value of every raster band, in "
                 f"{len(np.unique(folds))} fold(s): an area of applicability needs two that differ"
             )

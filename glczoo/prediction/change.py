@@ -53,8 +53,8 @@ class ChangeLayers:
             clamp: hold every raster band within the range of the training samples' values.
 
         Raises:
-            FileNotFoundError: a raster is not there.
-            ValueError: a region is not the model's, a species is unknown, or there is nothing to map.
+            MissingError: a raster is not there.
+            GlczooError: a region is not the model's, a species is unknown, or there is nothing to map.
         """
         self.model, self.region, self.against, self.clamp = model, region, against, clamp
         self._then = Layers(model, region, species, device, batch_size, clamp)

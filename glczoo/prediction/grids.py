@@ -20,6 +20,7 @@ from rasterio.errors import CRSError
 
 from glczoo.data.occurrences import Points
 from glczoo.data.rasters import project
+from glczoo.errors import GlczooError, MissingError
 
 __all__ = ["DEGREES", "Block", "Cells", "Grid", "bounds_of", "read_polygon"]
 
@@ -62,16 +63,16 @@ class Grid:
             crs: anything that names one, such as EPSG:3035.
 
         Raises:
-            ValueError: there is no such CRS, no area, or the box lies on no globe.
+            GlczooError: there is no such CRS, no area, or the box lies on no globe.
         """
         west, south, east, north = bbox
         known, box = _known(crs), f"the bounding box W {west:g} S {south:g} E {east:g} N {north:g}"
         if not (west < east and south < north and np.isfinite([*bbox]).all()):
-            raise ValueError(f"{box} has no area: give west south east north (a map cannot cross 180°)")
+            raise GlczooError(f"{box} has no area: give west south east north (a map cannot cross 180°)")
         if known.is_geographic and not (-180 <= west and east <= 180 and -90 <= south and north <= 90):
-            raise ValueError(f"{box} is not in degrees, the units of {crs}; give --crs, or lon and lat")
+            raise GlczooError(f"{box} is not in degrees, the units of {crs}; give --crs, or lon and lat")
         if not 0 < resolution <= max(east - west, north - south):
-            raise ValueError(f"resolution {resolution:g} must be above 0 and no longer than {box}")
+            raise GlczooError(f"resolution {resolution:g} must be above 0 and no longer than {box}")
         height, width = (
             max(1, math.ceil((high - low) / resolution - 1e-6))
             for low, high in ((south, north), (west, east))
@@ -158,19 +159,19 @@ def bounds_of(
     """West, south, east, north of polygons' vertices or of points, out to multiples of the resolution.
 
     Raises:
-        ValueError: there is neither, or no place of them lies in the CRS.
+        GlczooError: there is neither, or no place of them lies in the CRS.
     """
     if polygons is not None:
         lon, lat = np.array([*_vertices([shape["coordinates"] for shape in polygons])], float).T
     elif points is not None:
         lon, lat = points.lon, points.lat
     else:
-        raise ValueError("which area? Give a bounding box, a polygon or points")
+        raise GlczooError("which area? Give a bounding box, a polygon or points")
     name = _known(crs).to_string()
     x, y = (lon, lat) if name == DEGREES else project(DEGREES, name, lon, lat)
     x, y = x[np.isfinite(x)], y[np.isfinite(y)]
     if not len(x):
-        raise ValueError(f"no place of the area lies in {crs}")
+        raise GlczooError(f"no place of the area lies in {crs}")
     west, south = (math.floor(v.min() / resolution) * resolution for v in (x, y))
     east, north = ((math.floor(v.max() / resolution) + 1) * resolution for v in (x, y))
     return west, south, east, north
@@ -180,21 +181,23 @@ def read_polygon(path: Path) -> Polygons:
     """The polygons of a GeoJSON file (RFC 7946: degrees, lon first).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no GeoJSON, or holds something else than polygons in degrees.
+        MissingError: there is no such file.
+        GlczooError: it is no GeoJSON, or holds something else than polygons in degrees.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise MissingError(f"there is no file {path}")
     try:
         polygons = list(_geometries(json.loads(path.read_text(encoding="utf-8"))))
         kinds = {shape["type"] for shape in polygons}
         if not polygons or kinds - {"Polygon", "MultiPolygon"}:
-            raise ValueError(f"polygons are needed, it holds {', '.join(sorted(kinds)) or 'no geometry'}")
+            raise GlczooError(f"polygons are needed, it holds {', '.join(sorted(kinds)) or 'no geometry'}")
         vertices = np.array([*_vertices([shape["coordinates"] for shape in polygons])], float)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read as GeoJSON: {type(error).__name__} {error}") from None
+        raise GlczooError(f"{path} cannot be read as GeoJSON: {type(error).__name__} {error}") from None
     if (np.abs(vertices).max(axis=0) > (180, 90)).any():
-        raise ValueError(f"{path} is not in degrees, as GeoJSON is: it reaches to {vertices.max(0).tolist()}")
+        raise GlczooError(
+            f"{path} is not in degrees, as GeoJSON is: it reaches to {vertices.max(0).tolist()}"
+        )
     return polygons
 
 
@@ -224,4 +227,4 @@ def _known(crs: str) -> CRS:
     try:
         return CRS.from_user_input(crs)
     except CRSError as error:
-        raise ValueError(f"there is no CRS {crs!r}: {error}") from None
+        raise GlczooError(f"there is no CRS {crs!r}: {error}") from None

@@ -18,6 +18,7 @@ from glczoo.data.region import Region
 from glczoo.data.sensitive import cell_centres
 from glczoo.data.tables import read_folds
 from glczoo.decoding import Decoding, Rule
+from glczoo.errors import GlczooError
 from glczoo.models.ensemble import mean_probabilities
 from glczoo.prediction.applicability import Applicability
 from glczoo.prediction.cartography import Layer
@@ -61,8 +62,8 @@ class Layers:
             clamp: hold every raster band within the range of the training samples' values.
 
         Raises:
-            FileNotFoundError: a raster is not there, or to clamp, the training samples' are not.
-            ValueError: the region is not the model's, a species is unknown, or there is nothing to map.
+            MissingError: a raster is not there, or to clamp, the training samples' are not.
+            GlczooError: the region is not the model's, a species is unknown, or there is nothing to map.
         """
         self.model, self.region, self.device, self._batch_size = model, region, device, batch_size
         self.against, self.clamp = None, clamp
@@ -90,7 +91,7 @@ class Layers:
             why = "predicts by a softmax over species, which has"
             if model.answers_ranks:
                 why = "answers ranks of suitability, which have"
-            raise ValueError(
+            raise GlczooError(
                 f"{model.each[0].name} {why} neither a richness nor a set size: name --species to map"
             )
 
@@ -136,14 +137,14 @@ class Layers:
         """The cells of a grid have no patchID, and JPEG patches lie around nothing else.
 
         Raises:
-            ValueError: a model sees JPEG bands; the message names its modality.
+            GlczooError: a model sees JPEG bands; the message names its modality.
         """
         kinds = {modality.name: modality.kind for modality in self.region.modalities}
         for source, member in zip(self._sources, self.model.each, strict=True):
             if source.jpegs is None:
                 continue
             named = [name for name in member.modalities if kinds[name] == "jpeg"]
-            raise ValueError(
+            raise GlczooError(
                 f"{member.name} sees the modality {', '.join(named)} ({', '.join(source.jpegs.bands)}): "
                 "JPEG patches lie around points with a patchID, and the cells of a grid have none. Map a "
                 "model that sees rasters alone, or the cells that hold the points of --points (CSV with "
@@ -154,14 +155,14 @@ class Layers:
         """Measure the training samples of the member that sees most bands, where it was trained.
 
         Raises:
-            FileNotFoundError: that region's tables or rasters are not there.
-            ValueError: the model sees no raster, or its training samples cannot be told apart.
+            MissingError: that region's tables or rasters are not there.
+            GlczooError: the model sees no raster, or its training samples cannot be told apart.
         """
         widest = self.model.widest
         self._predictors = self._sources[self.model.each.index(widest)]
         try:
             self.applicability = applicability_of(widest, self._predictors, self.device)
-        except (ValueError, FileNotFoundError) as error:
+        except GlczooError as error:
             raise type(error)(f"{error}. --no-applicability maps without it") from None
         self.uncertain.add("dissimilarity")
 
@@ -325,8 +326,8 @@ def applicability_of(
         device: where distances are computed.
 
     Raises:
-        FileNotFoundError: that region's tables or rasters are not there.
-        ValueError: the model sees no raster, or its training samples cannot be told apart.
+        MissingError: that region's tables or rasters are not there.
+        GlczooError: the model sees no raster, or its training samples cannot be told apart.
     """
     try:
         samples, values = _training_values(model, source)
@@ -335,7 +336,7 @@ def applicability_of(
         by_file = data.split == "file" and data.tables == ["pa"]
         fold = read_folds(model.region, samples)[0] if by_file else None
         return Applicability(values, fold, device)
-    except (ValueError, FileNotFoundError) as error:
+    except GlczooError as error:
         raise type(error)(
             f"the area of applicability needs the samples that {model.name} was trained on: {error}"
         ) from None
@@ -349,12 +350,12 @@ def training_range(
     JPEG bands have no range: -inf and inf.
 
     Raises:
-        FileNotFoundError: that region's tables or rasters are not there.
-        ValueError: the model sees no raster.
+        MissingError: that region's tables or rasters are not there.
+        GlczooError: the model sees no raster.
     """
     try:
         _, values = _training_values(model, source)
-    except (ValueError, FileNotFoundError) as error:
+    except GlczooError as error:
         raise type(error)(f"clamping needs the samples that {model.name} was trained on: {error}") from None
     jpegs = source.jpegs.bands if source.jpegs else ()
     limits = torch.tensor([[-torch.inf], [torch.inf]]).repeat(1, len(model.bands))
@@ -371,7 +372,7 @@ def _training_values(model: TrainedModel, source: PatchSource) -> tuple[Samples,
     rasters = [m.name for m in region.select(model.modalities) if m.kind == "raster"]
     jpegs = source.jpegs.bands if source.jpegs else ()
     if not rasters:
-        raise ValueError(f"{model.name} sees no raster band: there is no environment to compare")
+        raise GlczooError(f"{model.name} sees no raster band: there is no environment to compare")
     trained_on = PatchSource(region, rasters, model.patch_size, channels=model.bands)
     seen = [band for band in model.bands if band not in jpegs]
     require_bands(trained_on.bands, seen, f"region {region.name}", model.name)

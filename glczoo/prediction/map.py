@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from glczoo import __version__
 from glczoo.data.region import Region
 from glczoo.data.tables import read_points
+from glczoo.errors import ExistsError, GlczooError
 from glczoo.figures.style import SEQUENTIAL, UNCERTAIN
 from glczoo.files import sha256, whole
 from glczoo.prediction.cartography import draw, write_cog
@@ -111,13 +112,13 @@ def make_map(
         accelerator: several processes share the blocks; the first puts them together when all are there.
 
     Raises:
-        FileExistsError: `out` holds a map, or an unfinished one of other arguments.
-        FileNotFoundError: a run, raster, table or file is not there.
-        ValueError: runs, region, points or species do not fit each other, or no cell has data.
+        ExistsError: `out` holds a map, or an unfinished one of other arguments.
+        MissingError: a run, raster, table or file is not there.
+        GlczooError: runs, region, points or species do not fit each other, or no cell has data.
     """
     accelerator = accelerator or default_accelerator()
     if (out / "map.tif").exists():
-        raise FileExistsError(f"{out} holds a map; name another folder or delete it first")
+        raise ExistsError(f"{out} holds a map; name another folder or delete it first")
     model = Run.load(runs)
     region = region or model.region
     shapes = read_polygon(polygon) if polygon else None
@@ -231,7 +232,7 @@ def _agree(folder: Path, plan: dict[str, Any]) -> None:
     if path.exists() and path.read_text("utf-8") != text:
         before = json.loads(path.read_text("utf-8"))
         differ = [key for key in plan if json.loads(text)[key] != before.get(key)]
-        raise FileExistsError(
+        raise ExistsError(
             f"{folder} holds an unfinished map of other {', '.join(differ)}: repeat that command, name "
             f"another folder, or delete {folder}"
         )
@@ -262,7 +263,7 @@ def _assemble(
         try:
             values = np.load(path)
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it and repeat the command") from None
+            raise GlczooError(f"{path} is damaged ({error}); delete it and repeat the command") from None
         cells += int((~np.isnan(values[0])).sum())
         if "applicable" in column:
             inside = values[column["applicable"]] == 1
@@ -275,7 +276,7 @@ def _assemble(
     write_cog(whole, grid, layers.layers, read, _SIDE, tags)
     if not cells:
         shutil.rmtree(out / ".map")
-        raise ValueError(f"no cell of the map has data: {layers.reach()}")
+        raise GlczooError(f"no cell of the map has data: {layers.reach()}")
     for layer in layers.layers:
         if layer.name != "applicable":
             colours = UNCERTAIN if layer.name in layers.uncertain else SEQUENTIAL

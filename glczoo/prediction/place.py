@@ -16,6 +16,7 @@ from glczoo.data.region import Region
 from glczoo.data.sensitive import shown_places
 from glczoo.data.splits import nearest_km
 from glczoo.data.tables import read_points, read_species
+from glczoo.errors import GlczooError
 from glczoo.figures.click_map import ClickMap
 from glczoo.figures.style import png
 from glczoo.prediction.layers import applicability_of
@@ -80,8 +81,8 @@ class PlacePredictor:
             batch_size: points in a batch.
 
         Raises:
-            FileNotFoundError: a run or a raster is not there.
-            ValueError: the runs do not fit each other or the region.
+            MissingError: a run or a raster is not there.
+            GlczooError: the runs do not fit each other or the region.
         """
         self.model, self._batch_size = Run.load(runs), batch_size
         self.region = region or self.model.region
@@ -106,7 +107,7 @@ class PlacePredictor:
             top: species to list at least, in the set or not.
 
         Raises:
-            ValueError: nothing can be predicted there; the message says why.
+            GlczooError: nothing can be predicted there; the message says why.
         """
         place, notes = Points(*(np.array([value]) for value in (lon, lat, -1, 0))), []
         if self.source.jpegs is not None:
@@ -114,7 +115,7 @@ class PlacePredictor:
             notes += [note] if note else []
         answers = answer(self.model, place, self.region, top=top, batch_size=self._batch_size)
         if len(answers.left_out):
-            raise ValueError(self._outside(lon, lat, str(answers.reasons[0])))
+            raise GlczooError(self._outside(lon, lat, str(answers.reasons[0])))
         applicable, note = self._applicable(place)
         return PlaceAnswer(place, answers, applicable, [*notes, note], self._patches(place))
 
@@ -124,7 +125,7 @@ class PlacePredictor:
             table = read_points(self.region, points)
             return predict_points(self.model, table, out, self.region, batch_size=self._batch_size)
         except ValueError as error:
-            raise ValueError(str(error).replace(str(points), points.name)) from None
+            raise GlczooError(str(error).replace(str(points), points.name)) from None
 
     def _read_places(self) -> Points:
         """Surveys (else records) and test points; those with a patch, where one is needed."""
@@ -162,7 +163,7 @@ class PlacePredictor:
     def _nearest(self, clicked: Points) -> tuple[Points, str]:
         lon, lat = clicked.lon[0], clicked.lat[0]
         if not len(self.places):
-            raise ValueError(
+            raise GlczooError(
                 f"{self.shown.name} sees satellite patches, which lie around points with a patchID, and no "
                 f"table of region {self.region.name} with such points is here: upload a CSV with patchID"
             )
@@ -170,7 +171,7 @@ class PlacePredictor:
         place = self.places.at(np.array([apart.argmin()]))
         there = self.source.unanswerable(replace(clicked, patch_id=place.patch_id))
         if reasons := [reason for reason, mask in there.items() if mask[0]]:
-            raise ValueError(self._outside(lon, lat, "; ".join(reasons)))
+            raise GlczooError(self._outside(lon, lat, "; ".join(reasons)))
         far = nearest_km(clicked, place)[0]
         if far < 1e-3:
             return place, ""
@@ -258,18 +259,18 @@ def read_place(text: str) -> tuple[float, float]:
     """lon, lat of what somebody pasted: two numbers of degrees.
 
     Raises:
-        ValueError: it is something else.
+        GlczooError: it is something else.
     """
     words = [word for word in re.split(r"[\s,;]+", text.strip()) if word]
     try:
         lon, lat = map(float, words)
     except ValueError:
-        raise ValueError(
+        raise GlczooError(
             f"{text.strip()[:80]!r} is no place: give longitude and latitude in degrees, such as 6.52, 46.91"
         ) from None
     if not (abs(lon) <= 180 and abs(lat) <= 90):
         swapped = ": are the two exchanged? lon comes first" if abs(lat) <= 180 and abs(lon) <= 90 else ""
-        raise ValueError(
+        raise GlczooError(
             f"lon {lon:g}, lat {lat:g} is no place on Earth, lon lies in [-180, 180] and lat in [-90, 90]"
             + swapped
         )

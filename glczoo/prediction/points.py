@@ -16,6 +16,7 @@ from glczoo.data.sensitive import shown_coarsely
 from glczoo.data.spreadsheet import texts
 from glczoo.data.table_writer import table_writer, write_csv
 from glczoo.decoding import Decoding, Rule
+from glczoo.errors import GlczooError
 from glczoo.runs.run import Run
 from glczoo.runs.scoring import default_accelerator
 from glczoo.runs.trained import TrainedModel
@@ -119,8 +120,8 @@ class Predictor:
             values, so that tables can be concatenated and saved).
 
         Raises:
-            FileNotFoundError: a raster is not there.
-            ValueError: lon, lat, patch_id and ids differ in length, a place is not on Earth, or the region
+            MissingError: a raster is not there.
+            GlczooError: lon, lat, patch_id and ids differ in length, a place is not on Earth, or the region
                 is not the model's.
         """
         points = _points(lon, lat, patch_id, ids)
@@ -148,15 +149,15 @@ def _points(lon: Any, lat: Any, patch_id: Any, ids: Any) -> Points:
     columns["ids"] = np.arange(number) if ids is None else np.atleast_1d(np.asarray(ids))
     sizes = {name: column.shape for name, column in columns.items()}
     if set(sizes.values()) != {(number,)}:
-        raise ValueError(f"lon, lat, patch_id and ids are one number or equally many each, got {sizes}")
+        raise GlczooError(f"lon, lat, patch_id and ids are one number or equally many each, got {sizes}")
     for name in ("patch_id", "ids"):
         if columns[name].dtype.kind not in "iu":
-            raise ValueError(f"{name} are whole numbers, got {columns[name].dtype}")
+            raise GlczooError(f"{name} are whole numbers, got {columns[name].dtype}")
         columns[name] = columns[name].astype(np.int64)
     wrong = ~((np.abs(columns["lon"]) <= 180) & (np.abs(columns["lat"]) <= 90))
     if wrong.any():
         first = int(wrong.argmax())
-        raise ValueError(
+        raise GlczooError(
             f"{wrong.sum()} of {number} places are not on Earth, the first: lon {columns['lon'][first]:g}, "
             f"lat {columns['lat'][first]:g}; lon lies in [-180, 180], lat in [-90, 90] (degrees)"
         )
@@ -175,8 +176,8 @@ def shown_probabilities(
     They are nan where nothing can be predicted at the centre.
 
     Raises:
-        FileNotFoundError: a raster or a patch is not there.
-        ValueError: the region's bands are not the model's, or a point cannot be read.
+        MissingError: a raster or a patch is not there.
+        GlczooError: the region's bands are not the model's, or a point cannot be read.
     """
 
     def predict(places: Points) -> torch.Tensor:
@@ -203,8 +204,8 @@ def answer(
     """What `predict_points` writes, without a file.
 
     Raises:
-        FileNotFoundError: a raster or a patch is not there.
-        ValueError: the region's bands are not the model's.
+        MissingError: a raster or a patch is not there.
+        GlczooError: the region's bands are not the model's.
     """
     accelerator = accelerator or default_accelerator()
     reasons = _reasons(model, points, region)
@@ -250,8 +251,8 @@ def predict_points(
         accelerator: several processes share the work, the first one writes.
 
     Raises:
-        FileNotFoundError: a raster or a patch is not there.
-        ValueError: the region is not the model's, no point can be answered, or pyarrow is not installed.
+        MissingError: a raster or a patch is not there.
+        GlczooError: the region is not the model's, no point can be answered, or pyarrow is not installed.
     """
     write = table_writer(out)
     accelerator = accelerator or default_accelerator()
@@ -260,7 +261,7 @@ def predict_points(
     if not answers.points:
         first = f", the first: {points.named(0)}" if len(points) else ""
         counted = "; ".join(f"{number} {reason}" for reason, number in reasons.items())
-        raise ValueError(f"none of {len(points)} points can be answered: {counted}{first}")
+        raise GlczooError(f"none of {len(points)} points can be answered: {counted}{first}")
     beside = out.with_name(f"{out.stem}.left_out.csv")
     if accelerator.is_main_process:
         columns = answers.columns

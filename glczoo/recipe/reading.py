@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from glczoo.data.schema import parse, read_yaml
+from glczoo.errors import GlczooError, MissingError
 from glczoo.files import whole
 from glczoo.packaged import locate
 from glczoo.recipe.schema import Recipe, long_form
@@ -34,8 +35,8 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe, here or packaged (see `packaged.locate`), and apply `key.sub=value` overrides.
 
     Raises:
-        FileNotFoundError: no such recipe, or the region it names is nowhere.
-        ValueError: every mistake of the file and of the overrides, one a line.
+        MissingError: no such recipe, or the region it names is nowhere.
+        GlczooError: every mistake of the file and of the overrides, one a line.
     """
     path = locate(path)
     recipe = parse(Recipe, override(read_yaml(path), overrides or []), str(path), RENAMED)
@@ -44,7 +45,7 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     places = [here, beside] if overridden else [beside, here]  # a recipe speaks of its own folder first
     region = next((place for place in places if place.exists()), None) or locate(recipe.region)
     if not region.exists():
-        raise FileNotFoundError(f"{path}: region {recipe.region} is neither here nor at {beside}")
+        raise MissingError(f"{path}: region {recipe.region} is neither here nor at {beside}")
     return recipe.model_copy(update={"region": str(region)})
 
 
@@ -54,20 +55,20 @@ def override(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     `top_k=20` is short for `decoding={rule: top_k, value: 20}`, here and in a recipe.
 
     Raises:
-        ValueError: an override is not valid YAML, has no key or no `=`, or names a key inside of a value.
+        GlczooError: an override is not valid YAML, has no key or no `=`, or names a key inside of a value.
     """
     long_form(data)
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
             example = "write key=value, for example optimizer.lr=5e-4"
-            raise ValueError(f"{shown(text)!r} is no override; {example}")
+            raise GlczooError(f"{shown(text)!r} is no override; {example}")
         target = data
         *parents, last = key.split(".")
         for parent in parents:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
-                raise ValueError(f"{shown(text)!r}: {shown(parent)} holds a value, it has no keys inside")
+                raise GlczooError(f"{shown(text)!r}: {shown(parent)} holds a value, it has no keys inside")
         target[last] = parse_yaml(value, shown(text))
         long_form(data)
     return data
@@ -77,8 +78,8 @@ def read_run_recipe(folder: Path) -> tuple[Recipe, int]:
     """The resolved recipe of a run, and by how many processes it was trained.
 
     Raises:
-        FileNotFoundError: the folder holds no recipe.
-        ValueError: the recipe is damaged.
+        MissingError: the folder holds no recipe.
+        GlczooError: the recipe is damaged.
     """
     config = renamed(read_yaml(folder / "recipe.yaml"))
     processes = config.pop("processes", 1)

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from glczoo.data.region import Region
 from glczoo.data.schema import Strict
 from glczoo.decoding import Rule
+from glczoo.errors import GlczooError
 from glczoo.losses import ACTIVATION, LINEAR, NEEDS, RANKS
 from glczoo.recipe.sections import (
     Data,
@@ -99,7 +100,7 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _finetuning_starts_from_a_model(self) -> "Recipe":
         if self.finetune and self.init in ("imagenet", "random"):
-            raise ValueError(
+            raise GlczooError(
                 f"finetune needs a trained model, init: {self.init} is none; name a run, or drop finetune"
             )
         return self
@@ -107,7 +108,7 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _places_are_exact(self) -> "Recipe":
         if self.data.places and (self.loss.name not in LINEAR or self.data.tables != ["po"]):
-            raise ValueError(
+            raise GlczooError(
                 "data.places needs data.tables: [po] and a loss that is linear in the target, one of "
                 f"{', '.join(sorted(LINEAR))}: with others the mean target is another loss"
             )
@@ -116,7 +117,7 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _two_tables_to_set_apart(self) -> "Recipe":
         if (self.data.weights or self.po_loss) and len(set(self.data.tables)) < 2:
-            raise ValueError(
+            raise GlczooError(
                 "data.weights and po_loss set PO apart from PA samples: they need data.tables: [po, pa], "
                 f"got {self.data.tables}"
             )
@@ -125,7 +126,7 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _losses_share_an_activation(self) -> "Recipe":
         if self.po_loss and ACTIVATION[self.loss.name] != ACTIVATION[self.po_loss.name]:
-            raise ValueError(
+            raise GlczooError(
                 f"{self.loss.name} and {self.po_loss.name} cannot share a model: "
                 "ce is of a softmax, not sigmoids"
             )
@@ -136,7 +137,7 @@ class Recipe(Strict):
         names = [loss.name for loss in (self.loss, self.po_loss) if loss]
         needs = {need for name in names for need in NEEDS.get(name, {})}
         if {"background", "strong"} <= needs:
-            raise ValueError(
+            raise GlczooError(
                 f"{names[0]} and {names[1]} cannot share a batch: one needs background places, the other a "
                 "strong view of the same samples"
             )
@@ -146,7 +147,7 @@ class Recipe(Strict):
     def _ranks_are_no_probabilities(self) -> "Recipe":
         by_probability = self.decoding.rule is not Rule.TOP_K
         if self.loss.name in RANKS and by_probability and self.calibration != "vector":
-            raise ValueError(
+            raise GlczooError(
                 f"the outputs of {self.loss.name} rank places for each species and are no probabilities of "
                 f"presence, which decoding by {self.decoding.rule} needs: set decoding={{rule: top_k, value: "
                 "20}, calibration=vector on PA validation surveys, or train a step of bce on surveys after it"
@@ -158,7 +159,7 @@ class Recipe(Strict):
         other_loss = self.loss.name != "bce" or self.po_loss
         if self.pseudo and ("po" not in self.data.tables or other_loss or self.data.places):
             po_loss = f", {self.po_loss.name} for PO" if self.po_loss else ""
-            raise ValueError(
+            raise GlczooError(
                 "pseudo labels PO records and ignores what its teacher does not know: it needs data.tables "
                 "with po, data.places: false, and the loss bce (no other can ignore an entry), got "
                 f"{self.data.tables}, {self.data.places} and {self.loss.name}{po_loss}"
@@ -168,13 +169,13 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _best_needs_validation(self) -> "Recipe":
         if self.keep == "best" and not any(self.data.validation[table] for table in self.data.tables):
-            raise ValueError("keep: best needs validation samples; set data.validation, or keep: last")
+            raise GlczooError("keep: best needs validation samples; set data.validation, or keep: last")
         return self
 
     @model_validator(mode="after")
     def _calibration_needs_validation(self) -> "Recipe":
         if self.calibration and (self.decoding.tune_on == "train" or not self.data.validation["pa"]):
-            raise ValueError(
+            raise GlczooError(
                 "calibration is fitted on PA validation surveys; set data.validation={pa: 0.2} and leave "
                 "decoding.tune_on at validation"
             )
@@ -183,7 +184,7 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _tuning_needs_validation(self) -> "Recipe":
         if self.decoding.tuned and self.decoding.tune_on == "validation" and not self.data.validation["pa"]:
-            raise ValueError(
+            raise GlczooError(
                 f"decoding by {self.decoding.rule} with value: {self.decoding.value} is tuned on PA "
                 "validation surveys; set data.validation={pa: 0.2}, take another rule or value, or set "
                 "decoding.tune_on=train, with which the score is optimistic"

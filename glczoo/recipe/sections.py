@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from glczoo.data.schema import Strict
 from glczoo.decoding import Decoding, Rule
+from glczoo.errors import GlczooError
 from glczoo.losses import LOSSES, NEEDS
 
 __all__ = [
@@ -57,7 +58,7 @@ class Blocks(Strict):
     @model_validator(mode="after")
     def _fold_exists(self) -> "Blocks":
         if self.fold >= self.folds:
-            raise ValueError(f"fold {self.fold} of {self.folds}: they are counted from 0")
+            raise GlczooError(f"fold {self.fold} of {self.folds}: they are counted from 0")
         return self
 
 
@@ -111,21 +112,21 @@ class Data(Strict):
     @model_validator(mode="after")
     def _one_decoder(self) -> "Data":
         if self.nvjpeg and self.loader == "processes":
-            raise ValueError("nvjpeg decodes in this process: take loader: threads, or nvjpeg: false")
+            raise GlczooError("nvjpeg decodes in this process: take loader: threads, or nvjpeg: false")
         return self
 
     @field_validator("weights")
     @classmethod
     def _positive(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
         if weights and any(weight <= 0 for weight in weights.values()):
-            raise ValueError("weights must be above 0; leave a table out of data.tables instead")
+            raise GlczooError("weights must be above 0; leave a table out of data.tables instead")
         return weights
 
     @field_validator("validation")
     @classmethod
     def _shares(cls, shares: dict[str, float]) -> dict[str, float]:
         if any(not 0 <= share < 1 for share in shares.values()):
-            raise ValueError("shares must be in [0, 1)")
+            raise GlczooError("shares must be in [0, 1)")
         return {"po": 0.0, "pa": 0.0} | shares
 
 
@@ -141,14 +142,14 @@ class Loss(BaseModel):
     @classmethod
     def _loss_exists(cls, name: str) -> str:
         if name not in LOSSES:
-            raise ValueError(f"there is no such loss; there are {', '.join(LOSSES)}")
+            raise GlczooError(f"there is no such loss; there are {', '.join(LOSSES)}")
         return name
 
     @model_validator(mode="after")
     def _settings_exist(self) -> "Loss":
         known = self._defaults()
         if unknown := sorted(set(self.settings) - set(known)):
-            raise ValueError(f"the loss {self.name} has no setting {unknown}; it has {sorted(known)}")
+            raise GlczooError(f"the loss {self.name} has no setting {unknown}; it has {sorted(known)}")
         return self
 
     @model_validator(mode="after")
@@ -160,7 +161,7 @@ class Loss(BaseModel):
                     setattr(self, key, float(value))
         odd = {k: v for k, v in self.settings.items() if type(v) not in (int, float, type(known[k]))}
         if odd:
-            raise ValueError(f"settings of the loss {self.name} must be numbers, got {odd}")
+            raise GlczooError(f"settings of the loss {self.name} must be numbers, got {odd}")
         return self
 
     def _defaults(self) -> dict[str, Any]:
@@ -248,7 +249,7 @@ class Decode(Strict):
     @model_validator(mode="after")
     def _by_source_tunes_k(self) -> "Decode":
         if self.by_source and (self.rule, self.value) != (Rule.TOP_K, "auto"):
-            raise ValueError(
+            raise GlczooError(
                 f"by_source tunes the k of each source: it needs rule: top_k and value: auto, got "
                 f"{self.rule} and {self.value}"
             )
@@ -257,7 +258,7 @@ class Decode(Strict):
     @model_validator(mode="after")
     def _value_fits_rule(self) -> "Decode":
         if self.rule is Rule.RECALL and self.value == "auto":
-            raise ValueError("recall promises what `value` says, such as {rule: recall, value: 0.9}")
+            raise GlczooError("recall promises what `value` says, such as {rule: recall, value: 0.9}")
         if self.value != "auto":
             self.fixed()
         return self
@@ -289,5 +290,5 @@ class Pseudo(Strict):
     @model_validator(mode="after")
     def _in_order(self) -> "Pseudo":
         if self.low >= self.high:
-            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+            raise GlczooError(f"low must be below high, got {self.low} and {self.high}")
         return self

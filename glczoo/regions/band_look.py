@@ -17,6 +17,7 @@ from rasterio.errors import RasterioIOError
 
 from glczoo.data.raster_files import RasterGrid, grid_of, has_mask, is_geographic, open_raster
 from glczoo.data.rasters import missing_values, whole_degrees
+from glczoo.errors import GlczooError
 
 __all__ = ["FoundBand", "Raster", "look"]
 
@@ -74,7 +75,7 @@ def look(path: Path) -> Raster:
     """Look at a raster.
 
     Raises:
-        ValueError, FileNotFoundError: it cannot be used; the message says why, and what to do.
+        GlczooError, MissingError: it cannot be used; the message says why, and what to do.
     """
     with open_raster(path) as source:
         guessed = source.crs is None and _in_degrees(source)
@@ -112,12 +113,12 @@ def _band(source: rasterio.DatasetReader, index: int) -> FoundBand:
         values = source.read(index, out_shape=shape)
         masked = source.read_masks(index, out_shape=shape) == 0 if has_mask(source, index) else False
     except RasterioIOError as error:
-        raise ValueError(f"is damaged: {error}") from None
+        raise GlczooError(f"is damaged: {error}") from None
     dtype, own = source.dtypes[index - 1], source.nodatavals[index - 1]
     if values.dtype.kind == "c":
-        raise ValueError("holds complex numbers")
+        raise GlczooError("holds complex numbers")
     if values.dtype == np.uint64:
-        raise ValueError("holds uint64: store it as another type, for example gdal_translate -ot Int32")
+        raise GlczooError("holds uint64: store it as another type, for example gdal_translate -ot Int32")
     known = ~(missing_values(values, [own]) | masked)
     untagged = (
         values.dtype.kind == "f"
@@ -129,7 +130,7 @@ def _band(source: rasterio.DatasetReader, index: int) -> FoundBand:
         known &= ~np.isclose(values, fill, rtol=1e-6, atol=0)
     if not known.any():
         beside = f" beside its nodata {own:g}" if own is not None else ""
-        raise ValueError(f"band {index} has no data{beside}")
+        raise GlczooError(f"band {index} has no data{beside}")
     scale, offset = source.scales[index - 1], source.offsets[index - 1]
     distinct = np.unique(values[known])
     kind, why = _kind(source, index, distinct)

@@ -47,8 +47,8 @@ def check_region(
         buffer_km: how far apart the parts of a fixed split should be.
 
     Raises:
-        FileNotFoundError: a table or raster is not there.
-        ValueError: a table or raster cannot be read at all.
+        MissingError: a table or raster is not there.
+        GlczooError: a table or raster cannot be read at all.
     """
     source = PatchSource(region, None, patch_size)
     species = read_species(region)

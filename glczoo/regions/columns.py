@@ -85,8 +85,8 @@ def guess_table(
         encoding: of a text, see `open_table`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no table, no column fits (the message lists those that there are), or a word for
+        MissingError: there is no such file.
+        GlczooError: it is no table, no column fits (the message lists those that there are), or a word for
             presence is not understood.
     """
     file = open_table(path, None, encoding)

@@ -18,6 +18,7 @@ from rasterio.crs import CRS
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Band, Modality, Region
 from glczoo.data.tables import read_samples, read_species
+from glczoo.errors import ExistsError, GlczooError
 from glczoo.files import lock, whole
 
 __all__ = ["add_modality", "write_densities"]
@@ -48,23 +49,23 @@ def write_densities(
         The region that was written.
 
     Raises:
-        FileExistsError: `out` holds a region.
-        FileNotFoundError: data are missing.
-        ValueError: the region has no rasters, no record lies on them, a width is not positive or named twice,
-            or the rasters would take more than 16 GB.
+        ExistsError: `out` holds a region.
+        MissingError: data are missing.
+        GlczooError: the region has no rasters, no record lies on them, a width is not positive or named
+            twice, or the rasters would take more than 16 GB.
     """
     if (out / "region.yaml").exists():
-        raise FileExistsError(f"{out} holds a region.yaml; name another folder or delete it first")
+        raise ExistsError(f"{out} holds a region.yaml; name another folder or delete it first")
     if not cells or min(cells) <= 0 or len(set(cells)) < len(cells):
-        raise ValueError(f"cells must be different numbers above 0, got {list(cells)}")
+        raise GlczooError(f"cells must be different numbers above 0, got {list(cells)}")
     base = next((modality for modality in region.modalities if modality.kind == "raster"), None)
     if base is None:
-        raise ValueError(f"region {region.name} has no rasters: there is no grid to count records on")
+        raise GlczooError(f"region {region.name} has no rasters: there is no grid to count records on")
     species = read_species(region)
     stack = PatchSource(region, [base.name], 1).stacks[0]
     height, width = (-(-cells_along // coarser) for cells_along in stack.shape)
     if (size := 4.0 * height * width * len(species) * len(cells)) > _LARGEST:
-        raise ValueError(
+        raise GlczooError(
             f"{len(cells)} densities of {len(species)} species on {height} x {width} cells would take "
             f"{size / 1e9:.0f} GB; they are meant for smaller regions, of hundreds of species"
         )
@@ -72,7 +73,7 @@ def write_densities(
     row, col = stack.locate(records.lon, records.lat)
     inside = ~stack.outside(row, col)
     if not inside.any():
-        raise ValueError(f"no record of {region.name} lies on the grid of {base.bands[0].name}")
+        raise GlczooError(f"no record of {region.name} lies on the grid of {base.bands[0].name}")
     to = stack.transform
     grid = rasterio.Affine(to.a * coarser, to.b * coarser, to.c, to.d * coarser, to.e * coarser, to.f)
     counts = torch.zeros(len(species), height, width)

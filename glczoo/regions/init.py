@@ -14,7 +14,7 @@ import numpy as np
 from glczoo.data.jpeg import JpegTree
 from glczoo.data.rasters import without_values
 from glczoo.data.region import Region, plain_name
-from glczoo.errors import GlczooError, MissingError
+from glczoo.errors import ExistsError, GlczooError, MissingError
 from glczoo.files import whole_files
 from glczoo.regions.bands import FoundModality, common_bounds, find_modalities
 from glczoo.regions.columns import KEYS, guess_table
@@ -94,14 +94,14 @@ def init_region(
         encoding: of the tables' texts; see `open_table`.
 
     Raises:
-        FileNotFoundError: the folder or a table is not there.
-        FileExistsError: a file that would be written is there already.
-        ValueError: no table, no raster that covers the records, or columns that cannot be guessed.
+        MissingError: the folder or a table is not there.
+        ExistsError: a file that would be written is there already.
+        GlczooError: no table, no raster that covers the records, or columns that cannot be guessed.
     """
     if not folder.is_dir():
         raise MissingError(f"there is no folder {folder}")
     if (folder / "region.yaml").exists():
-        raise FileExistsError(f"{folder / 'region.yaml'} is there already: move it away to start anew")
+        raise ExistsError(f"{folder / 'region.yaml'} is there already: move it away to start anew")
     if po is None and pa is None:
         raise GlczooError("name a table of records: --po records.csv, --pa surveys.csv, or both")
     columns = columns or {}
@@ -147,7 +147,7 @@ def _covering(
     """The modalities that hold the records: rasters that cover half of them, JPEG trees for half of them.
 
     Raises:
-        ValueError: there is none.
+        GlczooError: there is none.
     """
     kept, exchanged_fits = [], False
     for modality in modalities:
@@ -320,7 +320,7 @@ def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
     """Write all files or none; the region's is the last to get its name."""
     existing = [str(folder / file) for file in texts if (folder / file).exists()]
     if existing:
-        raise FileExistsError(f"{', '.join(existing)}: there already, nothing was written; move them away")
+        raise ExistsError(f"{', '.join(existing)}: there already, nothing was written; move them away")
     with whole_files(folder, last="region.yaml") as partial:
         for file, text in texts.items():
             (partial / file).parent.mkdir(parents=True, exist_ok=True)

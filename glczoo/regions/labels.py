@@ -74,7 +74,7 @@ def guess_presence(
         words: that a person named as presences in `status`, separated by commas.
 
     Raises:
-        ValueError: a word is not understood; the message names all of them.
+        GlczooError: a word is not understood; the message names all of them.
     """
     everything = np.ones(len(table), bool)
     if status and words:

@@ -9,6 +9,7 @@ from glczoo.data.region import Region
 from glczoo.data.satellite import pack_folder
 from glczoo.data.shards import Shards, write_shards
 from glczoo.data.tables import read_points
+from glczoo.errors import GlczooError
 from glczoo.files import whole
 
 __all__ = ["PackedRegion", "PackedTree", "pack_region", "packed_folder"]
@@ -79,12 +80,12 @@ def pack_region(
         progress: show a bar for each tree.
 
     Raises:
-        FileNotFoundError: a tree or table is not there.
-        ValueError: the region has no JPEG bands, or see `write_shards`.
+        MissingError: a tree or table is not there.
+        GlczooError: the region has no JPEG bands, or see `write_shards`.
     """
     modalities = [m for m in region.modalities if m.kind == "jpeg"]
     if not modalities:
-        raise ValueError(f"region {region.name} has no modality of kind jpeg: there is nothing to pack")
+        raise GlczooError(f"region {region.name} has no modality of kind jpeg: there is nothing to pack")
     default = packed_folder(region)
     out = out or default
     wanted = _wanted(region)

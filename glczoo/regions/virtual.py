@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from glczoo.errors import ExistsError, GlczooError
 from glczoo.files import whole
 from glczoo.regions.virtual_files import (
     CLIMATE,
@@ -149,8 +150,8 @@ def make_virtual(
         progress: show a bar while patches are written.
 
     Raises:
-        FileExistsError: the folder is not empty.
-        ValueError: an argument is out of range; all such are named.
+        ExistsError: the folder is not empty.
+        GlczooError: an argument is out of range; all such are named.
     """
     numbers = {"species": species, "po": po, "pa": pa, "test": test, "size": size, "grid": grid}
     numbers |= {"patch_size": patch_size, "seed": seed}
@@ -162,10 +163,10 @@ def make_virtual(
     if not -20 <= warming <= 20:
         wrong.append(f"warming = {warming}, not in [-20, 20]")
     if wrong:
-        raise ValueError(f"no such virtual region: {'; '.join(wrong)} (po holds a record of every species)")
+        raise GlczooError(f"no such virtual region: {'; '.join(wrong)} (po holds a record of every species)")
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
+        raise ExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with whole(folder) as partial:
         made = _make(partial, numbers, warming, progress)

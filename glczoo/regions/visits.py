@@ -47,7 +47,7 @@ def candidates(file: TableFile, known: Sequence[str], named: str | None = None) 
     """The columns that bear one of these names, the preferred first; only the one that was named.
 
     Raises:
-        ValueError: two columns are named alike.
+        GlczooError: two columns are named alike.
     """
     if named:
         return [named]

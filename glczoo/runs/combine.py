@@ -10,6 +10,7 @@ from typing import Any, Literal
 import timm
 import torch
 
+from glczoo.errors import ExistsError, GlczooError
 from glczoo.files import sha256, whole
 from glczoo.models.published import keywords_of
 from glczoo.runs.export import export_model
@@ -37,16 +38,16 @@ def combine(
         weights: of the members, non-negative and one in sum; None: they count alike.
 
     Raises:
-        FileExistsError: `out` is there and not empty.
-        FileNotFoundError: a run is not there or not finished.
-        ValueError: fewer than two runs, one of them twice, weights that do not fit, or runs that differ in
+        ExistsError: `out` is there and not empty.
+        MissingError: a run is not there or not finished.
+        GlczooError: fewer than two runs, one of them twice, weights that do not fit, or runs that differ in
             vocabulary, bands, statistics or patch size; the message says which.
     """
     if len(runs) < 2:
-        raise ValueError(f"an ensemble needs two runs or more, given {[str(run) for run in runs]}")
+        raise GlczooError(f"an ensemble needs two runs or more, given {[str(run) for run in runs]}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "holds a model" if is_finished(out) else "is there and not empty"
-        raise FileExistsError(f"{out} {what}; name another folder or delete it first")
+        raise ExistsError(f"{out} {what}; name another folder or delete it first")
     members = [Run.find(run) for run in runs]
     _refuse_twins(members)
     together = TrainedModel.ensemble([member.model for member in members], weights)
@@ -97,7 +98,7 @@ def _refuse_twins(members: Sequence[Run]) -> None:
     for member in members:
         digest = sha256(member.folder / "model.safetensors")
         if digest in seen:
-            raise ValueError(
+            raise GlczooError(
                 f"{member.folder} and {seen[digest]} hold the same weights: a member may stand there once"
             )
         seen[digest] = member.folder
@@ -107,14 +108,14 @@ def _channels(run: Run, widest: Run) -> tuple[int, int]:
     """The channels of `widest` that are the run's bands, with the same statistics."""
     member, whole = run.model, widest.model
     if member.patch_size != whole.patch_size:
-        raise ValueError(
+        raise GlczooError(
             f"{run.folder} was trained on patches of {member.patch_size} cells, {whole.name} on those of "
             f"{whole.patch_size}"
         )
     start = whole.bands.index(member.bands[0]) if member.bands[0] in whole.bands else 0
     stop = start + len(member.bands)
     if whole.bands[start:stop] != member.bands:
-        raise ValueError(
+        raise GlczooError(
             f"the bands of {run.folder} are no run of neighbours among those of {whole.name}: "
             f"{member.bands} in {whole.bands}"
         )
@@ -122,7 +123,7 @@ def _channels(run: Run, widest: Run) -> tuple[int, int]:
         differ = ~torch.isclose(torch.tensor(own), torch.tensor(other[start:stop]), rtol=1e-5)
         if differ.any():
             named = [band for band, wrong in zip(member.bands, differ.tolist(), strict=True) if wrong]
-            raise ValueError(
+            raise GlczooError(
                 f"{run.folder} and {whole.name} were normalised by another {what} in {named}: train both "
                 "from step 1 on the same samples"
             )

@@ -59,7 +59,7 @@ def export_portable(run: str | Path | Run, out: Path, kind: Format = "torch") ->
         The largest difference between the file's probabilities and ours.
 
     Raises:
-        FileNotFoundError: the run is not there.
+        MissingError: the run is not there.
         GlczooError: ONNX is not installed, the architecture cannot be written so, or the file does not
             predict what the model predicts.
     """

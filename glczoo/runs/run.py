@@ -17,6 +17,7 @@ import numpy as np
 from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.region import Region
 from glczoo.data.splits import Split
+from glczoo.errors import MissingError
 from glczoo.hub_client import PREFIX, DamagedError, pull, split_id
 from glczoo.models.published import Config, build, read_config
 from glczoo.published_files import SUMS
@@ -63,7 +64,7 @@ class Run:
             tables: see `Run`.
 
         Raises:
-            FileNotFoundError: there is no such run, or it is not finished.
+            MissingError: there is no such run, or it is not finished.
             HubError: the model cannot be had from the Hub.
             DamagedError: what came from there is not what was published.
         """
@@ -80,7 +81,7 @@ class Run:
         if sibling_of is None:
             read_config(places[0])  # says what is missing
         state = "is not finished" if places[0].exists() else "does not exist"
-        raise FileNotFoundError(f"the run {places[0]} {state}")
+        raise MissingError(f"the run {places[0]} {state}")
 
     @classmethod
     def load(cls, names: "Sequence[str | Path | Run]") -> TrainedModel:
@@ -91,7 +92,7 @@ class Run:
 
         Raises:
             FileNotFoundError, HubError, DamagedError: see `find` and `model`.
-            ValueError: no name, or the models do not share one vocabulary.
+            GlczooError: no name, or the models do not share one vocabulary.
         """
         tables = Tables()
         return TrainedModel.ensemble([cls.find(name, tables=tables).model for name in names])
@@ -119,8 +120,8 @@ class Run:
         """The resolved recipe of its last step.
 
         Raises:
-            FileNotFoundError: the folder holds no recipe.
-            ValueError: it is damaged.
+            MissingError: the folder holds no recipe.
+            GlczooError: it is damaged.
         """
         return self._read_recipe[0]
 
@@ -139,7 +140,7 @@ class Run:
         """The region that it was trained on: a published run brings its description along.
 
         Raises:
-            FileNotFoundError: the region's file is not where it was.
+            MissingError: the region's file is not where it was.
         """
         own = self.folder / "region.yaml"
         if self.from_others and not own.is_file():
@@ -168,7 +169,7 @@ class Run:
         """The model with its weights, ready to predict.
 
         Raises:
-            FileNotFoundError: the folder is no finished run.
+            MissingError: the folder is no finished run.
             DamagedError: weights, config or vocabulary are damaged, or do not belong together.
         """
         if self._weights is not None:
@@ -193,8 +194,8 @@ class Run:
         """The samples of a table of the region, cut as the recipe says.
 
         Raises:
-            FileNotFoundError: the table is not there.
-            ValueError: the region has no such table, or it cannot be split so.
+            MissingError: the table is not there.
+            GlczooError: the region has no such table, or it cannot be split so.
         """
         if kind not in self._splits:
             self._splits[kind] = split_table(self.recipe, self.region, kind, self.species, self._tables)
@@ -260,7 +261,7 @@ class Run:
         None where it started anew, and of a published model.
 
         Raises:
-            FileNotFoundError: it is not there any more.
+            MissingError: it is not there any more.
             HubError: it cannot be had from the Hub.
         """
         init = self.recipe.init
@@ -269,7 +270,7 @@ class Run:
         try:
             return Run.find(init, self.folder, self._tables)
         except FileNotFoundError:
-            raise FileNotFoundError(
+            raise MissingError(
                 f"{self.folder} started from the run {self.folder.parent / init}, which is not there any "
                 "more: its history is lost"
             ) from None
@@ -279,7 +280,7 @@ class Run:
         """Every step that led to the run, the first first.
 
         Raises:
-            FileNotFoundError: a run that another started from is not there any more.
+            MissingError: a run that another started from is not there any more.
         """
         if self.brings_history:
             where = self.folder / "metrics.json"

@@ -27,7 +27,7 @@ class Tables:
         """The samples of a table.
 
         Raises:
-            FileNotFoundError, ValueError: see `read_samples`.
+            MissingError, GlczooError: see `read_samples`.
         """
         key = (str(region.root_path), region.text(), kind, vocabulary.ids.tobytes())
         if key not in self._read:

@@ -17,6 +17,7 @@ from glczoo.data.patch_source import PatchSource
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.decoding import Decoding, Rule
+from glczoo.errors import GlczooError
 from glczoo.models.ensemble import Ensemble, activate, checked_weights, mean_probabilities
 from glczoo.runs.scoring import default_accelerator, score
 
@@ -63,14 +64,14 @@ class TrainedModel:
             weights: of the members, non-negative and one in sum; None: they count alike.
 
         Raises:
-            ValueError: there are no members, they know different species, or the weights do not fit.
+            GlczooError: there are no members, they know different species, or the weights do not fit.
         """
         if not members:
-            raise ValueError("an ensemble needs a model")
+            raise GlczooError("an ensemble needs a model")
         first = members[0]
         for member in members:
             if not np.array_equal(member.species.ids, first.species.ids):
-                raise ValueError(
+                raise GlczooError(
                     f"{member.name} and {first.name} predict different species ({len(member.species)} and "
                     f"{len(first.species)}): they cannot be averaged"
                 )
@@ -143,11 +144,11 @@ class TrainedModel:
         """The region that the run was trained on; of an ensemble, its first member's.
 
         Raises:
-            FileNotFoundError: the region's file is not where it was.
-            ValueError: the model does not come from a run.
+            MissingError: the region's file is not where it was.
+            GlczooError: the model does not come from a run.
         """
         if self.run is None:
-            raise ValueError(f"{self.name} belongs to no run: name a region")
+            raise GlczooError(f"{self.name} belongs to no run: name a region")
         return self.run.region
 
     @property
@@ -161,8 +162,8 @@ class TrainedModel:
         The files that were opened last are kept open.
 
         Raises:
-            FileNotFoundError: a file is not there.
-            ValueError: the region's bands are not the model's, in the model's order.
+            MissingError: a file is not there.
+            GlczooError: the region's bands are not the model's, in the model's order.
         """
         region = region or self.region
         if self.members:
@@ -193,13 +194,13 @@ class TrainedModel:
         """See that a region's values are of the kind that each member was trained on.
 
         Raises:
-            ValueError: the mean of a band lies further from that of the training samples than 5 of their
+            GlczooError: the mean of a band lies further from that of the training samples than 5 of their
                 standard deviations, both at the points and over the region's raster.
         """
         for member in self.each:
             shifts = member.open(region).shifted(points, member.mean, member.std)
             if shifts:
-                raise ValueError(
+                raise GlczooError(
                     f"the values of region {(region or self.region).name} are not of the kind that "
                     f"{member.name} was trained on: {'; '.join(map(str, shifts[:5]))}. Are they in another "
                     "unit? What `unit:` of a band in region.yaml says is converted where it can be"
@@ -211,8 +212,8 @@ class TrainedModel:
         """What builds the patches at points as the model (of an ensemble: the widest member) sees them.
 
         Raises:
-            FileNotFoundError: a raster or a patch is not there.
-            ValueError: the region's bands are not the model's, or a point cannot be read.
+            MissingError: a raster or a patch is not there.
+            GlczooError: the region's bands are not the model's, or a point cannot be read.
         """
         member = self.widest
         source = member.open(region)
@@ -236,8 +237,8 @@ class TrainedModel:
             accelerator: several processes share the work, all get the whole; None: the fastest device.
 
         Raises:
-            FileNotFoundError: a raster or a patch is not there.
-            ValueError: the region's bands are not the model's, or a point cannot be read.
+            MissingError: a raster or a patch is not there.
+            GlczooError: the region's bands are not the model's, or a point cannot be read.
         """
         accelerator = accelerator or default_accelerator()
         if self.members:
@@ -277,7 +278,7 @@ def _together(members: Sequence[TrainedModel]) -> str:
         ranks, other = (
             next(m for m in members if (m.activation == "rank") is is_rank) for is_rank in (True, False)
         )
-        raise ValueError(
+        raise GlczooError(
             f"{ranks.name} answers ranks of suitability, {other.name} probabilities of presence: their mean "
             "would be neither"
         )
@@ -301,7 +302,7 @@ def require_bands(bands: list[str], expected: list[str], who: str, model: str, h
     """Shape cannot catch a wrong order of bands: compare the names. `hint` ends the message.
 
     Raises:
-        ValueError: the names differ; the message names the first difference.
+        GlczooError: the names differ; the message names the first difference.
     """
     if bands == expected:
         return
@@ -310,4 +311,4 @@ def require_bands(bands: list[str], expected: list[str], who: str, model: str, h
     where = f"{len(bands)} bands instead of {len(expected)}"
     if first is not None:
         where = f"channel {first}: {bands[first]} instead of {expected[first]}"
-    raise ValueError(f"the bands of {who} are not those of {model} in its order, {where}{hint}")
+    raise GlczooError(f"the bands of {who} are not those of {model} in its order, {where}{hint}")

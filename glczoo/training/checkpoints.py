@@ -51,14 +51,14 @@ class EpochOrder:
         two): what does not fit, at most 2 x processes - 1 samples, is left out, others in every epoch.
 
         Raises:
-            ValueError: there are fewer than two samples for each process.
+            GlczooError: there are fewer than two samples for each process.
         """
         self._number, self._seed, self._together = number, seed, batch_size * processes
         self._process, self._processes = process, processes
         rest = number % self._together
         self._used = number - (rest if rest < 2 * processes else rest % processes)
         if not self._used:
-            raise ValueError(
+            raise GlczooError(
                 f"{number} training samples are too few: each of {processes} process(es) needs two"
             )
 

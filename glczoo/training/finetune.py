@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from glczoo.data.patch_source import Statistics
 from glczoo.data.region import Band, Region
 from glczoo.data.units import between
+from glczoo.errors import GlczooError
 from glczoo.models.published import Config, create
 
 __all__ = ["Plan", "freeze"]
@@ -43,7 +44,7 @@ class Plan:
             name: of the trained model, for messages.
 
         Raises:
-            ValueError: no band is known, a unit differs, or the bands of a branch do not lie side by side.
+            GlczooError: no band is known, a unit differs, or the bands of a branch do not lie side by side.
         """
         old = {name: channel for channel, name in enumerate(config.glczoo.band_names)}
         described = config.glczoo.bands
@@ -60,7 +61,7 @@ class Plan:
                 left_out.append(modality.name)
                 continue
             if len(homes) > 1:
-                raise ValueError(
+                raise GlczooError(
                     f"the bands of modality {modality.name} belong to the branches {homes} of {name}: "
                     "describe them in region.yaml as one modality for each branch"
                 )
@@ -72,24 +73,24 @@ class Plan:
                     origin = [old[channel]] if channel in old else siblings
                     bands[channel] = (homes[0], [c for c in origin if branch_of[c] == homes[0]])
         if modalities is not None and left_out:
-            raise ValueError(
+            raise GlczooError(
                 f"{name} knows no band of the modalities {left_out}: take them out of the recipe"
             )
         if not set(bands) & set(old):
-            raise ValueError(
+            raise GlczooError(
                 f"region {region.name} has no band that {name} knows; it knows {list(old)}. Bands are "
                 "matched by name: give them these names in region.yaml"
             )
         order = [branch for branch, _ in groupby(branch for branch, _ in bands.values())]
         if len(set(order)) < len(order):
-            raise ValueError(
+            raise GlczooError(
                 f"the bands of one branch of {name} must lie side by side, region {region.name} has the "
                 f"order {order}: reorder the modalities in region.yaml"
             )
         counts = {branch: [b for b, _ in bands.values()].count(branch) for branch in order}
         plan = cls(config, name, bands, visible, left_out, counts if branched else None)
         if config.architecture == "ensemble_glc23" and not plan.same_bands:
-            raise ValueError(
+            raise GlczooError(
                 f"{name} is an ensemble: it is fine-tuned on the same bands in the same order, {list(old)}. "
                 "For other bands fine-tune a member"
             )
@@ -141,7 +142,7 @@ class Plan:
         """Bring the trained weights `state` into the new model; a head that is not kept stays as it is.
 
         Raises:
-            ValueError: a weight has no place or another shape, as after other `model_args`.
+            GlczooError: a weight has no place or another shape, as after other `model_args`.
         """
         named = self.config.pretrained_cfg.classifier or []
         heads = tuple(f"{head}." for head in ([named] if isinstance(named, str) else named))
@@ -164,7 +165,7 @@ class Plan:
         missing = [key for key in own if key not in new and not key.startswith(heads)]
         wrong = [key for key in new if key not in own or own[key].shape != new[key].shape] + missing
         if wrong:
-            raise ValueError(
+            raise GlczooError(
                 f"the weights of {self.name} do not fit the new model: {len(wrong)} differ, such as "
                 f"{wrong[:3]}; are other model_args given?"
             )
@@ -175,7 +176,7 @@ class Plan:
         for name in (first, f"{first}.0"):  # timm's deep stems are a sequence
             if f"{prefix}{name}.weight" in state:
                 return f"{prefix}{name}.weight"
-        raise ValueError(f"{self.name}: the first convolution of {prefix or 'the model'} is not found")
+        raise GlczooError(f"{self.name}: the first convolution of {prefix or 'the model'} is not found")
 
     def statistics(self, own: Statistics) -> Statistics:
         """The model's mean and standard deviation of the bands it knows, the region's `own` of others."""
@@ -215,7 +216,7 @@ def _channels(band: Band, old: Mapping[str, int], name: str) -> list[str]:
         return [band.name]
     levels = [channel for channel in old if channel.rpartition("=")[0] == band.name]
     if not levels:
-        raise ValueError(
+        raise GlczooError(
             f"band {band.name} is categorical and {name} knows nothing of it: leave it out for fine-tuning"
         )
     return levels
@@ -223,7 +224,7 @@ def _channels(band: Band, old: Mapping[str, int], name: str) -> list[str]:
 
 def _same_unit(band: str, here: str, there: str, name: str) -> None:
     if here and there and between(here, there, band) is None:
-        raise ValueError(
+        raise GlczooError(
             f"band {band} is in {here!r} here and in {there!r} in {name}: a name must mean the same; convert "
             "the raster, or give the band another name"
         )

@@ -15,6 +15,7 @@ import torch
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.decoding import Rule
+from glczoo.errors import GlczooError
 from glczoo.models.forest import Forest
 from glczoo.models.published import load_weights
 from glczoo.recipe import Recipe, write_run_recipe
@@ -44,12 +45,12 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
         The run, RUNS/REGION/forest_glc23/NAME; one that is finished already is left as it is.
 
     Raises:
-        FileNotFoundError: data are missing, or the run that is to be the prior.
-        ValueError: the recipe trains on presence-only records, scikit-learn is not installed, or the run that
-            init names can be no prior.
+        MissingError: data are missing, or the run that is to be the prior.
+        GlczooError: the recipe trains on presence-only records, scikit-learn is not installed, or the run
+            that init names can be no prior.
     """
     if recipe.data.tables != ["pa"]:
-        raise ValueError(
+        raise GlczooError(
             f"a forest needs absences: data.tables must be [pa], {recipe.name} has {recipe.data.tables}"
         )
     region = Region.load(recipe.region)
@@ -125,12 +126,12 @@ def grow(
     `architecture`: further keywords of the model, and `in_chans` where values are not all covariates.
 
     Raises:
-        ValueError: scikit-learn is not installed.
+        GlczooError: scikit-learn is not installed.
     """
     try:
         from sklearn.ensemble import RandomForestRegressor
     except ImportError:
-        raise ValueError("a forest needs scikit-learn: pip install 'glczoo[study]'") from None
+        raise GlczooError("a forest needs scikit-learn: pip install 'glczoo[study]'") from None
     # On 0/1 labels of many species a regressor's leaves are the shares of presences, all species in one tree.
     fitted: Any = RandomForestRegressor(
         trees,
@@ -173,12 +174,12 @@ def grow_suitability(
         All forests as one, whose outputs are a site's expected share of presences among sites of the group.
 
     Raises:
-        ValueError: scikit-learn is not installed.
+        GlczooError: scikit-learn is not installed.
     """
     try:
         from sklearn.ensemble import ExtraTreesRegressor
     except ImportError:
-        raise ValueError("extra trees need scikit-learn: pip install 'glczoo[study]'") from None
+        raise GlczooError("extra trees need scikit-learn: pip install 'glczoo[study]'") from None
     forests, scales = [], []
     for species in groups:
         rows = presence[:, species].any(1)

@@ -73,7 +73,7 @@ class RecordsLeaderboard:
             board = cls(**{**values, "candidates": [Candidate(**each) for each in values["candidates"]]})
             texts = [each.name for each in board.candidates] + [*board.left_out, *board.left_out.values()]
             if odd := [text for text in texts if not _PLAIN.fullmatch(text)]:
-                raise ValueError(f"{odd[0]!r} is no name")
+                raise GlczooError(f"{odd[0]!r} is no name")
             board.text()  # numbers that are none are noticed here, and not on a card
             return board
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -125,12 +125,12 @@ def fit_records(
         log: prints how far it is.
 
     Raises:
-        FileNotFoundError: data are missing.
-        ValueError: the region has no rasters, a table cannot be read, or there are too few places.
+        MissingError: data are missing.
+        GlczooError: the region has no rasters, a table cannot be read, or there are too few places.
     """
     rasters = [modality.name for modality in region.modalities if modality.kind == "raster"]
     if not rasters:
-        raise ValueError(f"region {region.name} has no rasters: a model of places needs values there")
+        raise GlczooError(f"region {region.name} has no rasters: a model of places needs values there")
     vocabulary = read_species(region)
     if len(vocabulary) == 1:
         raise GlczooError(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from glczoo.data.occurrences import Points
 from glczoo.data.sphere import nearest_km
+from glczoo.errors import GlczooError
 from glczoo.metrics import ranking
 
 __all__ = [
@@ -52,15 +53,15 @@ def spatial_folds(sites: Points, plane: np.ndarray, places: Points | None, folds
         seed: of the clusters' start.
 
     Raises:
-        ValueError: scikit-learn is not installed, or there are fewer sites than 40.
+        GlczooError: scikit-learn is not installed, or there are fewer sites than 40.
     """
     try:
         from sklearn.cluster import KMeans
     except ImportError:
-        raise ValueError("spatial blocks need scikit-learn: pip install 'glczoo[study]'") from None
+        raise GlczooError("spatial blocks need scikit-learn: pip install 'glczoo[study]'") from None
     numbers = [number for number in _CLUSTERS if 2 * number <= len(sites)]
     if not numbers:
-        raise ValueError(
+        raise GlczooError(
             f"{len(sites)} places with records are too few to hold some out: there must be at least "
             f"{2 * _CLUSTERS[0]}"
         )

@@ -16,6 +16,7 @@ from glczoo.data.patch_source import PatchSource, Statistics
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.data.tables import read_samples, read_species
+from glczoo.errors import GlczooError, MissingError
 from glczoo.hub_client import PREFIX, DamagedError, pull
 from glczoo.models import init_from_imagenet
 from glczoo.models.published import Config, build, keywords_of, load_weights, read_config
@@ -53,8 +54,8 @@ def starting_samples(recipe: Recipe, region: Region) -> Parts:
     """Read the samples that a recipe trains on, validates on and tunes on.
 
     Raises:
-        FileNotFoundError: a table is missing.
-        ValueError: a table or the split cannot be read, or no sample names a source that k is tuned by.
+        MissingError: a table is missing.
+        GlczooError: a table or the split cannot be read, or no sample names a source that k is tuned by.
     """
     vocabulary, data, decoding = read_species(region), recipe.data, recipe.decoding
     tables = list(data.tables)
@@ -68,7 +69,7 @@ def starting_samples(recipe: Recipe, region: Region) -> Parts:
         on_training = decoding.tuned and decoding.tune_on == "train"
         tuning = parts["pa"].train if on_training else parts["pa"].validation
     if decoding.by_source and not any(tuning.dataset_names):
-        raise ValueError(
+        raise GlczooError(
             f"decoding.by_source needs surveys that name their source, those of region {region.name}'s PA "
             "table have no datasetName; set decoding.by_source=false"
         )
@@ -105,7 +106,7 @@ def visible_modalities(recipe: Recipe, region: Region) -> list[str] | None:
             return names
     described = ", ".join(f"{m.name} {len(m.bands)}" for m in region.modalities)
     branches = ", ".join(f"{name} {number}" for name, number in wanted.branch_chans.items())
-    raise ValueError(
+    raise GlczooError(
         f"{recipe.model} takes {wanted.in_chans} channels ({branches}), region {region.name} has "
         f"{described}; set modalities and model_args.branches in the recipe"
     )
@@ -139,14 +140,14 @@ def starting_model(
     if recipe.init == "imagenet":
         tag = recipe.imagenet.tag or next((t for n, t in _PAPER_WEIGHTS.items() if n in recipe.model), None)
         if tag is None:
-            raise ValueError(
+            raise GlczooError(
                 f"init: imagenet needs imagenet.tag for {recipe.model}, for example resnet18.a1_in1k"
             )
         rgb: Any = recipe.imagenet.rgb
         try:
             init_from_imagenet(model, tag, how=recipe.imagenet.how, rgb=rgb, weights=recipe.imagenet.weights)
         except RuntimeError as error:  # the Hub is out of reach, or has no such weights
-            raise ValueError(f"init: imagenet: {error}") from error
+            raise GlczooError(f"init: imagenet: {error}") from error
     if recipe.init in ("imagenet", "random"):
         return model, source.statistics(described)
 
@@ -158,7 +159,7 @@ def starting_model(
     try:
         load_weights(model, before)
     except DamagedError as error:  # a damaged file, or another architecture: both name what is wrong
-        raise ValueError(f"the weights of {before} do not fit {recipe.model}: {error}") from None
+        raise GlczooError(f"the weights of {before} do not fit {recipe.model}: {error}") from None
     cfg = config.pretrained_cfg
     filled = [config.glczoo.filled[band] for band in source.bands]
     return model, Statistics(list(cfg.mean), list(cfg.std), filled)
@@ -170,10 +171,10 @@ def training_builder(
     """What builds the batches of a recipe's steps.
 
     Raises:
-        ValueError: nvJPEG is asked for, and the device has none.
+        GlczooError: nvJPEG is asked for, and the device has none.
     """
     if recipe.data.nvjpeg and device.type != "cuda":
-        raise ValueError(f"data.nvjpeg decodes on a CUDA device, this is {device.type}; leave it out")
+        raise GlczooError(f"data.nvjpeg decodes on a CUDA device, this is {device.type}; leave it out")
     return PatchBuilder(
         source, surveys, statistics.mean, statistics.std, device,
         dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float32,
@@ -189,19 +190,19 @@ def prior_of(
     The prior's bands are normalised by its own statistics, others by `own`.
 
     Raises:
-        FileNotFoundError: the run is not there.
-        ValueError: it is no model of which species is recorded where one is, it sees bands that this model
+        MissingError: the run is not there.
+        GlczooError: it is no model of which species is recorded where one is, it sees bands that this model
             does not see side by side, or it predicts another vocabulary.
     """
     if recipe.init in ("imagenet", "random"):
-        raise ValueError(
+        raise GlczooError(
             f"model_args.prior is the run that init names, init: {recipe.init} is none; name one of step 2"
         )
     before = find_run(recipe, region, recipe.init)
     config = read_config(before)
     section, cfg = config.glczoo, config.pretrained_cfg
     if section.activation != "softmax":
-        raise ValueError(
+        raise GlczooError(
             f"{before} cannot be a prior: it was not trained by cross-entropy, and would be too sure of the "
             "surveys that it trained on; take a run of step 2 that started from random or ImageNet weights"
         )
@@ -231,7 +232,7 @@ def _corrected_model(
 
 def _require_vocabulary(config: Config, species: SpeciesIndex, before: Path, hint: str = "") -> None:
     if config.label_names != _labels(species):
-        raise ValueError(
+        raise GlczooError(
             f"{before} was trained for {len(config.label_names)} species, not for this vocabulary{hint}"
         )
 
@@ -240,7 +241,7 @@ def find_run(recipe: Recipe, region: Region, named: str, key: str = "init") -> P
     """The run that a key of the recipe names: on the Hub, a sibling, or any folder.
 
     Raises:
-        FileNotFoundError: there is none, or it is not finished; the message says what makes it.
+        MissingError: there is none, or it is not finished; the message says what makes it.
     """
     if named.startswith(PREFIX):
         return pull(named)
@@ -252,7 +253,7 @@ def find_run(recipe: Recipe, region: Region, named: str, key: str = "init") -> P
         verb, instead = "is", f"name another {key}"
         if key == "init":
             verb, instead = "starts from", "start afresh with init=random or init=imagenet"
-        raise FileNotFoundError(
+        raise MissingError(
             f"{key}: {named} {verb} the run {sibling}, which "
             + ("is not finished" if sibling.exists() else "does not exist")
             + f"; make it with\n  python -m glczoo.train recipes/{named}.yaml region={recipe.region} "
@@ -263,7 +264,7 @@ def find_run(recipe: Recipe, region: Region, named: str, key: str = "init") -> P
 
 def _plan(recipe: Recipe, region: Region, config: Config) -> Plan:
     if config.architecture != recipe.model:
-        raise ValueError(
+        raise GlczooError(
             f"init: {recipe.init} is a {config.architecture}, the recipe's model is {recipe.model}; set "
             f"model={config.architecture}"
         )
@@ -304,4 +305,4 @@ def _create(recipe: Recipe, **args: Any) -> Any:
     try:
         return timm.create_model(recipe.model, **args)
     except (RuntimeError, TypeError) as error:  # timm's words for an unknown model and for a wrong keyword
-        raise ValueError(f"model {recipe.model} cannot be made with {args}: {error}") from error
+        raise GlczooError(f"model {recipe.model} cannot be made with {args}: {error}") from error

@@ -8,6 +8,8 @@ both hold one number for every survey and species: they refuse to start where th
 import torch
 from torch import Tensor, nn
 
+from glczoo.errors import GlczooError
+
 __all__ = ["LabelEstimates", "PseudoNegatives", "class_weights"]
 
 LIMIT = 16 << 30
@@ -31,7 +33,7 @@ class LabelEstimates(nn.Module):
             limit: bytes for estimates, gradients and Adam's two averages together.
 
         Raises:
-            ValueError: they need more than `limit`.
+            GlczooError: they need more than `limit`.
         """
         super().__init__()
         num = len(offsets) - 1
@@ -66,7 +68,7 @@ class PseudoNegatives(nn.Module):
             limit: bytes for the labels and for the probabilities that extend them.
 
         Raises:
-            ValueError: they need more than `limit`.
+            GlczooError: they need more than `limit`.
         """
         super().__init__()
         num = len(offsets) - 1
@@ -107,7 +109,7 @@ def _rows(offsets: Tensor) -> Tensor:
 def _require_room(loss: str, num: int, num_classes: int, tables: int, limit: int) -> None:
     needed = 4 * tables * num * num_classes
     if needed > limit:
-        raise ValueError(
+        raise GlczooError(
             f"the loss {loss} remembers every label of every survey: {num} surveys × {num_classes} species "
             f"take {needed / 1e9:.1f} GB, the limit is {limit / 1e9:.1f} GB; use another loss or less data"
         )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
+from glczoo.errors import GlczooError
 from glczoo.losses import LOSSES, NEEDS, SUMS
 from glczoo.models.ensemble import activate
 from glczoo.recipe import Loss, Recipe
@@ -47,24 +48,24 @@ class Teacher:
         """Load the recipe's teacher.
 
         Raises:
-            FileNotFoundError: it is not there or not finished.
-            ValueError: it predicts other species, or no chances of presence, or does not fit the region.
+            MissingError: it is not there or not finished.
+            GlczooError: it predicts other species, or no chances of presence, or does not fit the region.
         """
         assert recipe.pseudo is not None
         settings = recipe.pseudo
         trained = load_model(find_run(recipe, region, settings.teacher, "pseudo.teacher"))
         if not np.array_equal(trained.species.ids, vocabulary.ids):
-            raise ValueError(
+            raise GlczooError(
                 f"pseudo.teacher: {settings.teacher} predicts {len(trained.species)} species, not the "
                 f"{len(vocabulary)} of this vocabulary; name one that was trained in this region"
             )
         if trained.activation == "softmax":
-            raise ValueError(
+            raise GlczooError(
                 f"pseudo.teacher: {settings.teacher} ends in a softmax, whose probabilities are shares, not "
                 "chances of presence; name a run of step 1 or 3"
             )
         if trained.answers_ranks:
-            raise ValueError(
+            raise GlczooError(
                 f"pseudo.teacher: {settings.teacher} answers ranks of suitability, not chances of presence; "
                 "name a run of step 1 or 3"
             )
@@ -115,7 +116,7 @@ class Term(nn.Module):
         """Prepare what the loss needs.
 
         Raises:
-            ValueError: its memory does not fit, or it cannot be trained like this.
+            GlczooError: its memory does not fit, or it cannot be trained like this.
         """
         super().__init__()
         self.name, settings = loss.name, loss.settings
@@ -130,14 +131,14 @@ class Term(nn.Module):
         self.estimates = self.pseudo = self._weights = None
         if "estimates" in self.needs:
             if processes > 1:
-                raise ValueError(
+                raise GlczooError(
                     f"the loss {self.name} learns an estimate of every label, which {processes} processes "
                     "cannot share yet; train with one, or with another loss"
                 )
             self.estimates = LabelEstimates(offsets, species, len(vocabulary), recipe.seed)
         if "pseudo" in self.needs:
             if self._warmup >= recipe.epochs:
-                raise ValueError(
+                raise GlczooError(
                     f"the loss {self.name} adds pseudo-labels after {self._warmup} epochs of warm-up, the "
                     f"recipe has {recipe.epochs}; set loss.warmup or epochs"
                 )
@@ -182,8 +183,8 @@ class Objective(nn.Module):
         """Prepare what the losses need.
 
         Raises:
-            FileNotFoundError: the recipe's teacher is not there or not finished.
-            ValueError: a loss's memory does not fit, or it cannot be trained like this; before anything
+            MissingError: the recipe's teacher is not there or not finished.
+            GlczooError: a loss's memory does not fit, or it cannot be trained like this; before anything
                 starts.
         """
         super().__init__()

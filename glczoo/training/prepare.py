@@ -66,8 +66,8 @@ def read_inputs(recipe: Recipe, region: Region) -> Inputs:
     Samples that cannot be read are an error, or are left out where `data.incomplete` is drop.
 
     Raises:
-        FileNotFoundError: data are missing.
-        ValueError: a table cannot be read, a sample has no patch, or no sample is left to train or tune on.
+        MissingError: data are missing.
+        GlczooError: a table cannot be read, a sample has no patch, or no sample is left to train or tune on.
     """
     parts = starting_samples(recipe, region)
     before = None if recipe.init in ("imagenet", "random") else find_run(recipe, region, recipe.init)
@@ -111,7 +111,7 @@ def _refuse_hollow_promise(recipe: Recipe, tuning: int) -> None:
         return
     least = math.ceil(1 / (1 - recipe.decoding.value) - 1 - 1e-9)
     if tuning < least:
-        raise ValueError(
+        raise GlczooError(
             f"a recall of {recipe.decoding.value} can be promised on {least} PA tuning samples or more, "
             f"there are {tuning}: raise data.validation, or lower decoding.value"
         )
@@ -121,8 +121,8 @@ def prepare(recipe: Recipe, region: Region, accelerator: Accelerator) -> Prepare
     """Prepare everything that the steps of a recipe need.
 
     Raises:
-        FileNotFoundError: data or the run that the recipe starts from are missing.
-        ValueError: the recipe, the data and the model do not fit each other.
+        MissingError: data or the run that the recipe starts from are missing.
+        GlczooError: the recipe, the data and the model do not fit each other.
     """
     device, processes = accelerator.device, accelerator.num_processes
     _try_optimizer(recipe, device)

@@ -178,7 +178,7 @@ def fit_suitability(
         log: takes a line for every kind of candidate.
 
     Raises:
-        ValueError: scikit-learn is not installed, or there are too few sites (see `spatial_folds`).
+        GlczooError: scikit-learn is not installed, or there are too few sites (see `spatial_folds`).
     """
     begun = time.perf_counter()
     blocks = spatial_folds(sites.points, sites.plane, places, _FOLDS, seed)

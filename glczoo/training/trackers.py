@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 
+from glczoo.errors import GlczooError
 from glczoo.recipe import Recipe
 
 __all__ = ["finish_trackers", "start_accelerator", "start_trackers", "track"]
@@ -21,11 +22,11 @@ def start_accelerator(recipe: Recipe, run: Path) -> Accelerator:
     """The accelerator of a recipe: its precision, and its trackers.
 
     Raises:
-        ValueError: a tracker is not installed.
+        GlczooError: a tracker is not installed.
     """
     for tracker in recipe.trackers:
         if find_spec(tracker) is None:
-            raise ValueError(f"trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
+            raise GlczooError(f"trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
     AcceleratorState._reset_state()  # a study trains several recipes in a process, each with its precision
     return Accelerator(
         cpu=not torch.accelerator.is_available(),

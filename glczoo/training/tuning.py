@@ -12,6 +12,7 @@ from glczoo.calibration import fit_temperature, fit_vector, logistic_bias, resca
 from glczoo.data.occurrences import Samples
 from glczoo.data.patches import PatchBuilder
 from glczoo.decoding import Decoding, Rule, recall_threshold, tune, tune_by_source
+from glczoo.errors import GlczooError
 from glczoo.models.ensemble import activate
 from glczoo.models.published import Calibration
 from glczoo.recipe import Recipe
@@ -48,14 +49,14 @@ def tune_run(
     """Calibrate the model in place and tune every decoding rule on PA samples, if there are any.
 
     Raises:
-        ValueError: the model diverged, or is to be calibrated and its head is no linear layer with a bias.
+        GlczooError: the model diverged, or is to be calibrated and its head is no linear layer with a bias.
     """
     if not len(samples):
         return Tuning(recipe.activation, recipe.decoding.fixed({}), {}, None)
     target = samples.targets(torch.arange(len(samples)), model.num_classes)
     logits = score(accelerator, model, build, recipe.batch_size, "logits")
     if not logits.isfinite().all():
-        raise ValueError("the model's outputs are not finite, it diverged: lower optimizer.lr")
+        raise GlczooError("the model's outputs are not finite, it diverged: lower optimizer.lr")
     calibration = None
     if recipe.calibration:
         scale, bias = _fit(recipe, logits, target)
@@ -118,7 +119,7 @@ def _fold(model: Any, scale: Tensor, bias: Tensor) -> None:
     """Write scale × logits + bias into the head: whoever loads the model gets calibrated logits."""
     head = model.get_classifier()
     if not isinstance(head, nn.Linear) or head.bias is None:
-        raise ValueError(
+        raise GlczooError(
             f"calibration is written into a linear head with a bias, this model's is {type(head).__name__}: "
             "set calibration=null, and calibrate the members of an ensemble"
         )
