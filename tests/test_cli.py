@@ -172,7 +172,7 @@ def test_what_a_user_can_mend_ends_in_one_line(arguments, message):
         (["prune"], "No such command 'prune'"),
         (["study", "a.yaml", "--epochs=3"], "No such option"),
         (["train"], "Missing argument 'RECIPE'"),
-        (["map", "run", "--out", "m"], "Missing option '--resolution'"),
+        (["map", "run"], "Missing option '--out'"),
         (["evaluate", "run", "--part", "all"], "'all' is not one of"),
         (["predict", "run", "--out", "a.csv"], "give either --points CSV or --submission"),
         (["predict", "run", "--out", "a.csv", "--points", "p", "--submission"], "give either --points CSV"),

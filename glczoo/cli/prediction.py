@@ -154,11 +154,13 @@ def predict(
     "--against", type=PATH, metavar="REGION",
     help="Map what changes from this region.yaml to --region, such as from today's climate to another.",
 )  # fmt: skip
-@click.option("--bbox", type=float, nargs=4, metavar="W S E N", help="In units of --crs.")
+@click.option("--bbox", type=float, nargs=4, metavar="W S E N", help="In units of --crs. Default: all.")
 @click.option("--polygon", type=PATH, metavar="GEOJSON", help="Only cells whose centre is inside.")
 @click.option("--points", type=PATH, metavar="CSV", help="Only cells that hold a point (JPEG bands).")
-@click.option("--resolution", type=float, required=True, help="Side of a cell in units of --crs.")
-@click.option("--crs", default="EPSG:4326", help="Of the map; EPSG:4326 is degrees.")
+@click.option(
+    "--resolution", type=float, help="Side of a cell in units of --crs. Default: the finest raster's cells."
+)
+@click.option("--crs", help="Of the map. Default: the finest raster's, or EPSG:4326 with a resolution.")
 @click.option("--species", cls=Several, metavar="ID|NAME", help="A layer for each.")
 @click.option("--out", type=PATH, required=True, help="Folder to write; an unfinished map goes on.")
 @click.option(
@@ -181,8 +183,8 @@ def map_(
     bbox: tuple[float, float, float, float] | None,
     polygon: Path | None,
     points: Path | None,
-    resolution: float,
-    crs: str,
+    resolution: float | None,
+    crs: str | None,
     species: tuple[str, ...],
     out: Path,
     no_applicability: bool,

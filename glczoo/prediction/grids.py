@@ -19,10 +19,10 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from glczoo.data.occurrences import Points
-from glczoo.data.rasters import project
+from glczoo.data.rasters import RasterStack, project
 from glczoo.errors import GlczooError, MissingError
 
-__all__ = ["DEGREES", "Block", "Cells", "Grid", "bounds_of", "read_polygon"]
+__all__ = ["DEGREES", "Block", "Cells", "Grid", "bounds_of", "box_of", "grid_like", "read_polygon"]
 
 DEGREES = "EPSG:4326"
 Polygons = list[dict[str, Any]]
@@ -78,6 +78,11 @@ class Grid:
             for low, high in ((south, north), (west, east))
         )
         return cls(west, north, resolution, height, width, known.to_string())
+
+    @property
+    def metres(self) -> float:
+        """Side of a cell, about: to compare grids."""
+        return self.cell * (111_320 if CRS.from_user_input(self.crs).is_geographic else 1)
 
     @property
     def transform(self) -> rasterio.Affine:
@@ -151,6 +156,57 @@ class Cells:
         if self._polygons is not None:
             keep &= self.grid.inside(block, self._polygons)[here]
         return here[keep], points.at(keep)
+
+
+def grid_like(
+    stacks: Sequence[RasterStack],
+    bbox: Sequence[float] | None,
+    polygons: Polygons | None,
+    points: Points | None,
+    crs: str | None,
+) -> Grid:
+    """The cells of the finest raster: those that a box, polygons' vertices or points reach, else all.
+
+    Raises:
+        GlczooError: there is no raster, its cells are not square and upright, or its CRS is another one.
+    """
+    if not stacks:
+        raise GlczooError("the model reads no raster whose cells to map", remedy="Give --resolution.")
+    own = min((_own_grid(stack) for stack in stacks), key=lambda grid: grid.metres)
+    if crs is not None and _known(crs).to_string() != own.crs:
+        raise GlczooError(
+            f"the finest raster's cells of {own.cell:g} are in units of {own.crs}, the map is in {crs}",
+            remedy="Give --resolution, in units of --crs.",
+        )
+    if not (bbox or polygons or points):
+        return own
+    west, south, east, north = bbox or bounds_of(polygons, points, own.cell, own.crs)
+    left, top = (math.floor(off / own.cell + 1e-6) for off in (west - own.west, own.north - north))
+    corner = own.west + left * own.cell, own.north - top * own.cell
+    return Grid.cover((corner[0], south, east, corner[1]), own.cell, own.crs)
+
+
+def _own_grid(stack: RasterStack) -> Grid:
+    to, (height, width) = stack.transform, stack.shape
+    if to.b or to.d or not math.isclose(to.a, -to.e, rel_tol=1e-3):
+        raise GlczooError(
+            f"the cells of {stack.bands[0]} are not square and upright: a map needs others",
+            remedy="Give --resolution.",
+        )
+    return Grid.cover((to.c, to.f + height * to.e, to.c + width * to.a, to.f), to.a, stack.crs)
+
+
+def box_of(stacks: Sequence[RasterStack]) -> Polygons | None:
+    """The part of the globe that all rasters share, as a polygon in degrees; None: they share nothing."""
+    if not stacks:
+        return None
+    sides = np.array([stack.bounds for stack in stacks])
+    (west, south), (east, north) = sides[:, :2].max(axis=0), sides[:, 2:].min(axis=0)
+    if not (west < east and south < north):
+        return None
+    inside = 1e-9  # the last cell ends at the side
+    ring = [[west, south], [east - inside, south], [east - inside, north - inside], [west, north - inside]]
+    return [{"type": "Polygon", "coordinates": [[*ring, ring[0]]]}]
 
 
 def bounds_of(

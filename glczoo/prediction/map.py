@@ -26,7 +26,7 @@ from glczoo.figures.style import SEQUENTIAL, UNCERTAIN
 from glczoo.files import sha256, whole
 from glczoo.prediction.cartography import draw, write_cog
 from glczoo.prediction.change import ChangeLayers
-from glczoo.prediction.grids import DEGREES, Block, Cells, Grid, bounds_of, read_polygon
+from glczoo.prediction.grids import DEGREES, Block, Cells, Grid, bounds_of, box_of, grid_like, read_polygon
 from glczoo.prediction.layers import Layers
 from glczoo.progress import Track
 from glczoo.runs.run import Run
@@ -61,11 +61,11 @@ def make_map(
     runs: Sequence[str | Path],
     out: Path,
     *,
-    resolution: float,
+    resolution: float | None = None,
     bbox: Sequence[float] | None = None,
     polygon: Path | None = None,
     points: Path | None = None,
-    crs: str = DEGREES,
+    crs: str | None = None,
     species: Sequence[str] = (),
     region: Region | None = None,
     against: Region | None = None,
@@ -96,11 +96,12 @@ def make_map(
     Args:
         runs: folders of finished runs, or `hf-hub:ORG/NAME`, that share a vocabulary.
         out: folder to write.
-        resolution: side of a cell, in units of the CRS.
-        bbox: west, south, east, north in units of the CRS; None: as far as the polygon or the points reach.
+        resolution: side of a cell, in units of the CRS; None: the cells of the finest raster.
+        bbox: west, south, east, north in units of the CRS; None: as far as the polygon, the points, or the
+            rasters reach.
         polygon: GeoJSON file; only cells whose centre is inside.
         points: table of points: only cells that hold one are mapped; JPEG bands cannot be mapped otherwise.
-        crs: of the map, such as EPSG:3035.
+        crs: of the map, such as EPSG:3035; None: that of the finest raster, degrees with a resolution.
         species: speciesIds or names.
         region: where the rasters are; the first run's if None.
         against: a region of the same bands from other files, to map what changes from it to `region`.
@@ -123,7 +124,12 @@ def make_map(
     region = region or model.region
     shapes = read_polygon(polygon) if polygon else None
     places = read_points(region, points).placed() if points else None
-    grid = Grid.cover(bbox or bounds_of(shapes, places, resolution, crs), resolution, crs)
+    stacks = model.open(region).stacks
+    if resolution is None:
+        grid = grid_like(stacks, bbox, shapes, places, crs)
+    else:
+        area = bbox or bounds_of(shapes or box_of(stacks), places, resolution, crs or DEGREES)
+        grid = Grid.cover(area, resolution, crs or DEGREES)
     layers: Layers | ChangeLayers
     if against is None:
         layers = Layers(model, region, species, accelerator.device, batch_size, clamp)

@@ -1,8 +1,9 @@
 """What a step starts from: its samples, what its model sees, and the weights before the first batch."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,9 @@ def starting_model(
     if recipe.model_args.get("prior"):
         return _corrected_model(recipe, region, source, vocabulary, described)
     args = {"num_classes": len(vocabulary), **recipe.model_args}
-    if "branches" not in args:
+    if "branches" in args:
+        args["branches"] = _in_channels(args["branches"], region, source)
+    else:
         args.setdefault("in_chans", len(source.bands))
     model = _create(recipe, **args)
     if recipe.init == "imagenet":
@@ -163,6 +166,24 @@ def starting_model(
     cfg = config.pretrained_cfg
     filled = [config.glczoo.filled[band] for band in source.bands]
     return model, Statistics(list(cfg.mean), list(cfg.std), filled)
+
+
+def _in_channels(branches: Any, region: Region, source: PatchSource) -> Any:
+    """Branches that a recipe counts in bands, in channels: a categorical band has one for each of its levels.
+
+    Branches whose sum is not that of the bands are left as they are: the model says what does not fit.
+    """
+    if not source.levels or not isinstance(branches, Mapping):
+        return branches
+    bands = [band.name for m in region.select(list(source.modalities)) for band in m.bands]
+    numbers = list(branches.values())
+    if not all(isinstance(number, int) for number in numbers) or sum(numbers) != len(bands):
+        return branches
+    remaining = iter(bands)
+    return {
+        name: sum(len(source.channels_of(band)) for band in islice(remaining, number))
+        for name, number in branches.items()
+    }
 
 
 def training_builder(

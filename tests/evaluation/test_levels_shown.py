@@ -13,6 +13,7 @@ from glczoo.hub.publish import save
 from glczoo.prediction.place import PlacePredictor
 from glczoo.recipe import read_recipe
 from glczoo.runs.run import Run
+from glczoo.train import train
 from glczoo.training.fit_forest import fit_forest
 
 REGION = """
@@ -80,6 +81,15 @@ def test_bars_for_each_level_and_species():
 def test_the_card_names_them_in_one_row(run: Run, tmp_path: Path):
     card = (save(run, tmp_path / "published") / "README.md").read_text()
     assert "| 1–2 | cover | levels 2, 5 |" in card
+
+
+def test_a_recipe_counts_the_bands_of_a_branch_and_not_their_levels(run: Run, tmp_path: Path):
+    region = run.folder.parents[3] / "region.yaml"
+    small = ["model=test_fusresnet_glc23", "model_args={branches: {ground: 2}}", "init=random", "epochs=1"]
+    places = [f"region={region}", f"runs={tmp_path}", "decoding=top_k", "patch_size=16"]
+    trained = Run(train(read_recipe(RECIPES / "step1.yaml", [*small, *places])))
+    assert trained.config.model_args["branches"] == {"ground": 3}
+    assert trained.model.bands == ["height", "cover=2", "cover=5"]
 
 
 def test_the_app_says_which_level_is_at_the_place(run: Run):

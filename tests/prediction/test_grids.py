@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import CELL, COLS, NORTH, ROWS, WEST, addresses, write_raster
 
 from glczoo.data.occurrences import Points
-from glczoo.data.rasters import project
-from glczoo.prediction.grids import DEGREES, Cells, Grid, bounds_of, read_polygon
+from glczoo.data.raster_files import BandFile
+from glczoo.data.rasters import RasterStack, open_stacks, project
+from glczoo.data.region import Band
+from glczoo.errors import GlczooError
+from glczoo.prediction.grids import DEGREES, Cells, Grid, bounds_of, box_of, grid_like, read_polygon
 
 
 def test_cells_cover_the_box_and_blocks_the_cells():
@@ -115,3 +119,31 @@ def test_cells_that_hold_points():
     assert bounds_of(None, points, 0.5) == (5, 44, 7.5, 45)
     with pytest.raises(ValueError, match="which area"):
         bounds_of(None, None, 1)
+
+
+@pytest.fixture
+def stacks(tmp_path) -> list[RasterStack]:
+    """A raster of 20 x 14 cells of .01 degrees, and a coarser one that reaches farther."""
+    files = []
+    for name, cell in (("coarse", 0.1), ("fine", CELL)):
+        path = write_raster(tmp_path / f"{name}.tif", [addresses(ROWS, COLS, 1, "uint16")], cell=cell)
+        files.append(BandFile(Band(name=name, file=path.name), path))
+    return open_stacks(files, 1)
+
+
+def test_cells_are_those_of_the_finest_raster_unless_others_are_asked_for(stacks):
+    whole = grid_like(stacks, None, None, None, None)
+    assert (whole.width, whole.height, whole.cell) == (COLS, ROWS, pytest.approx(CELL))
+    part = grid_like(stacks, (WEST + 0.031, NORTH - 0.052, WEST + 0.049, NORTH - 0.019), None, None, None)
+    assert (part.west, part.north) == (pytest.approx(WEST + 0.03), pytest.approx(NORTH - 0.01))
+    assert (part.width, part.height) == (2, 5)
+    with pytest.raises(GlczooError, match=r"cells of 0\.01 .*Give --resolution"):
+        grid_like(stacks, None, None, None, "EPSG:3035")
+    with pytest.raises(GlczooError, match="no raster"):
+        grid_like([], None, None, None, None)
+
+
+def test_without_an_area_it_is_what_all_rasters_share(stacks):
+    west, south, east, north = bounds_of(box_of(stacks), None, 0.05)
+    assert (west, north) == (WEST, NORTH)
+    assert (east, south) == (pytest.approx(WEST + COLS * CELL), pytest.approx(NORTH - 0.15))

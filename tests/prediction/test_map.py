@@ -282,8 +282,11 @@ def test_a_softmax_has_no_richness(runs, tmp_path, no_pictures):
     [
         (dict(species=["Rosa", "3", "99"]), "--species Rosa 99: the model predicts no such speciesId"),
         (dict(bbox=(20, 40, 21, 41)), r"no cell of the map has data: bio1 reaches from lon 5\.000 to 5\.533"),
-        (dict(bbox=None), "which area"),
         (dict(crs="nonsense"), "there is no CRS 'nonsense'"),
+        (
+            dict(crs="EPSG:3035", resolution=None, bbox=None),
+            "units of EPSG:4326, the map is in EPSG",
+        ),
     ],
 )
 def test_what_cannot_be_mapped(runs, tmp_path, given, message):
