@@ -146,6 +146,8 @@ class Decoding:
 
         Where members have different rules it is `expected_f1`, which needs no number of theirs; where they
         promise a recall too, for the threshold of one model promises nothing of another's probabilities.
+
+        `decodings`: of the members.
         """
         rule, values = decodings[0].rule, [float(decoding.value or 0) for decoding in decodings]
         if any(decoding.rule is not rule for decoding in decodings):
@@ -207,7 +209,10 @@ def threshold(probabilities: Tensor, t: float, least: int = 1) -> Tensor:
 
 
 def expected_size(probabilities: Tensor, alpha: float, least: int = 1) -> Tensor:
-    """The K = round(α Σp) most probable species: α times as many as the probabilities expect."""
+    """The K = round(α Σp) most probable species: α times as many as the probabilities expect.
+
+    `alpha`: α, above 0.
+    """
     return _keep(probabilities, (alpha * _total(probabilities)).round().long().clamp_min(least))
 
 
@@ -226,7 +231,10 @@ def expected_f1(probabilities: Tensor, exact: bool = False, least: int = 1) -> T
 
 
 def best_k(probabilities: Tensor, target: Tensor, largest: int = 100) -> int:
-    """The constant k whose top-k sets have the highest mean F1 (eq. 3) on tuning samples."""
+    """The constant k whose top-k sets have the highest mean F1 (eq. 3) on tuning samples.
+
+    `largest`: the highest k that is tried.
+    """
     return int(f1_by_k(probabilities, target, largest).mean(0).argmax()) + 1
 
 

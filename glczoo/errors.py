@@ -42,7 +42,10 @@ class CheckpointError(GlczooError, RuntimeError):
 
 
 def of_system(error: OSError) -> GlczooError:
-    """What the operating system refused, in a line: the disk is full, or the file may not be read."""
+    """What the operating system refused, in a line: the disk is full, or the file may not be read.
+
+    `error`: as Python raised it.
+    """
     path = str(error.filename)[-300:] if error.filename is not None else None
     reason = (error.strerror or str(error) or type(error).__name__).splitlines()[0]
     return GlczooError(reason, where=path, remedy=_REMEDIES.get(error.errno or 0))

@@ -47,6 +47,8 @@ def best_size_exact(p: Tensor, least: int) -> Tensor:
     fewer nodes than half its degree reach 1e-12. Species beyond the `width` most probable enter G by the
     series of its logarithm. No larger set can be better once 2m / (k + m), m = Σ_top-k p, which bounds the
     value (Jensen) and falls with k, is below the best found.
+
+    `least`: fewest species of a set.
     """
     p = p.double()
     num_classes, device = p.shape[1], p.device
@@ -78,6 +80,8 @@ def expected_values(top: Tensor, powers: Tensor, nodes: int) -> tuple[Tensor, Te
     """E[2 TP_k / (k + Y)] for k = 1 to W, float64[B, W], and P(Y = 0), float64[B].
 
     top[B, W]: the highest p, falling · powers[B, 10]: Σ p^j over all species.
+
+    `nodes`: of the Gauss-Legendre rule.
     """
     place, weight = (torch.from_numpy(x).to(top) / 2 for x in np.polynomial.legendre.leggauss(nodes))
     t = place + 0.5

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 PREFIX = "hf-hub:"
+"""What a name of a model on the Hub begins with."""
 
 _AGAIN = 1.0  # seconds before a request that failed is sent once more
 _Result = TypeVar("_Result")

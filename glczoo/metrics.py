@@ -250,6 +250,8 @@ def frequency_parts(presences: Tensor, parts: int = 10) -> Tensor:
 
     Parts (deciles) hold equally many species, up to one; species without presences belong to none (-1).
     `presences[K]` are best those of the training samples: how much a model could learn from.
+
+    `parts`: how many.
     """
     part = torch.full_like(presences, -1, dtype=torch.int64)
     order = presences.argsort(stable=True)
@@ -341,7 +343,10 @@ class Reliability:
 
 
 def reliability(probabilities: Tensor, target: Tensor, bins: int = 15) -> Reliability:
-    """The reliability curve of probabilities[N, K]; its `.ece` is the expected calibration error."""
+    """The reliability curve of probabilities[N, K]; its `.ece` is the expected calibration error.
+
+    `bins`: of equal width.
+    """
     sums = torch.zeros(3, bins, dtype=torch.float64)  # entries, Σ probability, presences
     for p, y in zip(probabilities.split(_ROWS), target.split(_ROWS), strict=True):
         p, y = p.detach().double().flatten(), y.double().flatten()

@@ -25,7 +25,9 @@ __all__ = [
 ]
 
 SUMS = "SHA256SUMS"
+"""The file of checksums."""
 CARD = "README.md"
+"""The model card."""
 
 PUBLISHED_FILES = {
     "model.safetensors": "numbers; compared with the architecture before memory is taken",
@@ -70,7 +72,10 @@ def check_sums(folder: Path, files: Sequence[str] = tuple(PUBLISHED_FILES)) -> N
 
 
 def damaged_files(folder: Path, files: Sequence[str] = tuple(PUBLISHED_FILES)) -> dict[str, str]:
-    """Files that are not as SHA256SUMS lists them, and what is wrong with each."""
+    """Files that are not as SHA256SUMS lists them, and what is wrong with each.
+
+    `files`: patterns of those to look at.
+    """
     try:
         sums = _read_sums(folder)
     except FileNotFoundError:
@@ -139,7 +144,10 @@ def listed_files(folder: Path) -> set[str]:
 
 
 def is_listed(name: str, patterns: Sequence[str] = tuple(PUBLISHED_FILES)) -> bool:
-    """Whether a name fits a pattern part by part: `*` is no folder, and no name leads upwards."""
+    """Whether a name fits a pattern part by part: `*` is no folder, and no name leads upwards.
+
+    `patterns`: with / between their parts.
+    """
     parts = PurePosixPath(name).parts
     if not parts or ".." in parts or PurePosixPath(name).as_posix() != name or name.startswith("/"):
         return False

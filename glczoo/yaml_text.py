@@ -46,7 +46,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def shown(value: object, width: int = 100) -> str:
-    """A value in one line of a message, cut where it is long."""
+    """A value in one line of a message, cut where it is long. `width`: letters at most."""
     try:
         text = value if isinstance(value, str) else repr(value)
     except RecursionError:

@@ -166,16 +166,38 @@ def coordinates(region: Path, middle: tuple[float, float], out: Path) -> None:
 )
 @click.option("--patch-size", type=click.IntRange(min=1), default=128, help="patch_size of its region.yaml.")
 @click.option("--seed", type=int, default=0, help="Another number, another world.")
+@click.option(
+    "--plain", is_flag=True,
+    help="Rasters in folders, gbif.csv, plots.csv and points.csv, as people have their own, and no more; "
+    "--test, --grid and --patch-size do not count.",
+)  # fmt: skip
 def make_virtual(
-    folder: Path, species: int, po: int, pa: int, test: int, size: int, grid: int, patch_size: int, seed: int
+    folder: Path,
+    species: int,
+    po: int,
+    pa: int,
+    test: int,
+    size: int,
+    grid: int,
+    patch_size: int,
+    seed: int,
+    plain: bool,
 ) -> None:
-    """A virtual region with known truth, in the GLC23 layout.
+    """A virtual region with known truth, in the GLC23 layout, or files to practise region init on.
 
     FOLDER does not exist yet or is empty.
     """
     from glczoo.regions.virtual import make_virtual as make
+    from glczoo.regions.virtual_own import make_own_files
 
     will_write(folder, folder=True)
+    if plain:
+        files = make_own_files(folder, species=species, records=po, plots=pa, size=size, seed=seed)
+        print(
+            f"{folder}: {len(files.species)} species, {files.records} records, {files.plots} plots. Now: "
+            f"glczoo region init {folder} --po {folder / 'gbif.csv'} --pa {folder / 'plots.csv'}"
+        )
+        return
     made = make(
         folder,
         species=species,

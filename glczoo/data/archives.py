@@ -29,6 +29,7 @@ DAMAGED = (  # what a truncated or altered archive, or a compressed file, raises
     *(OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error),
     lzma.LZMAError,
 )
+"""What a truncated or altered archive, or a compressed file, raises while it is read."""
 _LARGEST = 20_000_000  # bytes of a description that is read at once
 
 
@@ -52,7 +53,10 @@ class Archive:
         return zipfile.ZipFile(self.path).open(name)
 
     def joined(self, member: "Callable[[str], TableFile]") -> "TableFile":
-        """The table of occurrences, with the columns of its events where the places stand there."""
+        """The table of occurrences, with the columns of its events where the places stand there.
+
+        `member` opens a file of the archive by its name.
+        """
         table = member(self.occurrences)
         if not self.events:
             return table

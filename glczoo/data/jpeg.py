@@ -36,9 +36,11 @@ __all__ = [
 ]
 
 SIDE = 128
+"""Pixels along a side of a JPEG patch."""
 _MOST_PIXELS = 2**24
 _HEADER = 2**16  # bytes of a file that are searched for its size
-Run = tuple[slice, slice]  # neighbouring planes of a file, and the channels of the patch that they become
+Run = tuple[slice, slice]
+"""Neighbouring planes of a file, and the channels of the patch that they become."""
 
 
 def directories(patch_id: int) -> list[tuple[str, str]]:
@@ -92,6 +94,8 @@ def _claimed_size(data: np.ndarray) -> tuple[int, int] | None:
 
 def decode_together(files: Sequence[np.ndarray], colour: bool, device: torch.device) -> torch.Tensor:
     """Decode many files on a device, by nvJPEG on CUDA: uint8[B, 3 or 1, 128, 128] there.
+
+    `colour`: three channels, else one.
 
     Raises:
         RuntimeError: a file is no whole JPEG; torchvision does not say which.

@@ -68,6 +68,8 @@ class SpeciesIndex:
     def classes_of_names(self, names: pd.Series, where: str) -> np.ndarray:
         """Class of every species' name, int64[n]; blanks and letter case are ignored (see `name_key`).
 
+        `names`: as the table has them.
+
         Raises:
             GlczooError: two species bear one name, or a name is not in the vocabulary.
         """
@@ -89,6 +91,8 @@ class SpeciesIndex:
 
     def find(self, wanted: Sequence[str]) -> np.ndarray:
         """Classes of speciesIds or names (letter case ignored), each once, int64[n].
+
+        `wanted`: ids or names, as words.
 
         Raises:
             GlczooError: one is unknown; the message lists the names nearest to it.
@@ -117,6 +121,8 @@ class SpeciesIndex:
         """The same species, those that are named (by id or name) shown no finer than so many kilometres.
 
         Names that are not in the vocabulary are passed over: a model may know fewer species than its region.
+
+        `sensitive`: kilometres by id or name.
         """
         known = {name_key(name): k for k, name in enumerate(self.names)}
         known |= {str(i): k for k, i in enumerate(self.ids.tolist())}
@@ -127,7 +133,7 @@ class SpeciesIndex:
         return replace(self, sensitive_km=kilometres if kilometres.any() else None)
 
     def label(self, k: int) -> str:
-        """A class for people: its speciesId and, where it has one, its name."""
+        """A class for people: its speciesId and, where it has one, its name. `k`: the class."""
         return f"{self.ids[k]} {self.names[k]}" if self.names else str(self.ids[k])
 
     def save(self, path: Path) -> None:
@@ -180,7 +186,7 @@ class Points:
         return self.at(~self.unplaced)
 
     def named(self, i: int) -> str:
-        """One point, for a message."""
+        """One point, for a message. `i`: its position."""
         return f"patchID {self.patch_id[i]} at lon {self.lon[i]:.5f}, lat {self.lat[i]:.5f}"
 
     def at(self, index: np.ndarray) -> "Points":
@@ -270,7 +276,7 @@ class Samples(Points):
 
     @classmethod
     def concatenate(cls, parts: Sequence["Samples"]) -> "Samples":
-        """All samples of several tables, in order."""
+        """All samples of several tables, in order. `parts`: the tables."""
         starts = np.cumsum([0] + [len(part.species) for part in parts])
         offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
         dataset, dataset_names = _joined_datasets(parts)

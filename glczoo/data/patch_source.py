@@ -217,6 +217,8 @@ class PatchSource:
     def complete(self, points: Points, what: str, drop: bool = False) -> np.ndarray:
         """Which points can be read, bool[N]: all of them unless `drop`.
 
+        `what` names the points in a message.
+
         Raises:
             GlczooError: a point cannot be read and `drop` is false, or no point is left. The message counts
                 the reasons and names the first points.

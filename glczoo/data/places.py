@@ -221,7 +221,10 @@ def _unproject(places: Places, crs: str, known: np.ndarray) -> None:
 
 
 def within(lon: np.ndarray | float, lat: np.ndarray | float, bounds: Bounds) -> np.ndarray:
-    """Which places lie in west, south, east, north; a west above east is a region across 180°."""
+    """Which places lie in west, south, east, north; a west above east is a region across 180°.
+
+    `bounds`: in that order, in degrees.
+    """
     west, south, east, north = bounds
     if east > 180:  # of a raster that counts from 0 to 360
         whole = east - west >= 360

@@ -27,8 +27,11 @@ __all__ = [
 ]
 
 COUNT: Literal["above 0"] = "above 0"
+"""The rule for columns of counts."""
 COUNT_OR_BLANK: Literal["above 0 or blank"] = "above 0 or blank"
+"""The same where a blank means that nobody counted."""
 Rule = Literal["above 0", "above 0 or blank"] | list[str | int]
+"""When a cell says present: a count above 0, or one of these values."""
 
 _YES = {
     # English; x, v and + as people tick
@@ -64,7 +67,8 @@ _NUMBER = re.compile(
     r"(?:[<>≤≥~≈±]|ca?\.?)?\s*(?:\d+\s*(?:[-–]|to)\s*)?(-?\d+(?:[.,]\d+)?(?:e[+-]?\d+)?)\s*[%+]?",
     re.IGNORECASE,
 )
-MANY = 20  # distinct values that are not understood: the column holds something else
+MANY = 20
+"""Distinct values that are not understood: the column holds something else."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,10 @@ def presences(
 def matrix_presences(
     table: pd.DataFrame, absence: Mapping[str, Sequence[str | int]], where: str, key: str
 ) -> np.ndarray:
-    """Presences of a wide table, bool[n, species]: numbers above 0 or words, a blank says no."""
+    """Presences of a wide table, bool[n, species]: numbers above 0 or words, a blank says no.
+
+    `absence`: further words that say no, by column; `key`: of region.yaml, for a message.
+    """
     columns = [presences(table[c], COUNT, absence.get(c, ()), where, f"{key}.{c}") for c in table.columns]
     return np.stack(columns, axis=1) if columns else np.zeros((len(table), 0), bool)
 

@@ -125,6 +125,8 @@ class RasterStack:
         The counts are int64[rows, W + 2 pad]. Sums over all patches become sums over the raster, weighted by
         them: exact, however many patches. Rows come from north to south in blocks, without those that no
         patch reaches.
+
+        `size`: cells along a side of a patch.
         """
         top, left = row + (self.pad - size // 2), col + (self.pad - size // 2)
         width = self.values.shape[1]
@@ -170,6 +172,8 @@ class _Member:
 
 def open_stacks(files: Sequence[BandFile], patch_size: int) -> list[RasterStack]:
     """Open the bands' stacks, building those that are not in the cache (see `cache`).
+
+    `files`: of the bands, in the order of channels; `patch_size`: cells along a side, for the margin.
 
     Raises:
         MissingError: a raster is not there.

@@ -33,7 +33,10 @@ def filter_columns(filters: RecordFilters | None) -> dict[str, str]:
 
 
 def keep_by_columns(rows: pd.DataFrame, filters: RecordFilters) -> tuple[np.ndarray, dict[str, int]]:
-    """Rows to use by what their columns say, bool[n], and how many each filter takes, one after the other."""
+    """Rows to use by what their columns say, bool[n], and how many each filter takes, one after the other.
+
+    `rows`: of the table of records; `filters`: as region.yaml has them.
+    """
     keep, taken = np.ones(len(rows), bool), {}
     columns = filter_columns(filters)
 
@@ -68,7 +71,10 @@ def keep_by_columns(rows: pd.DataFrame, filters: RecordFilters) -> tuple[np.ndar
 def keep_by_place(
     points: Points, species: np.ndarray, filters: RecordFilters
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Records to use by where others of their species are, bool[n], and how many each filter takes."""
+    """Records to use by where others of their species are, bool[n], and how many each filter takes.
+
+    `filters`: as region.yaml has them.
+    """
     keep, taken = np.ones(len(points), bool), {}
     if filters.cell_km is not None and len(points):
         pairs = np.stack([spatial_blocks(points, filters.cell_km), species], axis=1)

@@ -49,7 +49,7 @@ class Region(Strict):
     """Everything that is known about a region's data before it is read."""
 
     name: Name
-    description: str = ""
+    description: str = Field(default="", description="what the region is, for people")
     licence: str = Field(default="", description="terms of the data, repeated on model cards")
     root: str | None = Field(
         default=None,
@@ -74,7 +74,7 @@ class Region(Strict):
     modalities: list[Modality] = Field(min_length=1)
     tables: dict[Literal["po", "pa", "test"], Table]
     records: RecordFilters | None = Field(default=None, description="which presence-only records to use")
-    split: SplitFile | None = None
+    split: SplitFile | None = Field(default=None, description="fixed folds of the surveys; null: none")
     species: SpeciesTable | None = Field(
         default=None, description="explicit vocabulary; else every species of the PO and PA tables"
     )

@@ -13,7 +13,10 @@ def leads_out(path: str) -> bool:
 
 
 def inside(content: Any) -> Any:
-    """The same with every file and folder that leads out named by its last part."""
+    """The same with every file and folder that leads out named by its last part.
+
+    `content`: of a YAML file, any mapping, list or value.
+    """
     if isinstance(content, dict):
         return {
             key: _named(value) if key in ("folder", "file", "packed", "without_species") else inside(value)
@@ -29,7 +32,10 @@ def _named(path: str | list[str]) -> str | list[str]:
 
 
 def find_ignoring_case(folder: Path, parts: tuple[str, ...]) -> Path | None:
-    """Walk down from `folder`: the exact name if it is there, else one that differs in letter case."""
+    """Walk down from `folder`: the exact name if it is there, else one that differs in letter case.
+
+    `parts`: names of folders, then of the file.
+    """
     if not parts:
         return folder
     if parts[0] in ("/", ".."):

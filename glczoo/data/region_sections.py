@@ -21,7 +21,8 @@ __all__ = [
     "plain_name",
 ]
 
-LARGEST_PATCH = 1024  # cells along a side: 135 MB for a sample of 33 bands
+LARGEST_PATCH = 1024
+"""Cells along a side: 135 MB for a sample of 33 bands."""
 Name = Annotated[
     str,
     Field(
@@ -30,6 +31,7 @@ Name = Annotated[
         description="letters, digits, `_`, `.`, `+`, `-` and single blanks: it becomes part of file names",
     ),
 ]
+"""A name of a region, a modality or a band."""
 
 
 def plain_name(text: str) -> str:
@@ -106,14 +108,14 @@ class Table(Strict):
     crs: str | None = Field(
         default=None, description="of the columns lon and lat, such as EPSG:2154; null: degrees, WGS84"
     )
-    lon: str = "lon"
-    lat: str = "lat"
+    lon: str = Field(default="lon", description="column of the longitude, or of x in the CRS")
+    lat: str = Field(default="lat", description="column of the latitude, or of y in the CRS")
     layout: Literal["long", "wide"] = Field(
         default="long",
         description="long: a row for each species of a sample; wide: a column for each species, named as in "
         "the species table, that holds 0 and 1, counts or words",
     )
-    species: str = "speciesId"
+    species: str = Field(default="speciesId", description="column of the species")
     species_by: Literal["id", "name"] = Field(
         default="id", description="what the species column holds: ids, or names that the species table knows"
     )
@@ -181,8 +183,8 @@ class RecordFilters(Strict):
 class SplitFile(Strict):
     """A fixed split of the PA surveys, read from a table with one row for each patch."""
 
-    file: str
-    separator: str = ";"
+    file: str = Field(description="path of the table")
+    separator: str = Field(default=";", description="between its columns")
     patch: str = Field(default="patchID", description="column that holds the survey's patchID")
     fold: str = Field(default="fold", description="column that holds the fold's number")
     rank: str | None = Field(default=None, description="column with a fixed rank in [0, 1): nested subsets")
@@ -192,9 +194,9 @@ class SplitFile(Strict):
 class SpeciesTable(Strict):
     """The vocabulary: which species the region's models answer with."""
 
-    file: str
-    separator: str = ";"
-    id: str = "speciesId"
+    file: str = Field(description="path of the table")
+    separator: str = Field(default=";", description="between its columns")
+    id: str = Field(default="speciesId", description="column of the ids")
     name: str | None = Field(default=None, description="column with a name for people")
     sensitive: str | None = Field(
         default=None,

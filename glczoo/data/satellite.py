@@ -18,7 +18,10 @@ __all__ = ["SatellitePatches", "open_patches", "pack_folder"]
 
 
 def pack_folder(region: Region, modality: Modality, file: str, packed: Path | None = None) -> Path:
-    """The shards of one tree of a region, under the region's folder of packs or another."""
+    """The shards of one tree of a region, under the region's folder of packs or another.
+
+    `packed`: that other folder.
+    """
     return (packed or region.root_path / (region.packed or "packed")) / modality.name / file
 
 

@@ -7,7 +7,8 @@ from glczoo.errors import GlczooError
 
 __all__ = ["EARTH_KM", "block_bounds", "block_size", "east_north", "nearest_km", "spatial_blocks", "thinned"]
 
-EARTH_KM = 6371.0088  # mean radius (IUGG)
+EARTH_KM = 6371.0088
+"""Mean radius (IUGG)."""
 
 
 def spatial_blocks(points: Points, size_km: float) -> np.ndarray:

@@ -32,9 +32,11 @@ __all__ = [
     "unplaced_text",
 ]
 
-DATASET = "datasetName"  # Darwin Core's and GeoLifeCLEF's
+DATASET = "datasetName"
+"""The column of a sample's source: Darwin Core's and GeoLifeCLEF's."""
 DAY_OF = "day of "  # before a column of tables.pa.survey: without its time of day
 DROP_HINT = "; `incomplete: drop` in region.yaml leaves them out, `glczoo region check` counts them"
+"""How to leave out rows without a place, for the end of a message."""
 
 
 @dataclass
@@ -73,6 +75,8 @@ def read_rows(
     """The rows of a table that have a place, with the columns that it describes and `others`.
 
     `vocabulary`: of the species that the rows name; None for a table of surveys without any.
+
+    `reading`: collects what was left out and guessed, for a message; None: nobody asks.
     """
     file = open_table(path, table.separator, table.encoding)
     needed = [table.lon, table.lat, *(name.removeprefix(DAY_OF) for name in table.survey or ()), *others]
@@ -125,7 +129,7 @@ def placed(frame: pd.DataFrame, table: Table, region: Region | None, path: Path)
 
 
 def unplaced_text(path: Path, frame: pd.DataFrame, places: Places, hint: str = DROP_HINT) -> str:
-    """Which rows have no place, for a message."""
+    """Which rows have no place, for a message. `hint` ends it."""
     parts = [
         f"{mask.sum()} {reason}, the first at {lines(frame.index[mask])}"
         for reason, mask in places.reasons.items()
@@ -144,7 +148,7 @@ def require(frame: pd.DataFrame, path: Path, columns: Sequence[str], names: Sequ
 
 
 def column_or(frame: pd.DataFrame, name: str, default: object) -> pd.Series:
-    """A column, or one value for all rows where there is none."""
+    """A column, or one value for all rows where there is none. `default`: that value."""
     return frame[name] if name in frame else pd.Series([default] * len(frame), frame.index)
 
 
@@ -182,7 +186,7 @@ def lines(index: pd.Index) -> str:
 
 
 def species_columns(names: Iterable[str], vocabulary: SpeciesIndex) -> dict[str, int]:
-    """Columns of a wide table that bear the name of a species, and its class."""
+    """Columns of a wide table that bear the name of a species, and its class. `names`: of all columns."""
     classes = {name_key(name): k for k, name in enumerate(vocabulary.names)}
     return {name: classes[name_key(name)] for name in names if name_key(name) in classes}
 

@@ -335,6 +335,8 @@ def _species_ids(path: Path, table: Table) -> dict[str, np.ndarray]:
 def read_test_samples(region: Region, truth: Path, vocabulary: SpeciesIndex) -> Samples:
     """The region's test table with its true species, read from a table Id;speciesId.
 
+    `truth`: that table.
+
     Raises:
         MissingError: a table is not there.
         GlczooError: a column is missing, or an Id is not in the test table.

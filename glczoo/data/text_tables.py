@@ -18,6 +18,7 @@ from glczoo.errors import GlczooError
 __all__ = ["SEPARATORS", "TextTable", "open_text_table"]
 
 SEPARATORS = "\t;,|"
+"""Between the columns of a text, the likeliest first."""
 _SNIFFED = 200  # lines that decide on separator and shape
 
 

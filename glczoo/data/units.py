@@ -18,7 +18,7 @@ class Line:
     offset: float = 0.0
 
     def after(self, first: "Line") -> "Line":
-        """This line of what another one makes."""
+        """This line of what another one makes. `first`: the line that is applied before."""
         return Line(self.factor * first.factor, self.factor * first.offset + self.offset)
 
     def inverse(self) -> "Line":

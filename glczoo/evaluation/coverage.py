@@ -22,6 +22,7 @@ CAVEAT = (
     "The promise is of the mean over surveys like the tuning samples, not of each survey or block, and it "
     "does not hold far from the data."
 )
+"""What a promise of recall does not cover."""
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,10 @@ def held_out_scores(
 
 
 def training_counts(records: Mapping[Any, np.ndarray], number: int) -> np.ndarray:
-    """How often the training samples of all tables name every species, int64[K]."""
+    """How often the training samples of all tables name every species, int64[K].
+
+    `records`: classes of each table's training samples; `number`: K.
+    """
     return np.sum([np.zeros(number, np.int64), *records.values()], axis=0)
 
 

@@ -61,9 +61,9 @@ class BenchmarkRegion(Strict):
 class Benchmark(Strict):
     """The file of the study."""
 
-    name: str
-    benchmark: Literal["nceas"]
-    seeds: list[int] = Field(default=[0], min_length=1)
+    name: str = Field(description="folder of the results, inside of runs")
+    benchmark: Literal["nceas"] = Field(description="which benchmark")
+    seeds: list[int] = Field(default=[0], min_length=1, description="every region is fitted once by each")
     root: str | None = Field(
         default=None, description="folder of the regions' folders; null: GLCZOO_DATA, else here"
     )

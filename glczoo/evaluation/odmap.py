@@ -63,12 +63,15 @@ def odmap(run: Run, results: PartScore | RecordsScore, responses: Responses | No
 
 
 def unanswered(entries: Iterable[Entry]) -> list[str]:
-    """Elements that the authors have to fill in: `Section: element`."""
+    """Elements that the authors have to fill in: `Section: element`. `entries`: of the protocol."""
     return [f"{entry.section}: {entry.element}" for entry in entries if not entry.value]
 
 
 def write_odmap(path: Path, entries: Sequence[Entry]) -> None:
-    """Write a table section,subsection,element,value; a cell that looks like a formula gets an apostrophe."""
+    """Write a table section,subsection,element,value; a cell that looks like a formula gets an apostrophe.
+
+    `entries`: of the protocol, a row each.
+    """
     columns = ("section", "subsection", "element", "value")
     write_csv(path, {name: texts(getattr(entry, name) for entry in entries) for name in columns})
 

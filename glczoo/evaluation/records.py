@@ -31,6 +31,7 @@ WORTH = (
     "were visited, not how well the model does elsewhere, nor how many species a place holds. Only surveys "
     "can tell that."
 )
+"""What a score by presence-only records is worth."""
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,10 @@ class Responses:
 
 
 def responses(run: Run, chosen: np.ndarray, sample: int, device: torch.device) -> Responses:
-    """Curves of chosen species along the range of the bands at training samples, and bars of levels."""
+    """Curves of chosen species along the range of the bands at training samples, and bars of levels.
+
+    `sample`: how many training samples they are averaged over.
+    """
     trained, region = run.model, run.region
     table: Kind = "pa" if "pa" in region.tables else "po"
     samples = some(run.split(table).train, sample)
@@ -182,7 +185,7 @@ def _modalities(trained: TrainedModel, region: Region) -> dict[str, list[str]]:
 
 
 def some(samples: Samples, number: int) -> Samples:
-    """At most so many of the samples, drawn by a fixed seed."""
+    """At most so many of the samples, drawn by a fixed seed. `number`: how many."""
     return samples.subset(np.sort(np.random.default_rng(0).permutation(len(samples))[:number]))
 
 

@@ -65,6 +65,7 @@ COLUMNS = {
     "size": "set size",
     "size_error": "its error",
 }
+"""Columns of a study's table, and their titles."""
 
 
 _OWN = ("recipes", "seeds", "models", "block_km")  # what overrides may replace in a study
@@ -77,24 +78,30 @@ class PlannedRun(Strict):
 
     recipe: str = Field(description="path, relative to the study's recipes")
     model: str | None = Field(default=None, description="one of the study's models")
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default={}, description="keys of this run's recipe, with dots")
 
 
 class Study(Strict):
     """A grid of runs and seeds, and the rows of its table."""
 
-    name: str
-    seeds: list[int] = Field(default=[0], min_length=1)
-    set: dict[str, Any] = {}
+    name: str = Field(description="folder of the study's runs, inside of runs")
+    seeds: list[int] = Field(default=[0], min_length=1, description="every run is trained once by each")
+    set: dict[str, Any] = Field(default={}, description="keys of every recipe, with dots")
     recipes: str = Field(
         default=".", description="folder of the recipes, relative to the study; an override, to here"
     )
-    models: dict[str, dict[str, Any]] = {}
-    runs: dict[str, PlannedRun] = Field(min_length=1)
-    rows: dict[str, list[str]] = Field(min_length=1)
+    models: dict[str, dict[str, Any]] = Field(
+        default={}, description="keys that runs of a model share, by a name of your own"
+    )
+    runs: dict[str, PlannedRun] = Field(min_length=1, description="what to train, by a name of your own")
+    rows: dict[str, list[str]] = Field(
+        min_length=1, description="lines of the table: a title, and the runs whose mean predicts"
+    )
     pairs: list[tuple[str, str]] = Field(default=[], description="rows (a, b): a - b, paired by survey")
     block_km: float = Field(default=50.0, gt=0, description="side of the blocks that intervals resample")
-    anchors: list[Literal["random_forest"]] = []
+    anchors: list[Literal["random_forest"]] = Field(
+        default=[], description="models that stand beside the rows: a forest of the values at the points"
+    )
 
     def recipe(self, name: str, seed: int, overrides: Sequence[str] = ()) -> Recipe:
         """The recipe of a run; in rising order count the study, the run's model, its own set, `overrides`.

@@ -65,7 +65,7 @@ class ClickMap:
         self.pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
     def place(self, x: float, y: float) -> tuple[float, float] | None:
-        """lon, lat of a pixel; None in the margin."""
+        """lon, lat of a pixel; None in the margin. `x`, `y`: from the picture's upper left corner."""
         left, top, width, height = self._box
         across, down = (x - left) / width, (y - top) / height
         if not (0 <= across <= 1 and 0 <= down <= 1):

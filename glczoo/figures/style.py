@@ -39,8 +39,10 @@ __all__ = [
 # Okabe and Ito 2008, "Color Universal Design"; without yellow, which white paper swallows.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 PALETTE = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
+"""Colours of lines and bars, in order: Okabe and Ito's (2008), which the colour-blind tell apart."""
 SEQUENTIAL, UNCERTAIN = "viridis", "cividis"  # of values, and of how little they are worth
-DIVERGING = "PuOr"  # of differences: loss and gain, which the colour-blind tell apart too
+DIVERGING = "PuOr"
+"""Of differences, loss and gain: a colour map that the colour-blind tell apart too."""
 GREY, NO_DATA = "#777777", "#D9D9D9"
 _PIXELS = 500  # of a map along a side: points that fall into one are drawn once
 
@@ -61,7 +63,10 @@ def literal(text: str, letters: int | None = None) -> str:
 
 
 def axes_of(axis: Axes | None, height: float = 3.2) -> Axes:
-    """Axes with two spines and small figures: those given, or the only ones of a new Figure."""
+    """Axes with two spines and small figures: those given, or the only ones of a new Figure.
+
+    `height`: of a new Figure, in inches.
+    """
     if axis is None:
         axis = Figure(figsize=(5.2, height), layout="constrained").add_subplot()
     axis.spines[["top", "right"]].set_visible(False)
@@ -100,7 +105,7 @@ def svg_uri(figure: Figure) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Draw a PNG, write it beside its place and rename it: never half a picture."""
+    """Draw a PNG, write it beside its place and rename it: never half a picture. `figure`: is not closed."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=160, format="png")
     with whole(path) as partial:

@@ -47,7 +47,11 @@ class Candidate(Protocol):
         """Fit without a fold and return the probabilities of the samples in it, float32[n, K]."""
 
     def final(self, folder: Path, decoding: Decoding, tuned: Mapping[str, float], seconds: float) -> Path:
-        """Fit on all samples and write a finished run: an architecture that timm knows, in safetensors."""
+        """Fit on all samples and write a finished run: an architecture that timm knows, in safetensors.
+
+        `decoding` and `tuned`: chosen out of fold, kept with the run; `seconds`: what the fit took, noted in
+        the run.
+        """
 
 
 class _Tabular(ABC):
@@ -240,7 +244,10 @@ class CorrectedCandidate(_Tabular):
 
 
 def candidates_of(inputs: SurveyInputs, jobs: int = 1) -> tuple[list[Candidate], dict[str, str]]:
-    """The candidates that settings and data allow, the simplest first; and why others are left out."""
+    """The candidates that settings and data allow, the simplest first; and why others are left out.
+
+    `inputs`: all that a fit by surveys read.
+    """
     records = inputs.has_records
     what = "records, corrected" if records else "environment"
     names: dict[CandidateName, str] = {

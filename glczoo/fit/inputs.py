@@ -38,6 +38,7 @@ _MOST_SPECIES = 1000  # whose densities are written: three bands each
 _FULL = 300  # values of all species up to which a model reads each of them, and above which components
 _COMPONENTS = 150
 DENSITIES = "densities"
+"""Name of the modality that holds the shares of records nearby."""
 
 
 @dataclass(frozen=True)

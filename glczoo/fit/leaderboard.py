@@ -15,6 +15,7 @@ from glczoo.training.fit_records import RecordsLeaderboard
 __all__ = ["FILE", "Gain", "Leaderboard", "Line", "leaderboard_text"]
 
 FILE = "leaderboard.json"
+"""Where a run of a fit keeps its leaderboard."""
 
 _PLAIN = re.compile(r"[\w ,.:;'()+/%×-]*")  # a published one may be anybody's, and stands on cards
 

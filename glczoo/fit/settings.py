@@ -13,6 +13,7 @@ from glczoo.recipe.sections import Blocks
 __all__ = ["CandidateName", "Fit", "Forest", "Linear", "Network", "Records", "Surveys", "read_settings"]
 
 CandidateName = Literal["points", "slopes", "linear", "network", "quadratic", "forest"]
+"""The candidates of a fit by surveys."""
 
 
 class Surveys(Strict):
@@ -57,14 +58,14 @@ class Network(Strict):
 
     copies: int = Field(default=2, ge=1, description="networks that are averaged")
     hidden: int = Field(default=128, ge=1, description="width of a layer")
-    epochs: int = Field(default=15, ge=1)
-    drop_rate: float = Field(default=0.5, ge=0, lt=1)
+    epochs: int = Field(default=15, ge=1, description="passes over the training surveys")
+    drop_rate: float = Field(default=0.5, ge=0, lt=1, description="of dropout")
 
 
 class Forest(Strict):
     """Both forests."""
 
-    trees: int = Field(default=200, ge=1)
+    trees: int = Field(default=200, ge=1, description="how many")
     min_leaf: int = Field(default=2, ge=1, description="surveys in a leaf at least")
 
 
@@ -86,7 +87,7 @@ class Fit(Strict):
     network: Network = Network()
     forest: Forest = Forest()
     least_weight: float = Field(default=0.02, ge=0, lt=1, description="candidates of less are dropped")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="of folds, networks and forests")
 
     @field_validator("windows")
     @classmethod

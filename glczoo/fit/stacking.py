@@ -31,6 +31,8 @@ def simplex_weights(truth: np.ndarray, gap: float = 1e-6, iterations: int = 1000
     Expectation-maximisation of a mixture of fixed components (Dempster, Laird & Rubin 1977): the problem is
     convex, every step lowers the loss, and none has a size to choose. It ends when the Karush-Kuhn-Tucker gap
     max_m E[q_m / mixture] - 1, which bounds the loss that is left to gain, is below `gap`.
+
+    `truth`: of each model M the likelihood of each observation n.
     """
     weights = np.full(len(truth), 1 / len(truth))
     for _ in range(iterations):

@@ -185,6 +185,8 @@ def _zoo_config(name: str, model: Any, region: Region) -> Config:
 def render(facts: Mapping[str, Any], header: str) -> str:
     """The template filled with plain values.
 
+    `facts`: by the template's names; `header`: the YAML block above.
+
     Raises:
         GlczooError: a value is missing, None where text is due, NaN, infinite, or no plain Python value.
     """

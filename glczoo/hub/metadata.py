@@ -54,7 +54,10 @@ def _plain(text: str) -> str:
 
 
 def metadata(about: About, published: Published) -> str:
-    """The YAML block that the Hub reads: tags, origins, and model-index."""
+    """The YAML block that the Hub reads: tags, origins, and model-index.
+
+    `about`: what the run was trained on; `published`: where it goes and by which licence.
+    """
     results = []
     for part in published.results:
         first = part.rules[0]

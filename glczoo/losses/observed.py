@@ -92,6 +92,8 @@ def em(logits: Tensor, target: Tensor, *, alpha: float = 0.1, eps: float = 0.0) 
     """Entropy maximisation (Zhou et al. 2022, "Acknowledging the unknown for multi-label learning").
 
     Observed: nl(p); not observed: -α [p nl(p) + (1 - p) nl(1 - p)], which rewards doubt, not absence.
+
+    `alpha` is α.
     """
     present, absent = negative_log(logits, eps)
     return torch.where(dense(target, present) > 0, present, -alpha * entropy(logits, eps)).mean()
@@ -105,6 +107,8 @@ def hill(
 
     Observed: (1 - q)^γ nl(q), q = sigmoid(logits - m); not observed: (λ - p) p², whose pull falls again where
     p is high, for what is predicted so surely may be a presence that was missed. `turn` is λ.
+
+    `margin` is m, `gamma` γ.
     """
     x = stable(logits)
     z, p = dense(target, x), x.sigmoid()
@@ -122,6 +126,10 @@ def asl(
     clip: float = 0.05,
     reduction: Literal["batchmean", "sum", "mean"] = "batchmean",
 ) -> Tensor:
-    """Asymmetric loss (Ridnik et al. 2021), timm's: by default the sum over K, mean over B."""
+    """Asymmetric loss (Ridnik et al. 2021), timm's: by default the sum over K, mean over B.
+
+    `gamma_pos` and `gamma_neg`: focusing of present and of absent species; `clip`: probability below which an
+    absent species costs nothing; `reduction`: what is averaged.
+    """
     loss = AsymmetricLossMultiLabel(gamma_neg=gamma_neg, gamma_pos=gamma_pos, clip=clip, reduction=reduction)
     return loss(logits, dense(target, logits))

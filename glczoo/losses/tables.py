@@ -52,7 +52,12 @@ def loss(
     ranks: bool = False,
     sums: bool = False,
 ) -> Callable[[_Function], _Function]:
-    """Enter a function into the tables above, by its name."""
+    """Enter a function into the tables above, by its name.
+
+    `activation`: what its probabilities come from; `needs`: arguments that it cannot do without, and what
+    each is; `linear`: in the target; `ranks`: its outputs rank places and are no probabilities; `sums`: it
+    adds up over the batch, not a mean.
+    """
 
     def enter(function: _Function) -> _Function:
         name = function.__name__
@@ -72,6 +77,8 @@ def loss(
 
 def require(loss: str, **arguments: Tensor | float | None) -> tuple:
     """The arguments, none of which may be missing.
+
+    `loss`: its name.
 
     Raises:
         GlczooError: some are; the message says what they are.

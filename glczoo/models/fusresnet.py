@@ -165,7 +165,10 @@ class FusResNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the stages after the last of `indices`, and the head with them; return the indices kept."""
+        """Drop the stages after the last of `indices`, and the head with them; return the indices kept.
+
+        `prune_norm`: as timm, of the branches; `prune_head`: whether to drop the head.
+        """
         kept = [branch.prune_intermediate_layers(indices, prune_norm) for branch in self.branches.values()][0]
         self.num_features = sum(branch.num_features for branch in self.branches.values())
         if prune_head or max(kept) < 4:

@@ -25,7 +25,10 @@ FAR = 6.0  # standard deviations: what lies beyond counts as lying there
 
 
 def trunk(inputs: int, hidden: int, depth: int, drop_rate: float) -> nn.Sequential:
-    """The layers before a head: `depth` times linear, ReLU and dropout."""
+    """The layers before a head: `depth` times linear, ReLU and dropout.
+
+    `inputs`: width of what goes in; `hidden`: of each layer.
+    """
     layers: list[nn.Module] = []
     for number in range(depth):
         layers += [nn.Linear(hidden if number else inputs, hidden), nn.ReLU(), nn.Dropout(drop_rate)]

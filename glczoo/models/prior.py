@@ -49,7 +49,7 @@ class Prior(nn.Module):
         self.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Prior":
-        """Stay as it is: batch norm keeps its statistics."""
+        """Stay as it is: batch norm keeps its statistics. `mode`: as PyTorch asks, and is not followed."""
         return super().train(False)
 
     def logits(self, x: Tensor) -> Tensor:

@@ -391,6 +391,8 @@ def fit_cfg(kwargs: dict[str, Any], chans: int, **more: Any) -> None:
 
     `more`: further entries of the cfg. A published cfg knows its own and stays; what the caller overlays
     stands above.
+
+    `chans`: how many.
     """
     if not isinstance(kwargs.get("pretrained_cfg"), dict):
         own = dict(input_size=(chans, 128, 128), mean=(0.0,) * chans, std=(1.0,) * chans, **more)

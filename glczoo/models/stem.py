@@ -27,6 +27,7 @@ from glczoo.models.fusresnet import FusResNet
 __all__ = ["HOWS", "adapt_stem", "init_from_imagenet"]
 
 HOWS = ("repeat", "repeat_norm", "rgb_mean", "rgb_zero", "mean", "random")
+"""Ways of adapting three-channel weights of a stem to other channels."""
 
 WAYS_OUT = (
     "Either name a local file of the weights in timm's format, weights=FILE (recipe key imagenet.weights), "

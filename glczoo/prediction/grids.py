@@ -25,6 +25,7 @@ from glczoo.errors import GlczooError, MissingError
 __all__ = ["DEGREES", "Block", "Cells", "Grid", "bounds_of", "box_of", "grid_like", "read_polygon"]
 
 DEGREES = "EPSG:4326"
+"""Longitude and latitude on WGS84."""
 Polygons = list[dict[str, Any]]
 
 

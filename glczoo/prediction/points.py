@@ -203,6 +203,8 @@ def answer(
 ) -> Answers:
     """What `predict_points` writes, without a file.
 
+    `k`: this many species in the place of the model's rule; `top`: list this many of the most probable too.
+
     Raises:
         MissingError: a raster or a patch is not there.
         GlczooError: the region's bands are not the model's.

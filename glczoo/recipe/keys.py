@@ -12,7 +12,10 @@ __all__ = ["describe"]
 
 
 def describe(schema: type[BaseModel] = Recipe, prefix: str = "") -> str:
-    """The keys of a recipe with their types, defaults and meaning: one line each."""
+    """The keys of a recipe with their types, defaults and meaning: one line each.
+
+    `schema`: of the keys; `prefix`: what stands before each.
+    """
     lines = []
     for key, field in schema.model_fields.items():
         inner = field.annotation

@@ -54,6 +54,8 @@ def override(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
     `top_k=20` is short for `decoding={rule: top_k, value: 20}`, here and in a recipe.
 
+    `data`: as the YAML file has it; changed in place.
+
     Raises:
         GlczooError: an override is not valid YAML, has no key or no `=`, or names a key inside of a value.
     """

@@ -60,7 +60,7 @@ class Recipe(Strict):
     )
     optimizer: Optimizer
     schedule: Schedule = Schedule()
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=1, description="passes over the training samples")
     batch_size: int = Field(ge=2, description="samples in a batch of one process")
     precision: Literal["no", "bf16", "fp16"] = Field(default="no", description="automatic mixed precision")
     channels_last: bool = Field(default=True, description="memory format of the model's weights")
@@ -212,7 +212,10 @@ class Recipe(Strict):
 
 
 def long_form(data: dict[str, Any]) -> dict[str, Any]:
-    """One-word values in full, so that `loss.k=…` has something to write into."""
+    """One-word values in full, so that `loss.k=…` has something to write into.
+
+    `data`: as the YAML file has it; changed in place.
+    """
     if "top_k" in data:
         data["decoding"] = {"rule": "top_k", "value": data.pop("top_k")}
     for key, inner in (("decoding", "rule"), ("loss", "name"), ("po_loss", "name")):

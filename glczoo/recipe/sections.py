@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 TableName = Literal["po", "pa"]
+"""Tables that can train."""
 
 
 class Imagenet(Strict):
@@ -187,7 +188,7 @@ class Optimizer(Strict):
 
     name: str = Field(default="adam", description="name in timm.optim")
     lr: float = Field(gt=0, description="learning rate")
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, description="as the optimiser understands it")
     clip_grad: float | None = Field(default=None, gt=0, description="largest norm of the gradient")
     accumulate: int = Field(default=1, ge=1, description="batches for one step")
     lr_batch_size: int | None = Field(
@@ -205,8 +206,8 @@ class Optimizer(Strict):
 class Schedule(Strict):
     """MultiStep: the learning rate times gamma at the start of each of these epochs, counted from 0."""
 
-    milestones: list[int] = []
-    gamma: float = Field(default=0.1, gt=0)
+    milestones: list[int] = Field(default=[], description="epochs, counted from 0")
+    gamma: float = Field(default=0.1, gt=0, description="factor at each milestone")
 
     def factor(self, epoch: int) -> float:
         """What the learning rate is multiplied by in an epoch."""

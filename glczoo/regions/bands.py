@@ -20,6 +20,8 @@ from glczoo.regions.mosaics import join_tiles
 __all__ = ["FoundBand", "FoundModality", "Bounds", "common_bounds", "find_modalities", "raster_doubts"]
 
 Bounds = tuple[float, float, float, float]
+"""West, south, east, north in degrees."""
+
 # GDAL reads these, alone or with a file of the same name beside them.
 _RASTERS = {".tif", ".tiff", ".vrt", ".img", ".asc", ".bil", ".bip", ".bsq", ".flt", ".grd", ".nc", ".jp2"}
 _RASTERS |= {".sdat", ".map", ".hgt", ".dat", ".envi"}
@@ -57,6 +59,8 @@ class FoundModality:
 
 def find_modalities(root: Path) -> tuple[list[FoundModality], list[str]]:
     """Look at every raster and JPEG tree under a folder.
+
+    `root`: that folder.
 
     Returns:
         Modalities, one for each folder, CRS and resolution, in the order of their names; and what cannot be

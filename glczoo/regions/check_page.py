@@ -58,7 +58,7 @@ def region_page(
 
 
 def extent_of(source: PatchSource, tables: Iterable[Points]) -> tuple[float, float, float, float]:
-    """West, east, south, north of the points on the rasters, and a little more."""
+    """West, east, south, north of the points on the rasters, and a little more. `tables`: of points."""
     lon, lat = [], []
     for points in tables:
         on = np.ones(len(points), bool)

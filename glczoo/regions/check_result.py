@@ -6,7 +6,9 @@ from typing import Any, Literal
 __all__ = ["ROWS", "BandRange", "RegionCheck", "SplitCheck", "TableCheck", "TableName"]
 
 TableName = Literal["po", "pa", "test"]
-ROWS = {"po": "records", "pa": "surveys", "test": "points"}  # what the rows of a table become
+"""Tables that are checked."""
+ROWS = {"po": "records", "pa": "surveys", "test": "points"}
+"""What the rows of a table become."""
 
 
 @dataclass(frozen=True)

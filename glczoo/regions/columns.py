@@ -43,7 +43,8 @@ from glczoo.regions.visits import (
 
 __all__ = ["KEYS", "guess_table"]
 
-KEYS = ("lon", "lat", "species", "survey", "patch", "day", "presence")  # columns that a person may name
+KEYS = ("lon", "lat", "species", "survey", "patch", "day", "presence")
+"""Columns that a person may name."""
 
 # In order of preference: the first that a table has is taken.
 _ID = ["speciesid", "specieskey", "taxonkey", "acceptedtaxonkey", "taxonid", "species", "speciescode"]

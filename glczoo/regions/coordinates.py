@@ -17,6 +17,7 @@ from glczoo.regions.densities import add_modality
 __all__ = ["COORDINATES", "sample_cells", "write_coordinates"]
 
 COORDINATES = "coordinates"
+"""Name of the modality that holds kilometres east and north."""
 _CELLS = 2000  # along a side at most: finer than half a thousandth of the region nothing is smooth
 
 

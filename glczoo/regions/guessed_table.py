@@ -36,7 +36,7 @@ class GuessedTable:
         self.doubts.append(text)
 
     def drop(self, reason: str) -> None:
-        """Let rows be left out that have no place or no species."""
+        """Let rows be left out that have no place or no species. `reason`: shown beside what was guessed."""
         self.keys["incomplete"] = "drop"
         before = self.reasons.get("incomplete")
         self.reasons["incomplete"] = f"{before}, {reason}" if before else f"guessed: {reason}"

@@ -41,16 +41,21 @@ STATUS = [
     ),
     *("aanwezig", "vorhanden", "anwesend", "prasenz", "présence", "présent", "nachweis"),
 ]
+"""Names of columns that say whether a species was found, plain letters only."""
 COUNTS = [
     *("individualcount", "organismquantity", "abundance", "count", "counts", "cover", "coverage", "number"),
     *("individuals", "quantity", "percentcover", "coverpercent", "density", "biomass", "abundanz", "anzahl"),
     *("abondance", "effectif", "nombre", "abundancia", "cobertura", "deckung", "n"),
 ]
+"""Names of columns that say how much of it, plain letters only."""
+
 # Parts of other names of such columns: taken where a PA table has none of the above.
 STATUS_LIKE = re.compile(r"pres|absen|detect|occurr|observed|seen|found|vorkomm|nachweis|aanwez")
+"""Parts of names of columns that may say whether a species was found."""
 COUNTS_LIKE = re.compile(
     r"abund|count|individ|quantit|anzahl|abond|effectif|cobert|deckung|freq|braun|^bb|^nb|^cover|biomass"
 )
+"""Parts of names of columns that may say how much of it."""
 _OF_RECORDS = {"individualcount", "organismquantity"}  # Darwin Core: a blank means not counted
 # Columns of whole numbers that are no species.
 _COVARIATES = re.compile(
@@ -159,6 +164,8 @@ def species_like(table: pd.DataFrame, skip: Iterable[str]) -> tuple[list[str], l
     """Columns of a wide table that look like species, and those that do not.
 
     A species' column holds 0 and 1, yes and no, or counts with zeros or blanks among them.
+
+    `skip`: columns that are something else.
     """
     skipped = set(skip)
     species: list[str] = []

@@ -147,7 +147,10 @@ def _begins(name: str, other: str) -> bool:
 
 
 def named_twice(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of a binomial and a longer name that begins with it: with an author, or a subspecies."""
+    """Pairs of a binomial and a longer name that begins with it: with an author, or a subspecies.
+
+    `names`: of the vocabulary.
+    """
     keys = {name_key(name): name for name in names}
     pairs = []
     for key, name in keys.items():

@@ -43,6 +43,7 @@ model: fusresnet50_glc23         # the architecture of what init names
 finetune:
   layer_decay: 0.75              # layers far from the head learn slower; or frozen: true, the head alone"""
 ROWS = {"po": "presence-only records", "pa": "presence-absence surveys"}
+"""What the rows of a table are called."""
 _WHAT = {
     "step1": "Step 1: BCE on presence-absence surveys.",
     "step2": "Step 2: cross-entropy on presence-only records.",

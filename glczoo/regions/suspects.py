@@ -12,7 +12,8 @@ from glczoo.data.places import within
 
 __all__ = ["PILE", "num_duplicates", "suspects"]
 
-PILE = 20  # records of one place, at least; and ten times as many as places hold on average
+PILE = 20
+"""Records of one place, at least; and ten times as many as places hold on average."""
 
 
 def suspects(

@@ -31,9 +31,14 @@ __all__ = [
 
 _NODATA = -3.4028234663852886e38  # float-like: readers must compare with a tolerance
 CLIMATE = "EnvironmentalRasters/Climate/BioClimatic_Average_1981-2010"
+"""Folder of the climate's rasters, as in GeoLifeCLEF 2023."""
 SOIL = "EnvironmentalRasters/Soilgrids"
+"""Folder of the soil's rasters."""
 FOOTPRINT = "EnvironmentalRasters/HumanFootprint/summarized"
-KELVIN = 3.5  # of mean temperature, by one unit of the temperature axis
+"""Folder of the human footprint."""
+KELVIN = 3.5
+"""Of mean temperature, by one unit of the temperature axis."""
+
 # Red, green, blue, near infrared of closed canopy and of open ground; then what one unit of each axis adds.
 _CANOPY = (
     np.array([44, 56, 44, 150]),
@@ -150,7 +155,10 @@ def visits(
     sources: Sequence[str],
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Columns of visits to places; the last of the sources writes dates as Unix seconds."""
+    """Columns of visits to places; the last of the sources writes dates as Unix seconds.
+
+    `place`: position of each visit's place; `day`: of the year.
+    """
     num, (lon, lat) = len(place), lonlat[place].T
     source, year = rng.integers(len(sources), size=num), rng.integers(2017, 2022, num)
     date = (year - 1970).astype("datetime64[Y]").astype("datetime64[D]") + (day - 1)

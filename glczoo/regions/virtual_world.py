@@ -16,6 +16,7 @@ import rasterio
 __all__ = ["AXES", "Flora", "Grid", "Landscape", "Tile", "noise_field", "standard"]
 
 AXES = ("temperature", "moisture", "reaction", "nutrients", "disturbance", "light")
+"""Names of the axes, in order."""
 WEST, NORTH, STEP = 5.0, 47.0, 1 / 120  # north-west corner of every world; 30 arc seconds
 SIDE, PIXELS = 128, 11132  # pixels along a patch, and in a degree of latitude: 10 m each
 _FINE = 0.9  # how much of light no raster knows: its share of the standard deviation
@@ -42,7 +43,7 @@ class Grid:
         return bilinear(fields, cells).reshape(*fields.shape[:-2], self.side, self.side)
 
     def write(self, path: Path, values: np.ndarray, nodata: float | None = None) -> None:
-        """Write a GeoTIFF of one band."""
+        """Write a GeoTIFF of one band. `nodata`: the value that means no data."""
         path.parent.mkdir(parents=True, exist_ok=True)
         transform = rasterio.Affine(self.step, 0, self.west, 0, -self.step, self.north)
         profile = {"width": self.side, "height": self.side, "count": 1, "dtype": values.dtype.name}

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 EVENT = ["eventid", "surveyid", "visitid", "releveid", "sampleid", "samplingeventid", "checklistid"]
+"""Names of columns that number surveys, the preferred first."""
 SITE = [
     *("patchid", "siteid", "plotid", "locationid", "stationid", "quadratid", "transectid", "site", "plot"),
     *(
@@ -38,13 +39,17 @@ SITE = [
         "locality_id",
     ),
 ]
+"""Names of columns that number places, the preferred first."""
 DATES = ("dayofyear", "year", "month", "day", "eventdate", "date", "datetime", "visitdate", "surveydate")
+"""Names of columns of dates and parts of them."""
 _WHOLE_DATES = ("eventdate", "date", "datetime", "visitdate", "surveydate")
 _TIME = r"\d[T ]+\d{1,2}(?:[:.h]\d|\d\d)"  # of day, behind a date
 
 
 def candidates(file: TableFile, known: Sequence[str], named: str | None = None) -> list[str]:
     """The columns that bear one of these names, the preferred first; only the one that was named.
+
+    `known`: those names, the preferred first; `named`: by the user.
 
     Raises:
         GlczooError: two columns are named alike.
@@ -64,7 +69,10 @@ def candidates(file: TableFile, known: Sequence[str], named: str | None = None) 
 
 
 def first_column(file: TableFile, known: Sequence[str]) -> str | None:
-    """The preferred column that bears one of these names; None where there is none."""
+    """The preferred column that bears one of these names; None where there is none.
+
+    `known`: those names, the preferred first.
+    """
     return next(iter(candidates(file, known)), None)
 
 
@@ -74,13 +82,16 @@ def date_columns(file: TableFile) -> list[str]:
 
 
 def is_whole(column: pd.Series, empty: np.ndarray) -> bool:
-    """Whether every cell that is not empty holds a whole number."""
+    """Whether every cell that is not empty holds a whole number. `column`: as text."""
     values = numbers(column)[0][~empty]
     return bool(len(values)) and bool(np.isfinite(values).all()) and bool((values == np.round(values)).all())
 
 
 def guess_surveys(guess: GuessedTable, file: TableFile, table: pd.DataFrame, named: dict[str, str]) -> None:
-    """Which columns tell surveys apart: a survey is one visit of one place."""
+    """Which columns tell surveys apart: a survey is one visit of one place.
+
+    `guess`: is filled; `named`: columns that the user named.
+    """
     default = {key: named.get(key) or getattr(Table(file=["x"]), key) for key in ("patch", "day")}
     place, day = (first_column(file, [plain(name)]) for name in default.values())
     lon, lat = str(guess.keys["lon"]), str(guess.keys["lat"])

@@ -101,6 +101,8 @@ def export_model(
     """Write model.safetensors, config.json and species.csv.
 
     Files are written beside and renamed, the weights last: a folder that has them is whole.
+
+    `section`: what config.json says under `glczoo`.
     """
     config = {"label_names": [str(i) for i in species.ids.tolist()], "glczoo": section.to_json()}
     size = section.patch_size

@@ -23,6 +23,7 @@ from glczoo.runs.trained import TrainedModel
 __all__ = ["Format", "Portable", "export_portable"]
 
 Format = Literal["torch", "onnx"]
+"""`torch.export`, or ONNX."""
 _DESCRIBED = "glczoo.json"
 _TOLERANCE = 1e-4  # of probabilities: other kernels sum in another order
 

@@ -13,7 +13,9 @@ from glczoo.recipe import Recipe
 __all__ = ["Kind", "Part", "Tables", "counts_by_species", "split_table"]
 
 Kind = Literal["po", "pa"]
+"""Records or surveys."""
 Part = Literal["train", "validation", "test"]
+"""What a sample is used for."""
 
 
 class Tables:
@@ -55,5 +57,5 @@ def split_table(
 
 
 def counts_by_species(split: Split, number: int) -> np.ndarray:
-    """How often the training samples name every species, int64[K]."""
+    """How often the training samples name every species, int64[K]. `split`: of a table; `number`: K."""
     return np.bincount(split.train.species, minlength=number)

@@ -301,6 +301,8 @@ def _mean_tuned(members: Sequence[TrainedModel]) -> dict[str, float]:
 def require_bands(bands: list[str], expected: list[str], who: str, model: str, hint: str = "") -> None:
     """Shape cannot catch a wrong order of bands: compare the names. `hint` ends the message.
 
+    `expected`: those of `model`; `who` has `bands`.
+
     Raises:
         GlczooError: the names differ; the message names the first difference.
     """

@@ -88,7 +88,7 @@ class Progress:
         self._diverged: int | None = None
 
     def add(self, loss: Tensor) -> None:
-        """Count a batch."""
+        """Count a batch. `loss`: its mean."""
         self.batch += 1
         self._unread.append(loss.detach())
 
@@ -114,7 +114,7 @@ class Progress:
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint. `state`: as `state_dict` gave it."""
         self.__dict__.update(state)
         if self.loss_sums:  # gathered for a checkpoint of several processes
             self.loss_sum = self.loss_sums[self._process]

@@ -17,6 +17,8 @@ def refuse_diverged(recipe: Recipe, prepared: Prepared, progress: Progress, epoc
 
     Checkpoints stay as they are.
 
+    `prepared`: what the training reads.
+
     Raises:
         GlczooError: a loss of this epoch is not finite.
     """

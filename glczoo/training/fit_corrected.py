@@ -88,6 +88,8 @@ def fit_networks(
     """Fit slopes and biases, freeze them, and fit the networks that correct them, in place.
 
     Dropout is the model's; the learning rate rises to twice `lr` and falls to nothing (Smith 2018).
+
+    `shrinkage`: of slopes and biases; `weight_decay`: of the networks, AdamW's.
     """
     fit_linear(model, values, target, shrinkage, iterations=60, corrects=False)
     inputs, start = model.standardised(values), model.uncorrected(values).detach()
@@ -152,7 +154,10 @@ def fit_parts(
 
 
 def minimise(parameters: Sequence[Tensor], loss: Callable[[], Tensor], iterations: int) -> None:
-    """L-BFGS with a strong Wolfe line search (Nocedal & Wright 2006, 7.2), in place."""
+    """L-BFGS with a strong Wolfe line search (Nocedal & Wright 2006, 7.2), in place.
+
+    `parameters`: what is fitted; `loss`: computed from them anew at each call.
+    """
     optimizer = torch.optim.LBFGS(
         list(parameters),
         lr=1,

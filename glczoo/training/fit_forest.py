@@ -125,6 +125,8 @@ def grow(
 
     `architecture`: further keywords of the model, and `in_chans` where values are not all covariates.
 
+    `trees`: how many; `min_leaf`: samples in a leaf at least.
+
     Raises:
         GlczooError: scikit-learn is not installed.
     """

@@ -29,6 +29,7 @@ from glczoo.training.presence_only import Candidate, Sites, Suitability, fit_sui
 __all__ = ["LEADERBOARD", "RecordsLeaderboard", "fit_records"]
 
 LEADERBOARD = "leaderboard.json"
+"""Where a run of a fit to records keeps its leaderboard."""
 _PLACES = 5000  # random cells of the region, which the size of the blocks follows
 _PLAIN = re.compile(r"[\w ,;.]*")  # a published leaderboard may be anybody's, and stands on cards
 _SHARE = 0.6  # of the time goes to the folds, the rest to the fits to all records

@@ -124,7 +124,11 @@ def species_auc(
 def held_out_auc(
     scores: Tensor, presence: Tensor, group: Tensor, fold: Tensor, folds: Sequence[int]
 ) -> float:
-    """The mean of `species_auc` over the species that have one."""
+    """The mean of `species_auc` over the species that have one.
+
+    `presence`: which records are of which species; `group`: the species' target group; `fold`: of each place;
+    `folds`: those that are held out.
+    """
     return float(species_auc(scores, presence, group, fold, folds).nanmean())
 
 

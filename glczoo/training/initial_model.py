@@ -261,6 +261,8 @@ def _require_vocabulary(config: Config, species: SpeciesIndex, before: Path, hin
 def find_run(recipe: Recipe, region: Region, named: str, key: str = "init") -> Path:
     """The run that a key of the recipe names: on the Hub, a sibling, or any folder.
 
+    `named`: what that key says.
+
     Raises:
         MissingError: there is none, or it is not finished; the message says what makes it.
     """

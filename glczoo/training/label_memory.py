@@ -97,7 +97,10 @@ class PseudoNegatives(nn.Module):
 
 
 def class_weights(counts: Tensor, total: int) -> Tensor:
-    """w[K] = all records / records of the species (Zbinden et al. 2024); a species without counts as one."""
+    """w[K] = all records / records of the species (Zbinden et al. 2024); a species without counts as one.
+
+    `total`: of all records.
+    """
     return total / counts.clamp_min(1).float()
 
 

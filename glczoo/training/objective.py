@@ -209,6 +209,8 @@ class Objective(nn.Module):
         They are other training places, drawn anew every epoch: the target-group background (Phillips et al.
         2009), which shares the bias of the records and has a patch everywhere. For a strong view the same
         samples follow once more.
+
+        `order`: of the epoch's samples; `first`: batch to go on from.
         """
         if "strong" in self._needs:
             return [torch.cat([batch, batch]) for batch in batches]

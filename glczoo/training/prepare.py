@@ -203,6 +203,8 @@ def make_optimizer(recipe: Recipe, model: nn.Module, objective: nn.Module) -> to
     """One of timm's, fused into one kernel where it can be (for 62 million weights four times faster).
 
     What the loss itself learns (ROLE's estimates) does so at ten times the rate (Cole et al. 2021).
+
+    `objective`: whose own weights learn too.
     """
     settings = recipe.optimizer
     accepted = inspect.signature(get_optimizer_class(settings.name, bind_defaults=False)).parameters

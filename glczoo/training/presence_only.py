@@ -125,7 +125,7 @@ class Sites:
         return self.values if coordinates else self.values[:, : self.covariates]
 
     def subset(self, rows: Tensor) -> "Sites":
-        """Those of a mask, bool[N]."""
+        """Those of a mask, bool[N]. `rows`: that mask."""
         kept = rows.numpy()
         return Sites(
             self.points.at(kept), self.plane[kept], self.values[rows], self.presence[rows], self.group[rows],

@@ -98,7 +98,10 @@ def sites_of(training: Samples, num_classes: int) -> Samples:
 
 
 def tune_decoding(decode: Decode, probabilities: Tensor, target: Tensor) -> tuple[Decoding, dict[str, float]]:
-    """What a recipe's decoding becomes on tuning samples, [N, K] both, and the best number of every rule."""
+    """What a recipe's decoding becomes on tuning samples, [N, K] both, and the best number of every rule.
+
+    `decode`: the recipe's section.
+    """
     tuned = tune(probabilities, target)
     decoding = decode.fixed(tuned)
     if decoding.rule is Rule.RECALL and decoding.value is not None:
