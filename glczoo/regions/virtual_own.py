@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from glczoo.errors import ExistsError, GlczooError
 from glczoo.files import whole
 from glczoo.regions.virtual_files import CLIMATE, SOIL, write_climate, write_soil_and_footprint
 from glczoo.regions.virtual_world import Flora, Landscape
@@ -66,8 +67,8 @@ def make_own_files(
         seed: another number, another place.
 
     Raises:
-        FileExistsError: the folder is not empty.
-        ValueError: an argument is out of range; all such are named.
+        ExistsError: the folder is not empty.
+        GlczooError: an argument is out of range; all such are named.
     """
     most = len(_GENERA) * len(_EPITHETS)
     limits = {
@@ -79,10 +80,10 @@ def make_own_files(
     }
     wrong = [f"{name} = {n}, not in [{a}, {b}]" for name, (n, a, b) in limits.items() if not a <= n <= b]
     if wrong:
-        raise ValueError(f"no such place: {'; '.join(wrong)}")
+        raise GlczooError(f"no such place: {'; '.join(wrong)}")
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
+        raise ExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
     folder.parent.mkdir(parents=True, exist_ok=True)
     names = [f"{genus} {epithet}" for epithet in _EPITHETS for genus in _GENERA][:species]
     with whole(folder) as partial:
