@@ -36,6 +36,7 @@ DOORS = {
         "data.places",
         "data.presence",
         "data.record_filters",
+        "data.sample_columns",
         "data.table_files",
         "data.table_rows",
         "data.table_writer",

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from glczoo.data.sample_columns import join_columns
 from glczoo.errors import GlczooError
 
 __all__ = ["Points", "Samples", "SpeciesIndex", "name_key", "tidy_name"]
@@ -172,6 +173,7 @@ class Points:
     ids: np.ndarray  # int64[N], or str[N]: row ids of a table; of samples their number
     dataset: np.ndarray | None = field(default=None, kw_only=True)  # int64[N]: position in dataset_names
     dataset_names: tuple[str, ...] = field(default=(), kw_only=True)  # "" where a row names no data set
+    columns: dict[str, np.ndarray] = field(default_factory=dict, kw_only=True)  # [N] each: of `kind: values`
 
     def __len__(self) -> int:
         return len(self.lon)
@@ -198,6 +200,21 @@ class Points:
             self.ids[index],
             dataset=None if self.dataset is None else self.dataset[index],
             dataset_names=self.dataset_names,
+            columns={name: column[index] for name, column in self.columns.items()},
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Points"]) -> "Points":
+        """The points of several tables, in order, without species."""
+        dataset, dataset_names = _joined_datasets(parts)
+        return Points(
+            np.concatenate([part.lon for part in parts]),
+            np.concatenate([part.lat for part in parts]),
+            np.concatenate([part.patch_id for part in parts]),
+            np.concatenate([part.ids for part in parts]),
+            dataset=dataset,
+            dataset_names=dataset_names,
+            columns=join_columns([part.columns for part in parts], [len(part) for part in parts]),
         )
 
     @property
@@ -241,6 +258,7 @@ class Samples(Points):
             species=self.species[flat],
             weight=None if self.weight is None else self.weight[index],
             records=None if self.records is None else self.records[index],
+            columns={name: column[index] for name, column in self.columns.items()},
         )
 
     def merged(self, group: np.ndarray) -> "Samples":
@@ -293,6 +311,7 @@ class Samples(Points):
             presence_only=all(part.presence_only for part in parts),
             records=np.concatenate([part.presence_only_rows() for part in parts]),
             weight=np.concatenate(weights) if len(weights) == len(parts) else None,
+            columns=join_columns([part.columns for part in parts], [len(part) for part in parts]),
         )
 
 

@@ -5,35 +5,31 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from glczoo.data.band_statistics import (
+    Statistics,
+    checked_levels,
+    jpeg_moments,
+    raster_levels,
+    raster_moments,
+)
 from glczoo.data.occurrences import Points
 from glczoo.data.raster_files import band_file
-from glczoo.data.rasters import RasterStack, few, open_stacks
+from glczoo.data.rasters import few, open_stacks
 from glczoo.data.region import LARGEST_PATCH, Region
 from glczoo.data.satellite import open_patches
+from glczoo.data.values import open_values
 from glczoo.errors import GlczooError
-from glczoo.progress import Track
 
 __all__ = ["PatchSource", "Shift", "Statistics"]
 
-_MOST_LEVELS = 200
 _SOME_CELLS = 10_000
-_EXACT = 2**24  # up to which float32 tells whole numbers apart
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean and standard deviation of every band over the training samples' patches, and what was filled."""
-
-    mean: list[float]
-    std: list[float]
-    filled: list[float]  # share of cells without data, by band
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class PatchSource:
         channels: Sequence[str] = (),
         units: Mapping[str, str] | None = None,
     ):
-        """Open the rasters (and build their stacks where that was not done) and the JPEG patches.
+        """Open the rasters (building stacks where that was not done), JPEG patches and tables of values.
 
         Args:
             region: says where the files are.
@@ -95,6 +91,7 @@ class PatchSource:
         ]  # fmt: skip
         self.stacks = open_stacks(files, self.size)
         self.jpegs = open_patches(region, self._chosen)
+        self.tables = open_values(region, self._chosen, units)
         self.units = dict(units or {})
         self.levels: dict[str, list[int]] = {}  # of categorical bands, where they are known
         self._categorical = [
@@ -117,11 +114,23 @@ class PatchSource:
         return {m.name: sum(len(self.channels_of(band.name)) for band in m.bands) for m in self._chosen}
 
     @property
-    def raster_channels(self) -> list[str]:
-        """The channels that come from rasters, in order: the columns of `values`."""
-        rasters = {band for stack in self.stacks for band in stack.bands}
-        bands = [band.name for m in self._chosen for band in m.bands if band.name in rasters]
-        return [channel for band in bands for channel in self.channels_of(band)]
+    def value_channels(self) -> list[str]:
+        """The channels that have one value at a point, of rasters and tables: the columns of `values`."""
+        return [channel for channel in self.bands if channel not in self.pictures]
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The channels that are pictures of a sample, and have no value at a point: of JPEG patches."""
+        return self.jpegs.bands if self.jpegs is not None else ()
+
+    @property
+    def keyed(self) -> dict[str, str]:
+        """Modalities that only samples with a key have, and what a point must bring for each."""
+        by_patch = {
+            m.name: f"a patchID that {few([band.file for band in m.bands])} has"
+            for m in self._chosen if m.kind == "jpeg"
+        }  # fmt: skip
+        return by_patch | {table.modality: table.needed for table in self.tables}
 
     def channels_of(self, band: str) -> list[str]:
         """The channels that a band becomes."""
@@ -138,21 +147,12 @@ class PatchSource:
         for stack, place in zip(self.stacks, self.locate(points), strict=True):
             for position, band in enumerate(stack.bands):
                 if band in self._categorical and band not in self.levels:
-                    self.levels[band] = self._levels_in(stack, position, place)
-
-    def _levels_in(
-        self, stack: RasterStack, position: int, place: tuple[np.ndarray, np.ndarray]
-    ) -> list[int]:
-        band, levels = stack.bands[position], np.empty(0)
-        for rows, weight in stack.coverage(*place, self.size):
-            values = stack.values[rows, :, position]
-            levels = np.union1d(levels, values[(weight > 0) & ~stack.missing(values)])
-            if len(levels) > _MOST_LEVELS or (np.abs(levels) >= _EXACT).any() or (levels % 1 != 0).any():
-                raise GlczooError(
-                    f"band {band} is categorical and holds {len(levels)} different values, up to "
-                    f"{levels[-1]:g}; classes are whole numbers, {_MOST_LEVELS} at most. Or kind: number"
-                )
-        return levels.astype(int).tolist()
+                    self.levels[band] = raster_levels(stack, position, place, self.size)
+        for table in self.tables:
+            for band, values in zip(table.bands, table.at(points).T, strict=True):
+                if band in self._categorical and band not in self.levels:
+                    found = checked_levels(band, np.unique(values[~np.isnan(values)]))
+                    self.levels[band] = found.astype(int).tolist()
 
     def tensors(self, device: torch.device) -> list[Tensor]:
         """The stacks' values on a device, copied there once; on the CPU they are the memory maps."""
@@ -168,11 +168,12 @@ class PatchSource:
         return [stack.locate(points.lon, points.lat) for stack in self.stacks]
 
     def places(self, points: Points) -> np.ndarray:
-        """Which points have the same patch, int64[N]: points of one number read the same cells and JPEGs."""
+        """Which points have the same patch, int64[N]: those of one number read the same cells and files."""
         cells = [line for place in self.locate(points) for line in place]
         patches = [points.patch_id] if self.jpegs is not None else []
+        rows = [table.places(points) for table in self.tables]
         place = np.zeros(len(points), np.int64)
-        for line in cells + patches:
+        for line in cells + patches + rows:
             values, number = np.unique(line, return_inverse=True)
             place = np.unique(place * len(values) + number, return_inverse=True)[1]
         return place
@@ -187,28 +188,41 @@ class PatchSource:
             reasons[f"without a JPEG patch ({few(self.jpegs.bands)})"] = self.jpegs.missing(points.patch_id)
         return reasons
 
+    def gaps(self, points: Points) -> dict[str, np.ndarray]:
+        """Points that tables of values say nothing of, bool[N] each: filled, as cells without data are."""
+        return {table.without_row: table.gaps(points) for table in self.tables}
+
     def values(self, points: Points) -> np.ndarray:
-        """What the rasters hold at the points, float32[N, R]: their channels in order, NaN without data."""
-        columns = {}
+        """What rasters and tables hold at the points, float32[N, R]: their channels, NaN without data."""
+        bands: dict[str, np.ndarray] = {}
         for stack in self.stacks:
-            for band, values in zip(stack.bands, stack.values_at(points.lon, points.lat).T, strict=True):
-                if band not in self.levels:
-                    columns[band] = values
-                    continue
-                for channel, level in zip(self.channels_of(band), self.levels[band], strict=True):
-                    columns[channel] = np.where(np.isnan(values), np.nan, values == level)
-        ordered = [columns[channel] for channel in self.raster_channels]
+            bands |= dict(zip(stack.bands, stack.values_at(points.lon, points.lat).T, strict=True))
+        for table in self.tables:
+            bands |= dict(zip(table.bands, table.at(points).T, strict=True))
+        columns = {}
+        for band, values in bands.items():
+            if band not in self.levels:
+                columns[band] = values
+                continue
+            for channel, level in zip(self.channels_of(band), self.levels[band], strict=True):
+                columns[channel] = np.where(np.isnan(values), np.nan, values == level)
+        ordered = [columns[channel] for channel in self.value_channels]
         return np.array(ordered, np.float32).reshape(len(ordered), len(points)).T
 
     def unanswerable(self, points: Points) -> dict[str, np.ndarray]:
-        """Points at which nothing can be said: `incomplete` ones and, bool[N], those without any raster data.
+        """Points at which nothing can be said: bool[N] for each reason.
 
+        `incomplete` ones, those without any raster data, and those of which no table of values says anything.
         Where some bands have a value the others are filled, as in training (lakes are holes of soil maps).
         """
         reasons = self.incomplete(points)
         if self.stacks:
             outside = np.any(list(reasons.values())[: len(self.stacks)], axis=0)
-            reasons["without data in any raster"] = ~outside & np.isnan(self.values(points)).all(axis=1)
+            here = np.array([np.isnan(s.values_at(points.lon, points.lat)).all(axis=1) for s in self.stacks])
+            reasons["without data in any raster"] = ~outside & here.all(axis=0)
+        if self.tables:
+            needed = " or ".join(table.needed for table in self.tables)
+            reasons[f"without values: they need {needed}"] = np.all([*self.gaps(points).values()], axis=0)
         if (unplaced := points.unplaced).any():
             reasons = {reason: mask & ~unplaced for reason, mask in reasons.items()}
             reasons = {"without coordinates in degrees": unplaced} | reasons
@@ -237,10 +251,12 @@ class PatchSource:
         return readable
 
     def filled(self, points: Points) -> dict[str, float]:
-        """Share of the cells of these points' patches that have no data and are filled, by raster band."""
+        """Share of the cells of these points' patches that have no data and are filled, by band."""
         shares: dict[str, float] = {}
+        for table in self.tables:
+            shares |= dict(zip(table.bands, table.moments(points)[2].tolist(), strict=True))
         if not len(points):
-            return {band: 0.0 for stack in self.stacks for band in stack.bands}
+            return shares | {band: 0.0 for stack in self.stacks for band in stack.bands}
         for stack, place in zip(self.stacks, self.locate(points), strict=True):
             missing = np.zeros(len(stack.bands), np.int64)
             for rows, weight in stack.coverage(*place, self.size):
@@ -258,33 +274,27 @@ class PatchSource:
         Raises:
             GlczooError: a band has no data in any of the patches.
         """
+        moments: dict[str, tuple[float, float, float]] = {}
+        for stack, place in zip(self.stacks, self.locate(points), strict=True):
+            moments |= dict(zip(stack.bands, raster_moments(stack, place, self.size), strict=True))
+        for table in self.tables:
+            columns = (column.tolist() for column in table.moments(points))
+            moments |= dict(zip(table.bands, zip(*columns, strict=True), strict=True))
+        if self.jpegs is not None:
+            of_patches = jpeg_moments(self.jpegs, points.patch_id, self.size)
+            moments |= dict(zip(self.jpegs.bands, of_patches, strict=True))
         mean: dict[str, float] = {}
         std: dict[str, float] = {}
         filled: dict[str, float] = {}
-        for stack, place in zip(self.stacks, self.locate(points), strict=True):
-            moments = self._moments(stack, place, len(points) * self.size**2)
-            for band, of_band in zip(stack.bands, moments, strict=True):
-                for channel in self.channels_of(band):
-                    # One-hot channels stay 0 and 1, so that no data is no level.
-                    mean[channel], std[channel] = (0.0, 1.0) if band in self.levels else of_band[:2]
-                    filled[channel] = of_band[2]
-        if self.jpegs is not None:
-            total = torch.zeros(2, len(self.jpegs.bands), dtype=torch.float64)
-            ids, repeats = np.unique(points.patch_id, return_counts=True)
-            for patch, repeat in Track(
-                zip(ids.tolist(), repeats.tolist(), strict=True),
-                total=len(ids), title="satellite statistics", hidden=len(ids) < 2000,
-            ):  # fmt: skip
-                pixels = self.jpegs.read(patch, self.size).to(torch.float64)
-                total += repeat * torch.stack([pixels.sum((1, 2)), (pixels**2).sum((1, 2))])
-            first, second = (total / (len(points) * self.size**2)).tolist()
-            for band, m, square in zip(self.jpegs.bands, first, second, strict=True):
-                mean[band], std[band], filled[band] = m, max(square - m * m, 0) ** 0.5, 0.0
+        for band, of_band in moments.items():
+            for channel in self.channels_of(band):
+                # One-hot channels stay 0 and 1, so that no data is no level.
+                mean[channel], std[channel] = (0.0, 1.0) if band in self.levels else of_band[:2]
+                filled[channel] = of_band[2]
         empty = [band for band in self.bands if filled[band] == 1]
         if empty:
-            raise GlczooError(
-                f"no patch of {len(points)} surveys has data in {empty}; are the points at sea?"
-            )
+            hint = "does their table name these samples?" if self.tables else "are the points at sea?"
+            raise GlczooError(f"no patch of {len(points)} surveys has data in {empty}; {hint}")
         # A constant band carries nothing: dividing by 1 leaves it zero.
         return Statistics(
             [float(mean[b]) for b in self.bands],
@@ -292,40 +302,13 @@ class PatchSource:
             [filled[b] for b in self.bands],
         )
 
-    def _moments(
-        self, stack: RasterStack, place: tuple[np.ndarray, np.ndarray], cells: int
-    ) -> list[tuple[float, float, float]]:
-        """Mean and standard deviation of each band over the cells of patches, and the share without data."""
-        bands = range(len(stack.bands))
-        number, total, squares = ([0.0] * len(bands) for _ in range(3))
-        blocks = stack.coverage(*place, self.size)
-        first, is_all = [next(blocks)], next(blocks, None) is None
-
-        def counted(band: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for rows, weight in first if is_all else stack.coverage(*place, self.size):
-                values = stack.values[rows, :, band]
-                counts = np.where(stack.missing(values), 0, weight)
-                yield np.where(counts > 0, values, 0).astype(np.float64), counts
-
-        for band in bands:
-            for values, counts in counted(band):
-                number[band] += counts.sum()
-                total[band] += (counts * values).sum()
-        mean = [total[band] / max(number[band], 1) for band in bands]
-        for band in bands:
-            for values, counts in counted(band):
-                squares[band] += (counts * (values - mean[band]) ** 2).sum()
-        return [
-            (float(mean[b]), float(np.sqrt(squares[b] / max(number[b], 1))), float(1 - number[b] / cells))
-            for b in bands
-        ]
-
     def shifted(
         self, points: Points, mean: Sequence[float], std: Sequence[float], limit: float = 5.0
     ) -> list[Shift]:
-        """Raster bands whose mean lies far from the one that a model was trained with.
+        """Bands whose mean lies far from the one that a model was trained with.
 
-        It does so at the points and over the whole raster: the band is in another unit, or another variable.
+        It does so at the points and over the whole raster or table: the band is in another unit, or another
+        variable.
 
         Args:
             points: where the model is to predict, or is to be trained further.
@@ -333,19 +316,26 @@ class PatchSource:
             std: of every channel.
             limit: in the recorded standard deviations.
         """
-        rasters = {band for stack in self.stacks for band in stack.bands if band not in self.levels}
-        values = dict(zip(self.raster_channels, self.values(points).T.astype(np.float64), strict=True))
+        wide = {band for stack in self.stacks for band in stack.bands}
+        wide |= {band for table in self.tables if table.files for band in table.bands}
+        wide -= {*self.levels}
+        values = dict(zip(self.value_channels, self.values(points).T.astype(np.float64), strict=True))
         shifts = []
         for band, m, s in zip(self.bands, mean, std, strict=True):
-            known = values[band][~np.isnan(values[band])] if band in rasters else np.empty(0)
+            known = values[band][~np.isnan(values[band])] if band in wide else np.empty(0)
             shift = Shift(band, float(known.mean()), m, s) if len(known) else None
             if shift and abs(shift.deviations) > limit:
-                everywhere = Shift(band, self._mean_of_raster(band), m, s)
+                everywhere = Shift(band, self._mean_everywhere(band), m, s)
                 shifts += [shift] if abs(everywhere.deviations) > limit else []
         return shifts
 
-    def _mean_of_raster(self, band: str) -> float:
-        """The mean of a band over some thousand cells spread over its raster."""
+    def _mean_everywhere(self, band: str) -> float:
+        """The mean of a band over some thousand cells or rows spread over its raster or table."""
+        for table in self.tables:
+            if band in table.bands:
+                rows = table.everywhere()
+                some = rows.at(slice(None, None, max(1, len(rows) // _SOME_CELLS)))
+                return float(np.nanmean(some[:, table.bands.index(band)], dtype=np.float64))
         stack = next(stack for stack in self.stacks if band in stack.bands)
         (height, width), pad = stack.shape, stack.pad
         step = max(1, int((height * width / _SOME_CELLS) ** 0.5))

@@ -1,6 +1,7 @@
 """Patches: from places to x[B, C, S, S], normalised, channels last.
 
-Shapes: row[N], col[N] on each grid · satellite uint8[B, J, S, S] · x float32[B, C, S, S] · mean[C], std[C].
+Shapes: row[N], col[N] on each grid · values[B, V] of tables, planes of one value · satellite
+uint8[B, J, S, S] · x float32[B, C, S, S] · mean[C], std[C].
 
 `PatchBuilder` gathers the raster patches, masks cells without data, normalises and turns, on the device of
 the model. Patches share a centre, not a footprint: 128 cells are 1.28 km of satellite and about 128 km of
@@ -89,6 +90,9 @@ class PatchBuilder:
                     self._bands(source, stack.bands, mean, std),
                 )
             )
+        self._values = [
+            (table.rows(points), self._bands(source, table.bands, mean, std)) for table in source.tables
+        ]
         self._pixels = _turned_cells(self.size, self.size).to(self.device)
         self._satellite = self._bands(source, source.jpegs.bands if source.jpegs else (), mean, std)
 
@@ -120,6 +124,9 @@ class PatchBuilder:
             for number, grid in enumerate(self._grids):
                 cells = self._gather(number, grid, index[part], turned)
                 self._normalise(cells, grid.sentinel, grid.bands, x[part])
+            for rows, bands in self._values:
+                values = torch.from_numpy(rows.at(index[part].numpy())).to(self.device)
+                self._fill(values, bands, x[part])
             if self._jpegs is not None:
                 pixels = self._read(index[part]) if satellite is None else satellite[part]
                 self._normalise(self._turn(pixels, turned), np.nan, self._satellite, x[part])
@@ -192,6 +199,16 @@ class PatchBuilder:
         for start, stop, channel in bands.runs:
             channels = x[..., channel : channel + stop - start]
             torch.mul(buffer[..., start:stop], bands.scale[start:stop], out=channels)
+
+    def _fill(self, values: Tensor, bands: "_Bands", x: Tensor) -> None:
+        """Write (values[B, V] - mean) / std as planes of one value, and 0 where there is none."""
+        planes = values[:, None, None, :]
+        for position, channel, levels in bands.levels:
+            x[..., channel : channel + len(levels)] = planes[..., position, None] == levels
+        normalised = (planes - bands.mean[: values.shape[1]]).nan_to_num_(0.0)
+        for start, stop, channel in bands.runs:
+            part = normalised[..., start:stop] * bands.scale[start:stop]
+            x[..., channel : channel + stop - start] = part
 
     def _bands(
         self, source: PatchSource, names: Sequence[str], mean: Sequence[float], std: Sequence[float]

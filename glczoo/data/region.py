@@ -27,6 +27,7 @@ from glczoo.data.region_sections import (
     SpeciesTable,
     SplitFile,
     Table,
+    band_of_column,
     plain_name,
 )
 from glczoo.data.schema import Strict, parse, read_yaml
@@ -134,7 +135,18 @@ class Region(Strict):
                     f"{path} came with a published model and may name files inside of the data folder only; "
                     f"it says {', '.join(map(repr, reaching))}"
                 )
+        for modality in region.modalities:
+            if not modality.bands:
+                region._find_columns(modality)
         return region
+
+    def _find_columns(self, modality: Modality) -> None:
+        """Describe the bands of a table whose columns region.yaml does not list."""
+        from glczoo.data.value_tables import numeric_columns  # which knows regions itself
+
+        path = self.find(*(str(Path(modality.folder, file)) for file in modality.file))
+        modality.bands = [band_of_column(column) for column in numeric_columns(path, modality.key or "")]
+        self._unique(self.modalities)
 
     @property
     def published(self) -> bool:
@@ -147,10 +159,18 @@ class Region(Strict):
         yield from filter(None, [self.species and self.species.file])
         for modality in self.modalities:
             yield modality.folder
+            yield from modality.file
             yield from (band.file for band in modality.bands)
         for table in self.tables.values():
             yield from table.file
             yield from filter(None, [table.without_species])
+
+    def sample_columns(self) -> tuple[list[str], list[str]]:
+        """Columns of the samples' tables that bands ask for: keys of tables of values, and values."""
+        values = [modality for modality in self.modalities if modality.kind == "values"]
+        keys = [modality.key for modality in values if modality.file and modality.key]
+        own = [band.column or band.name for m in values if not m.file for band in m.bands]
+        return list(dict.fromkeys(keys)), list(dict.fromkeys(own))
 
     @property
     def root_path(self) -> Path:

@@ -18,11 +18,13 @@ __all__ = [
     "SpeciesTable",
     "SplitFile",
     "Table",
+    "band_of_column",
     "plain_name",
 ]
 
 LARGEST_PATCH = 1024
 """Cells along a side: 135 MB for a sample of 33 bands."""
+_MOST_COLUMNS = 4096  # of one modality
 Name = Annotated[
     str,
     Field(
@@ -54,8 +56,12 @@ class Band(_Provenance):
     """One covariate: what it measures and where it is read."""
 
     name: Name = Field(description="short name, unique within the region")
-    file: str = Field(description="GeoTIFF, or folder of the JPEG tree, relative to the modality's folder")
+    file: str = Field(
+        default="",
+        description="GeoTIFF, or folder of the JPEG tree, relative to the modality's folder; of values none",
+    )
     index: int = Field(default=1, ge=1, description="which band of the file, counted from 1")
+    column: str = Field(default="", description="of values: their column; the band's name if empty")
     kind: Literal["number", "categorical"] = Field(
         default="number", description="categorical: whole numbers that stand for classes, such as land cover"
     )
@@ -72,16 +78,66 @@ class Modality(_Provenance):
     """Bands of one ground resolution, in the order of their channels."""
 
     name: Name
-    kind: Literal["raster", "jpeg"] = Field(
-        default="raster", description="GeoTIFFs read around a point, or a tree of JPEG patches by patchID"
+    kind: Literal["raster", "jpeg", "values"] = Field(
+        default="raster",
+        description="raster: GeoTIFFs read around a point; jpeg: a tree of patches by patchID; values: "
+        "columns of tables with a row for each sample, or of the samples' own tables",
     )
     folder: str = Field(default="", description="folder of the files, relative to the region's root")
+    file: list[str] = Field(
+        default=[],
+        description="of values: the table, or several whose rows are read as of one; those that are not "
+        "there are passed over. None: the bands are columns of the samples' own tables",
+    )
+    key: str | None = Field(
+        default=None,
+        description="of values in tables: the column that names a sample, in them and in the samples' tables",
+    )
+    columns: list[str] = Field(
+        default=[],
+        exclude=True,
+        description="of values: short for a band for each of these columns; A00..A63 are 64. Without columns "
+        "and bands: every column of numbers but the key",
+    )
     crs: str | None = Field(default=None, description="of rasters whose files name none")
     resolution: str = Field(default="", description="size of a cell on the ground, for people")
     provenance: str = Field(default="", description="provider and version of the data")
     citation: str = Field(default="", description="how to cite the data, repeated on cards and reports")
     doi: str = Field(default="", description="of the data, without https://doi.org/")
-    bands: list[Band] = Field(min_length=1)
+    bands: list[Band] = []
+
+    @field_validator("file", "columns", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _columns_are_bands(self) -> "Modality":
+        named = {band.column or band.name for band in self.bands}
+        new = [column for column in _each_column(self.columns, self.name) if column not in named]
+        self.bands += [band_of_column(column) for column in new]
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> "Modality":
+        if self.kind != "values":
+            nameless = [band.name for band in self.bands if not band.file and self.kind == "raster"]
+            if not self.bands or nameless:
+                what = f"band {nameless[0]} names no file" if nameless else "it has no bands"
+                raise GlczooError(f"modality {self.name}: {what}")
+            if self.file or self.key or self.columns:
+                raise GlczooError(f"modality {self.name}: file, key and columns are of `kind: values`")
+        elif self.file and self.key is None:
+            raise GlczooError(
+                f"modality {self.name}: which column of {self.file[0]} names the sample? key: COLUMN, which "
+                "the samples' tables must have too"
+            )
+        elif not (self.file or self.bands):
+            raise GlczooError(
+                f"modality {self.name}: name the table of its values (file, key), or, where they stand in "
+                "the samples' own tables, their columns"
+            )
+        return self
 
     @model_validator(mode="after")
     def _trees_lie_inside(self) -> "Modality":
@@ -92,6 +148,28 @@ class Modality(_Provenance):
                 "the folder of shards that `glczoo pack` writes; name a folder inside of the modality's"
             )
         return self
+
+
+def band_of_column(column: str) -> Band:
+    """The band that a column of values is."""
+    name = plain_name(column)
+    return Band(name=name, column="" if name == column else column)
+
+
+def _each_column(columns: list[str], modality: str) -> list[str]:
+    """Names of columns, `A00..A63` and `A00..63` being 64 of them."""
+    names: list[str] = []
+    for column in columns:
+        span = re.fullmatch(r"(.*?)(\d{1,9})\.\.(.*?)(\d{1,9})", column)
+        if span is None or span[3] not in ("", span[1]):
+            names.append(column)
+            continue
+        first, last = int(span[2]), int(span[4])
+        if not 0 <= last - first < _MOST_COLUMNS:
+            raise GlczooError(f"modality {modality}: {column} are no columns, or more than {_MOST_COLUMNS}")
+        width = len(span[2]) if span[2].startswith("0") else 0
+        names += [f"{span[1]}{number:0{width}d}" for number in range(first, last + 1)]
+    return names
 
 
 class Table(Strict):

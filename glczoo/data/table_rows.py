@@ -80,7 +80,8 @@ def read_rows(
     """
     file = open_table(path, table.separator, table.encoding)
     needed = [table.lon, table.lat, *(name.removeprefix(DAY_OF) for name in table.survey or ()), *others]
-    optional = [table.patch, table.day, DATASET]
+    keys, values = region.sample_columns()
+    optional = [table.patch, table.day, DATASET, *keys, *values]
     if vocabulary is not None and table.layout == "wide":
         optional += species_columns(file.names, vocabulary)
     elif vocabulary is not None:

@@ -18,6 +18,7 @@ from glczoo.data.places import blank, coordinate_columns, numbers
 from glczoo.data.presence import matrix_presences, presences
 from glczoo.data.record_filters import filter_columns, keep_by_columns, keep_by_place
 from glczoo.data.region import Region, Table
+from glczoo.data.sample_columns import packed, sample_columns, survey_columns, unpacked
 from glczoo.data.species_table import guard, read_species_table
 from glczoo.data.table_files import open_table
 from glczoo.data.table_rows import (
@@ -68,12 +69,12 @@ def read_samples(region: Region, kind: Literal["po", "pa"], vocabulary: SpeciesI
     def read() -> dict[str, np.ndarray]:
         samples = _parse(region, kind, vocabulary, paths, None)
         arrays = {name: value for name, value in vars(samples).items() if isinstance(value, np.ndarray)}
-        return arrays | {"dataset_names": np.array(samples.dataset_names, str)}
+        return arrays | packed(samples.columns) | {"dataset_names": np.array(samples.dataset_names, str)}
 
     species = hashlib.sha256(vocabulary.ids.tobytes() + "\n".join(vocabulary.names).encode()).hexdigest()
     filters = region.records.model_dump() if region.records else None
-    key = [kind, region.table(kind).model_dump(), region.bounds, species, filters]
-    arrays = kept_arrays(paths, key, read)
+    key = [kind, region.table(kind).model_dump(), region.bounds, species, filters, region.sample_columns()]
+    arrays = unpacked(kept_arrays(paths, key, read))
     names = tuple(arrays["dataset_names"].tolist())
     return Samples(**(arrays | {"dataset_names": names, "presence_only": kind == "po"}))
 
@@ -117,7 +118,8 @@ def _parse_records(
 ) -> Samples:
     """A record for every presence of a species that the region's filters use."""
     table = region.table("po")
-    rows = read_rows(region, table, paths[0], filter_columns(region.records).values(), vocabulary, reading)
+    filtered = filter_columns(region.records).values()
+    rows = read_rows(region, table, paths[0], filtered, vocabulary, reading)
     left_out = reading.left_out if reading else {}
     found, classes = _presences(rows, "po", vocabulary)
     left_out["that say that the species was not found"] = int(len(rows.frame) - len(np.unique(found)))
@@ -148,6 +150,7 @@ def _parse_records(
         presence_only=True,
         dataset=dataset,
         dataset_names=dataset_names,
+        columns=sample_columns(rows.frame, *region.sample_columns(), paths[0]),
     )
 
 
@@ -183,6 +186,7 @@ def _parse_surveys(
         pairs[:, 1],
         dataset=dataset[first],
         dataset_names=dataset_names,
+        columns=survey_columns(rows.frame, *region.sample_columns(), path, number, first),
     )
 
 
@@ -271,7 +275,8 @@ def read_points(
     else:
         file = open_table(path, described.separator, described.encoding)
     needed = [described.lon, described.lat]
-    frame = file.read([*needed, described.id, described.patch, DATASET])
+    keys, values = region.sample_columns() if region is not None else ([], [])
+    frame = file.read([*needed, described.id, described.patch, DATASET, *keys, *values])
     require(frame, path, needed, file.names)
     places = placed(frame, described, region, path)
     if places.unplaced.any() and described.incomplete == "error":
@@ -289,6 +294,7 @@ def read_points(
         _row_ids(frame, described),
         dataset=dataset,
         dataset_names=dataset_names,
+        columns=sample_columns(frame, keys, values, path),
     )
 
 
@@ -361,6 +367,7 @@ def read_test_samples(region: Region, truth: Path, vocabulary: SpeciesIndex) -> 
         pairs[:, 1],
         dataset=points.dataset if named else np.zeros(len(points), int),
         dataset_names=points.dataset_names if named else ("test",),
+        columns=points.columns,
     )
 
 

@@ -93,7 +93,7 @@ def page(predictor: PlacePredictor) -> Any:
                     _quiet("The species appear here once a place is chosen."), elem_id="species"
                 )
         patches = gr.HTML(elem_id="patches")
-        patch_id = " and `patchID`" if predictor.source.jpegs else ""
+        patch_id = f" and {' and '.join(predictor.source.keyed.values())}" if predictor.source.keyed else ""
         gr.Markdown(
             f"## Many places\nUpload a CSV with the columns `lon` and `lat`{patch_id}, and download a table "
             "of the species of every point, the same that `glczoo predict --points` writes. Points that "

@@ -94,9 +94,9 @@ class ChangeLayers:
             ]
         return layers
 
-    def refuse_jpegs(self) -> None:
-        """As `Layers.refuse_jpegs`."""
-        self._then.refuse_jpegs()
+    def refuse_keyed(self) -> None:
+        """As `Layers.refuse_keyed`."""
+        self._then.refuse_keyed()
 
     def add_applicability(self) -> None:
         """As `Layers.add_applicability`: of the training samples, for both regions."""

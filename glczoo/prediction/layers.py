@@ -133,23 +133,21 @@ class Layers:
             layers += doubt
         return layers
 
-    def refuse_jpegs(self) -> None:
-        """The cells of a grid have no patchID, and JPEG patches lie around nothing else.
+    def refuse_keyed(self) -> None:
+        """The cells of a grid have no key, and JPEG patches and tables of values know nothing else.
 
         Raises:
-            GlczooError: a model sees JPEG bands; the message names its modality.
+            GlczooError: a model sees such bands; the message names its modalities.
         """
-        kinds = {modality.name: modality.kind for modality in self.region.modalities}
         for source, member in zip(self._sources, self.model.each, strict=True):
-            if source.jpegs is None:
-                continue
-            named = [name for name in member.modalities if kinds[name] == "jpeg"]
-            raise GlczooError(
-                f"{member.name} sees the modality {', '.join(named)} ({', '.join(source.jpegs.bands)}): "
-                "JPEG patches lie around points with a patchID, and the cells of a grid have none. Map a "
-                "model that sees rasters alone, or the cells that hold the points of --points (CSV with "
-                "lon, lat and patchID)"
-            )
+            if source.keyed:
+                needed = " and ".join(source.keyed.values())
+                raise GlczooError(
+                    f"{member.name} sees the modality {', '.join(source.keyed)}, which belongs to samples "
+                    f"and not to places: it needs {needed}, and the cells of a grid have none. Map a model "
+                    "that sees rasters alone, or the cells that hold the points of --points (a table with "
+                    "lon, lat and these columns)"
+                )
 
     def add_applicability(self) -> None:
         """Measure the training samples of the member that sees most bands, where it was trained.
@@ -357,24 +355,22 @@ def training_range(
         _, values = _training_values(model, source)
     except GlczooError as error:
         raise type(error)(f"clamping needs the samples that {model.name} was trained on: {error}") from None
-    jpegs = source.jpegs.bands if source.jpegs else ()
     limits = torch.tensor([[-torch.inf], [torch.inf]]).repeat(1, len(model.bands))
-    rasters = [channel for channel, band in enumerate(model.bands) if band not in jpegs]
+    rasters = [channel for channel, band in enumerate(model.bands) if band not in source.pictures]
     limits[:, rasters] = torch.from_numpy(np.stack([np.nanmin(values, 0), np.nanmax(values, 0)])).float()
     low, high = ((limits - torch.tensor(model.mean)) / torch.tensor(model.std)).to(device)
     return low[:, None, None], high[:, None, None]
 
 
 def _training_values(model: TrainedModel, source: PatchSource) -> tuple[Samples, np.ndarray]:
-    """Samples that a run was trained on, and the values of the raster bands that its model sees, [N, R]."""
+    """Samples that a run was trained on, and values[N, R] of its model's bands of rasters and tables."""
     run, region = model.run, model.region
     assert run is not None
-    rasters = [m.name for m in region.select(model.modalities) if m.kind == "raster"]
-    jpegs = source.jpegs.bands if source.jpegs else ()
-    if not rasters:
+    modalities = [m.name for m in region.select(model.modalities) if m.kind in ("raster", "values")]
+    if not modalities:
         raise GlczooError(f"{model.name} sees no raster band: there is no environment to compare")
-    trained_on = PatchSource(region, rasters, model.patch_size, channels=model.bands)
-    seen = [band for band in model.bands if band not in jpegs]
+    trained_on = PatchSource(region, modalities, model.patch_size, channels=model.bands)
+    seen = [band for band in model.bands if band not in source.pictures]
     require_bands(trained_on.bands, seen, f"region {region.name}", model.name)
     samples = Samples.concatenate([run.split(table).train for table in run.recipe.data.tables])
     samples = samples.subset(np.random.default_rng(0).permutation(len(samples))[:_SURVEYS])

@@ -136,7 +136,7 @@ def make_map(
     else:
         layers = ChangeLayers(model, region, against, species, accelerator.device, batch_size, clamp)
     if places is None:
-        layers.refuse_jpegs()
+        layers.refuse_keyed()
     if applicability:
         layers.add_applicability()
     cells = Cells(grid, shapes, places)

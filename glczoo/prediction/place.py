@@ -94,8 +94,8 @@ class PlacePredictor:
             self.applicability = applicability_of(self.shown, self.source)
         except (ValueError, FileNotFoundError) as error:
             self.unmeasured = str(error)
-        jpegs = self.source.jpegs.bands if self.source.jpegs else ()
-        self.background = next((b for b in self.source.bands if b not in jpegs and "=" not in b), "")
+        rasters = {band for stack in self.source.stacks for band in stack.bands}
+        self.background = next((band for band in self.source.bands if band in rasters), "")
         self.map = self._drawn()
 
     def at(self, lon: float, lat: float, top: int = 15) -> PlaceAnswer:
@@ -110,7 +110,7 @@ class PlacePredictor:
             GlczooError: nothing can be predicted there; the message says why.
         """
         place, notes = Points(*(np.array([value]) for value in (lon, lat, -1, 0))), []
-        if self.source.jpegs is not None:
+        if self.source.keyed:
             place, note = self._nearest(place)
             notes += [note] if note else []
         answers = answer(self.model, place, self.region, top=top, batch_size=self._batch_size)
@@ -137,10 +137,13 @@ class PlacePredictor:
                     read.append(shown_places(read_table(self.region, name, species), species))
                 except FileNotFoundError:
                     continue
-        columns = ([getattr(points, name) for points in read] for name in ("lon", "lat", "patch_id", "ids"))
-        places = Points(*(np.concatenate([[], *column]) for column in columns))
-        places = Points(places.lon, places.lat, places.patch_id.astype(np.int64), places.ids.astype(np.int64))
-        return places if self.source.jpegs is None else places.at(~self.source.jpegs.missing(places.patch_id))
+        none = np.empty(0, np.int64)
+        places = Points.joined([*read, Points(none.astype(float), none.astype(float), none, none)])
+        if self.source.jpegs is not None:
+            places = places.at(~self.source.jpegs.missing(places.patch_id))
+        if self.source.tables:
+            places = places.at(~np.all([*self.source.gaps(places).values()], axis=0))
+        return places
 
     def _reach(self) -> tuple[float, float, float, float]:
         """West, south, east, north of where all rasters are, in degrees."""
@@ -157,26 +160,30 @@ class PlacePredictor:
         lon, lat = np.meshgrid(west + steps * (east - west), north - steps * (north - south))
         nowhere = np.full(lon.size, -1)
         values = self.source.values(Points(lon.ravel(), lat.ravel(), nowhere, nowhere))
-        first = values[:, 0] if self.background else np.full(lon.size, np.nan)
+        first = np.full(lon.size, np.nan)
+        if self.background:
+            first = values[:, self.source.value_channels.index(self.background)]
         return ClickMap(first.reshape(lon.shape), extent, (self.places.lon, self.places.lat))
 
     def _nearest(self, clicked: Points) -> tuple[Points, str]:
         lon, lat = clicked.lon[0], clicked.lat[0]
         if not len(self.places):
             raise GlczooError(
-                f"{self.shown.name} sees satellite patches, which lie around points with a patchID, and no "
-                f"table of region {self.region.name} with such points is here: upload a CSV with patchID"
+                f"{self.shown.name} sees {', '.join(self.source.keyed)}, which belongs to known samples, "
+                f"and no table of region {self.region.name} with such samples is here: upload a table of "
+                f"points with {' and '.join(self.source.keyed.values())}"
             )
         apart = np.hypot((self.places.lon - lon) * np.cos(np.radians(lat)), self.places.lat - lat)
         place = self.places.at(np.array([apart.argmin()]))
-        there = self.source.unanswerable(replace(clicked, patch_id=place.patch_id))
+        there = self.source.unanswerable(replace(place, lon=clicked.lon, lat=clicked.lat))
         if reasons := [reason for reason, mask in there.items() if mask[0]]:
             raise GlczooError(self._outside(lon, lat, "; ".join(reasons)))
         far = nearest_km(clicked, place)[0]
         if far < 1e-3:
             return place, ""
+        what = "Satellite patches lie around" if self.source.jpegs is not None else "Values belong to"
         return place, (
-            f"Satellite patches lie around known points only: predicted at the nearest, {far:.1f} km away "
+            f"{what} known points only: predicted at the nearest, {far:.1f} km away "
             f"(lon {place.lon[0]:.5f}, lat {place.lat[0]:.5f}, patch {place.patch_id[0]})."
         )
 
@@ -209,8 +216,7 @@ class PlacePredictor:
         x = member.builder(place, self.region)(torch.arange(1))[0].numpy()
         mean, std = (np.array(values)[:, None, None] for values in (member.mean, member.std))
         seen = dict(zip(source.bands, x * std + mean, strict=True))
-        jpegs = source.jpegs.bands if source.jpegs else ()
-        numbers = [band for band in source.raster_channels if "=" not in band]
+        numbers = [channel for channel in source.value_channels if "=" not in channel]
         texts = self._values(place, numbers)
         step = -(-source.size // _SHOWN)
         patches = []
@@ -218,7 +224,7 @@ class PlacePredictor:
             title = f"{modality.name} · {source.size} × {source.size} cells"
             title += f" of {modality.resolution}" if modality.resolution else ""
             names = [band.name for band in modality.bands]
-            if set(_COLOUR) <= set(names) & set(jpegs):
+            if set(_COLOUR) <= set(names) & set(source.pictures):
                 colours = np.stack([seen[band] for band in _COLOUR], axis=-1).round().clip(0, 255)
                 patches.append(Patch(title, "red, green, blue", png(colours.astype(np.uint8)), ""))
                 names = [name for name in names if name not in _COLOUR]
@@ -233,12 +239,12 @@ class PlacePredictor:
                 patches.append(Patch(title, name, picture, texts.get(name, "")))
         return patches
 
-    def _values(self, place: Points, rasters: Sequence[str]) -> dict[str, str]:
-        """Texts below the raster bands: the value at the place, and how much of the patch is filled."""
-        here = dict(zip(self.source.raster_channels, self.source.values(place)[0].tolist(), strict=True))
+    def _values(self, place: Points, channels: Sequence[str]) -> dict[str, str]:
+        """Texts below bands: their value at the place, and how much of the patch is filled."""
+        here = dict(zip(self.source.value_channels, self.source.values(place)[0].tolist(), strict=True))
         units, filled = {band.name: band.unit for band, _ in self.region.bands()}, self.source.filled(place)
         texts = {}
-        for name in rasters:
+        for name in channels:
             value = here[name]
             text = "no value here"
             if not np.isnan(value):

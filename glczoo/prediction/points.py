@@ -1,6 +1,6 @@
 """Which species grow at these points? The most probable ones with probabilities, or the Kaggle file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ class Predictor:
         top: int = 0,
         region: Region | str | Path | None = None,
         batch_size: int = 256,
+        columns: Mapping[str, Sequence[object] | np.ndarray] | None = None,
     ) -> pd.DataFrame:
         """The species to expect at places.
 
@@ -110,6 +111,8 @@ class Predictor:
             top: list this many species at least, in the set or not.
             region: region.yaml with the rasters, or its folder; the model's own if None.
             batch_size: places in a batch.
+            columns: what bands of `kind: values` ask for, by name and N each: the places' keys in the tables
+                of values, such as surveyId, or the values themselves.
 
         Returns:
             A row for each place and species, most probable first: id, lon, lat, rank (from 1), speciesId,
@@ -124,7 +127,7 @@ class Predictor:
             GlczooError: lon, lat, patch_id and ids differ in length, a place is not on Earth, or the region
                 is not the model's.
         """
-        points = _points(lon, lat, patch_id, ids)
+        points = _points(lon, lat, patch_id, ids, columns or {})
         if isinstance(region, str | Path):
             region = Region.load(region)
         answers = answer(self.model, points, region, k=k, top=top, batch_size=batch_size)
@@ -138,7 +141,7 @@ class Predictor:
         return table
 
 
-def _points(lon: Any, lat: Any, patch_id: Any, ids: Any) -> Points:
+def _points(lon: Any, lat: Any, patch_id: Any, ids: Any, further: Mapping[str, Any]) -> Points:
     """Places of what somebody passed, checked."""
     columns: dict[str, np.ndarray] = {
         "lon": np.atleast_1d(np.asarray(lon, np.float64)),
@@ -161,7 +164,11 @@ def _points(lon: Any, lat: Any, patch_id: Any, ids: Any) -> Points:
             f"{wrong.sum()} of {number} places are not on Earth, the first: lon {columns['lon'][first]:g}, "
             f"lat {columns['lat'][first]:g}; lon lies in [-180, 180], lat in [-90, 90] (degrees)"
         )
-    return Points(columns["lon"], columns["lat"], columns["patch_id"], columns["ids"])
+    own = {name: np.atleast_1d(np.asarray(column)) for name, column in further.items()}
+    wrong_size = [name for name, column in own.items() if column.shape != (number,)]
+    if wrong_size:
+        raise GlczooError(f"columns[{wrong_size[0]!r}] needs {number} values, as many as there are places")
+    return Points(columns["lon"], columns["lat"], columns["patch_id"], columns["ids"], columns=own)
 
 
 def shown_probabilities(

@@ -8,9 +8,11 @@ from glczoo.data.occurrences import Points, Samples, SpeciesIndex
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.rasters import RasterStack
 from glczoo.data.region import Region
+from glczoo.data.sample_columns import NO_KEY
 from glczoo.data.splits import leakage
 from glczoo.data.table_rows import Reading
 from glczoo.data.tables import read_and_report, read_folds, read_points, read_samples, read_species
+from glczoo.data.values import Values
 from glczoo.figures.region import draw_region
 from glczoo.figures.style import save
 from glczoo.progress import Track
@@ -53,6 +55,7 @@ def check_region(
     source = PatchSource(region, None, patch_size)
     species = read_species(region)
     ranges = {band: each for stack in source.stacks for band, each in _ranges(stack).items()}
+    ranges |= {band: each for table in source.tables for band, each in _ranges_of_values(table).items()}
     check = RegionCheck(
         region.name, str(region.root_path), source.bands, source.size, len(species), rasters=ranges
     )
@@ -134,6 +137,13 @@ def _check_table(
         if mask.any():
             first = points.named(int(mask.argmax()))
             problems.append(f"{name}: {mask.sum()} of {len(points)} {reason}, the first: {first}")
+    for reason, mask in source.gaps(points).items():
+        check.filled_samples[reason] = int(mask.sum())
+        if mask.any():
+            problems.append(
+                f"{name}: {mask.sum()} of {len(points)} {reason}, filled with the mean: "
+                f"{_named(points, np.flatnonzero(mask), source)}"
+            )
     if source.jpegs is not None:
         unreadable = _unreadable_patches(source, points, f"{name} patches" if progress else "")
         check.unreadable_patches = len(unreadable)
@@ -157,6 +167,29 @@ def _unreadable_patches(source: PatchSource, points: Points, title: str) -> list
         except ValueError as error:
             unreadable.append(str(error))
     return unreadable
+
+
+def _named(points: Points, index: np.ndarray, source: PatchSource) -> str:
+    """The first of some points, by their keys where their bands have one."""
+    keys = {table.key: points.columns[table.key] for table in source.tables if table.key in points.columns}
+    if not keys:
+        return f"the first: {points.named(int(index[0]))}"
+    key, column = next(iter(keys.items()))
+    shown = ", ".join("none" if each in ("", NO_KEY) else str(each) for each in column[index[:5]].tolist())
+    return f"{key} {shown}{' …' if len(index) > 5 else ''}"
+
+
+def _ranges_of_values(table: Values) -> dict[str, BandRange]:
+    """Of each band of a table over all of its rows."""
+    rows = table.everywhere()
+    if not len(rows):  # they stand in the samples' own rows
+        return {}
+    values = rows.at(slice(None))
+    missing = np.isnan(values)
+    low = np.where(missing, np.inf, values).min(axis=0).tolist()
+    high = np.where(missing, -np.inf, values).max(axis=0).tolist()
+    share = missing.mean(axis=0).tolist()
+    return {band: BandRange(low[i], high[i], share[i]) for i, band in enumerate(table.bands)}
 
 
 def _ranges(stack: RasterStack) -> dict[str, BandRange]:

@@ -36,6 +36,7 @@ class TableCheck:
     left_out: dict[str, int] = field(default_factory=dict)  # reason → rows of the file that are no samples
     notes: list[str] = field(default_factory=list)  # how the file was understood
     incomplete: dict[str, int] = field(default_factory=dict)  # reason → samples whose patch cannot be read
+    filled_samples: dict[str, int] = field(default_factory=dict)  # reason → samples that values lack
     unreadable_patches: int = 0
     filled: dict[str, float] = field(default_factory=dict)  # band → share of the patches' cells without data
     suspicious: dict[str, int] = field(default_factory=dict)  # reason → rows
@@ -56,7 +57,7 @@ class TableCheck:
         counts["places"] = self.places
         shown = {r: n for r, n in self.left_out.items() if n or r.startswith("records.")}  # of a filter 0 too
         counts |= {f"left out {reason}": number for reason, number in shown.items()}
-        counts |= self.incomplete
+        counts |= self.incomplete | self.filled_samples
         counts |= {"unreadable patches": self.unreadable_patches} if self.unreadable_patches else {}
         most = sorted(self.filled.items(), key=lambda item: -item[1])[:3]
         shares = ", ".join(f"{band} {100 * share:.2f} %" for band, share in most if share > 0)

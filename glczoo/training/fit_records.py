@@ -129,8 +129,8 @@ def fit_records(
         MissingError: data are missing.
         GlczooError: the region has no rasters, a table cannot be read, or there are too few places.
     """
-    rasters = [modality.name for modality in region.modalities if modality.kind == "raster"]
-    if not rasters:
+    kinds = {modality.name: modality.kind for modality in region.modalities}
+    if "raster" not in kinds.values():
         raise GlczooError(f"region {region.name} has no rasters: a model of places needs values there")
     vocabulary = read_species(region)
     if len(vocabulary) == 1:
@@ -140,7 +140,7 @@ def fit_records(
             remedy="Add records of other species of its kind, or train with loss=sinr_full, which compares "
             "them with background places (glczoo train REGION/recipes/step2.yaml)",
         )
-    source = PatchSource(region, rasters, 1)
+    source = PatchSource(region, [name for name, kind in kinds.items() if kind in ("raster", "values")], 1)
     records = read_samples(region, "po", vocabulary)
     records = records.subset(source.complete(records, "presence-only records", drop=True))
     source.fix_levels(records)

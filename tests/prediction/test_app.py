@@ -90,7 +90,7 @@ def test_satellite_is_asked_at_the_nearest_known_point(everything, runs, tmp_pat
     assert [int(row[0]) for row in rows] == told.answers.columns["speciesId"].tolist()
     everything.places, kept = places.at(np.arange(0)), places
     try:
-        with pytest.raises(ValueError, match="lie around points with a patchID.*upload a CSV with patchID"):
+        with pytest.raises(ValueError, match="belongs to known samples.*upload a table.*with a patchID"):
             everything.at(lon, lat)
     finally:
         everything.places = kept
