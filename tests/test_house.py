@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 ORDER = [
     {"errors"},
-    {"files", "progress"},
+    {"files", "memory", "progress"},
     {"packaged", "yaml_text"},
     {"losses", "metrics", "expected_f1", "calibration", "figures", "published_files"},
     {"decoding", "hub_client"},
@@ -29,6 +29,7 @@ ORDER = [
 
 DOORS = {
     "tqdm": {"progress"},
+    "psutil": {"memory"},
     "pandas": {
         "data.archives",
         "data.geo_files",
