@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "glczoo"
 
 ORDER = [
     {"errors"},
-    {"files", "progress"},
+    {"files", "memory", "progress"},
     {"packaged", "yaml_text"},
     {"losses", "metrics", "expected_f1", "calibration", "figures", "published_files"},
     {"decoding", "hub_client"},
@@ -29,6 +29,7 @@ ORDER = [
 
 DOORS = {
     "tqdm": {"progress"},
+    "psutil": {"memory"},
     "pandas": {
         "data.archives",
         "data.geo_files",
@@ -119,7 +120,11 @@ DOORS = {
 OURS = {"CheckpointError", "DamagedError", "ExistsError", "GlczooError", "HubError", "MissingError"}
 """What a user can mend is one of these, with what, where and a remedy; the command prints it in one line."""
 
-MADE_OF_OURS = {"of_system", "type(error)"}  # a GlczooError of an OSError; one of ours again, with more words
+MADE_OF_OURS = {
+    "of_system",
+    "type(error)",
+    "_bomb",
+}  # a GlczooError of an OSError; one of ours again, with more words
 
 OTHER_ERRORS = {
     ("files", "OSError"): "the system's own with its errno, and the path, which the system may have left out",

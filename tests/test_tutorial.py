@@ -85,7 +85,7 @@ def test_every_command_of_the_page(folder: Path, hub: HubServer, monkeypatch: py
     assert "<html" in (folder / "report.html").read_text() and served
     answers, left = pd.read_csv(folder / "species.csv"), pd.read_csv(folder / "species.left_out.csv")
     assert answers["id"].nunique() == 5
-    assert left["reason"].tolist() == ["without coordinates in degrees"]
+    assert left["reason"].tolist() == ["at 0, 0"]
     drawn = sorted(path.suffix for path in (folder / "maps").iterdir())
     assert ".png" in drawn and ".tif" in drawn
     assert "my-org/my-region" in hub.store.repos

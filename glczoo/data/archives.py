@@ -9,13 +9,15 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
-from xml.etree import ElementTree
 
 import pandas as pd
+
+from glczoo.data.darwin_core import TableDescription, read_meta
+from glczoo.data.table_limits import counted, refuse_bomb
 
 if TYPE_CHECKING:
     from glczoo.data.table_files import TableFile
@@ -41,16 +43,23 @@ class Archive:
     members: tuple[str, ...]
     occurrences: str = ""  # the member to read
     events: str = ""  # the core that it extends, where that has the places
-    link: tuple[str, str] = ("", "")  # columns of the occurrences and of the events that belong together
-    encoding: str | None = None  # that meta.xml names
+    described: Mapping[str, TableDescription] = field(default_factory=dict)  # members, by meta.xml
     citation: str = ""
     doi: str = ""
     workbook: bool = False  # an Excel file is a zip archive too
     notes: tuple[str, ...] = field(default=())
 
-    def open(self, name: str) -> IO[bytes]:
-        """A member's bytes."""
-        return zipfile.ZipFile(self.path).open(name)
+    def opener(self, name: str) -> Callable[[], IO[bytes]]:
+        """What opens a member's bytes.
+
+        Raises:
+            GlczooError: it unpacks to more than any table holds.
+        """
+        with zipfile.ZipFile(self.path) as archive:
+            info = archive.getinfo(name)
+        refuse_bomb(info, str(self.path))
+        where = f"{self.path}: {name}"
+        return counted(lambda: zipfile.ZipFile(self.path).open(name), info.compress_size, where)
 
     def joined(self, member: "Callable[[str], TableFile]") -> "TableFile":
         """The table of occurrences, with the columns of its events where the places stand there.
@@ -64,14 +73,14 @@ class Archive:
         own = {name.lower() for name in table.names}
         added = [name for name in core.names if name.lower() not in own]
         names = (*table.names, *added)
-        link = [table.find(self.link[0]), core.find(self.link[1])]
+        link = [self.described[member].link for member in (self.occurrences, self.events)]
 
         def read_at(positions: list[int]) -> pd.DataFrame:
             own_positions = [i for i in positions if i < len(table.names)]
-            rows = table.read_at([table.names.index(str(link[0])), *own_positions])
+            rows = table.read_at([link[0], *own_positions])
             key, rows = rows.iloc[:, 0].astype(str), rows.iloc[:, 1:]
             wanted = [core.names.index(names[i]) for i in positions if i >= len(table.names)]
-            events = core.read_at([core.names.index(str(link[1])), *wanted])
+            events = core.read_at([link[1], *wanted])
             events.index = pd.Index(events.iloc[:, 0].astype(str))
             events = events.iloc[:, 1:].loc[~events.index.duplicated()].reindex(key)
             events.index = rows.index
@@ -106,10 +115,10 @@ def open_archive(path: Path) -> Archive:
             raise GlczooError(f"{path} is locked by a password: unpack it and name the table inside")
         base = {Path(name).name.lower(): name for name in names}
         citation, doi = _citation(archive, base)
-        described = _described(archive, base)
+        described = _described(archive, path, base)
         if described is not None:
-            occurrences, events, link, encoding = described
-            return Archive(path, names, occurrences, events, link, encoding, citation, doi)
+            occurrences, events, tables_of_meta = described
+            return Archive(path, names, occurrences, events, tables_of_meta, citation, doi)
         if "occurrence.txt" in base:
             return Archive(path, names, base["occurrence.txt"], citation=citation, doi=doi)
     tables = [n for n in names if n.lower().endswith(_TABLES) and Path(n).name.lower() not in _OTHERS]
@@ -127,38 +136,21 @@ def _text(archive: zipfile.ZipFile, name: str | None) -> str:
 
 
 def _described(
-    archive: zipfile.ZipFile, base: dict[str, str]
-) -> tuple[str, str, tuple[str, str], str | None] | None:
-    """Occurrences, events, how they are linked and the encoding by meta.xml; None where it says nothing."""
-    try:
-        root = ElementTree.fromstring(_text(archive, base.get("meta.xml")) or "<none/>")
-    except ElementTree.ParseError:
-        return None
-    found: dict[str, tuple[str, ElementTree.Element]] = {}
-    for element in root:
-        kind = element.get("rowType", "").rsplit("/", 1)[-1].lower()
-        location = next((e.text or "" for e in element.iter() if e.tag.endswith("location")), "").strip()
-        if location.lower() in base:
-            found.setdefault(kind, (base[location.lower()], element))
+    archive: zipfile.ZipFile, path: Path, base: dict[str, str]
+) -> tuple[str, str, dict[str, TableDescription]] | None:
+    """Occurrences, events, and how the members are described by meta.xml; None where it says nothing."""
+    tables = read_meta(_text(archive, base.get("meta.xml")), str(path))
+    found: dict[str, TableDescription] = {}
+    for table in tables:
+        if Path(table.file).name.lower() in base:
+            found.setdefault(table.kind, table)
     if "occurrence" not in found:
         return None
-    occurrences, element = found["occurrence"]
-    encoding = element.get("encoding") or None
-    if element.tag.endswith("core") or "event" not in found:
-        return occurrences, "", ("", ""), encoding
-    events, core = found["event"]
-    link = _column_at(archive, occurrences, element), _column_at(archive, events, core)
-    return occurrences, events, link, encoding
-
-
-def _column_at(archive: zipfile.ZipFile, member: str, element: ElementTree.Element) -> str:
-    """The name of the column that meta.xml says links a table with the other."""
-    index = next((int(e.get("index", "0")) for e in element if e.tag.endswith(("id", "coreid"))), 0)
-    separator = element.get("fieldsTerminatedBy", ",").replace("\\t", "\t")
-    with archive.open(member) as stream:
-        header = stream.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
-    names = [name.strip().strip('"') for name in header.split(separator)]
-    return names[min(index, len(names) - 1)]
+    kept = [found["occurrence"]]
+    if not kept[0].is_core and "event" in found:
+        kept.append(found["event"])
+    members = [base[Path(table.file).name.lower()] for table in kept]
+    return members[0], "".join(members[1:]), dict(zip(members, kept, strict=True))
 
 
 def _citation(archive: zipfile.ZipFile, base: dict[str, str]) -> tuple[str, str]:

@@ -21,7 +21,7 @@ import torch
 from glczoo.data.sample_columns import join_columns
 from glczoo.errors import GlczooError
 
-__all__ = ["Points", "Samples", "SpeciesIndex", "name_key", "tidy_name"]
+__all__ = ["Points", "Samples", "SpeciesIndex", "Unplaced", "name_key", "tidy_name"]
 
 
 def tidy_name(name: str) -> str:
@@ -164,6 +164,19 @@ class SpeciesIndex:
 
 
 @dataclass(frozen=True)
+class Unplaced:
+    """What rows of a table hold that have no usable coordinates; "" where a row has a place."""
+
+    reason: np.ndarray  # str[N]
+    lon: np.ndarray  # str[N], as the table has it
+    lat: np.ndarray  # str[N]
+
+    def at(self, index: np.ndarray) -> "Unplaced":
+        """The rows at `index` (positions or a mask)."""
+        return Unplaced(self.reason[index], self.lon[index], self.lat[index])
+
+
+@dataclass(frozen=True)
 class Points:
     """Places to predict at: lon[N], lat[N] in degrees, patch_id[N] (-1 where none) and the rows' ids."""
 
@@ -174,6 +187,7 @@ class Points:
     dataset: np.ndarray | None = field(default=None, kw_only=True)  # int64[N]: position in dataset_names
     dataset_names: tuple[str, ...] = field(default=(), kw_only=True)  # "" where a row names no data set
     columns: dict[str, np.ndarray] = field(default_factory=dict, kw_only=True)  # [N] each: of `kind: values`
+    without_place: Unplaced | None = field(default=None, kw_only=True)  # None: of rows that all have one
 
     def __len__(self) -> int:
         return len(self.lon)
@@ -187,9 +201,25 @@ class Points:
         """The points whose row has usable coordinates."""
         return self.at(~self.unplaced)
 
+    def unplaced_reasons(self) -> dict[str, np.ndarray]:
+        """Why points have no usable coordinates, bool[N] for each reason."""
+        if self.without_place is None:
+            return {"without coordinates in degrees": self.unplaced} if self.unplaced.any() else {}
+        reasons = dict.fromkeys(self.without_place.reason[self.unplaced].tolist())
+        return {reason: self.without_place.reason == reason for reason in reasons}
+
+    def coordinates(self) -> tuple[np.ndarray, np.ndarray]:
+        """Longitude and latitude of each point as a table of them shows it: as read where it is no place."""
+        if self.without_place is None or not self.unplaced.any():
+            return self.lon, self.lat
+        columns = (self.lon, self.without_place.lon), (self.lat, self.without_place.lat)
+        lon, lat = (np.where(self.unplaced, texts, [f"{v:.6g}" for v in values]) for values, texts in columns)
+        return lon, lat
+
     def named(self, i: int) -> str:
         """One point, for a message. `i`: its position."""
-        return f"patchID {self.patch_id[i]} at lon {self.lon[i]:.5f}, lat {self.lat[i]:.5f}"
+        place = f"at lon {self.lon[i]:.5f}, lat {self.lat[i]:.5f}"
+        return f"patchID {self.patch_id[i]} {place}" if self.patch_id[i] >= 0 else f"{self.ids[i]} {place}"
 
     def at(self, index: np.ndarray) -> "Points":
         """The points at `index` (positions or a mask), without species."""
@@ -201,6 +231,7 @@ class Points:
             dataset=None if self.dataset is None else self.dataset[index],
             dataset_names=self.dataset_names,
             columns={name: column[index] for name, column in self.columns.items()},
+            without_place=None if self.without_place is None else self.without_place.at(index),
         )
 
     @classmethod

@@ -185,7 +185,10 @@ class PatchSource:
             for stack, place in zip(self.stacks, self.locate(points), strict=True)
         }
         if self.jpegs is not None:
-            reasons[f"without a JPEG patch ({few(self.jpegs.bands)})"] = self.jpegs.missing(points.patch_id)
+            missing, nameless = self.jpegs.missing(points.patch_id), points.patch_id < 0
+            reasons[f"without a JPEG patch ({few(self.jpegs.bands)})"] = missing & ~nameless
+            if nameless.any():
+                reasons[f"without a patchID, which names its JPEG patch ({few(self.jpegs.bands)})"] = nameless
         return reasons
 
     def gaps(self, points: Points) -> dict[str, np.ndarray]:
@@ -225,7 +228,7 @@ class PatchSource:
             reasons[f"without values: they need {needed}"] = np.all([*self.gaps(points).values()], axis=0)
         if (unplaced := points.unplaced).any():
             reasons = {reason: mask & ~unplaced for reason, mask in reasons.items()}
-            reasons = {"without coordinates in degrees": unplaced} | reasons
+            reasons = points.unplaced_reasons() | reasons
         return reasons
 
     def complete(self, points: Points, what: str, drop: bool = False) -> np.ndarray:

@@ -14,7 +14,16 @@ import pandas as pd
 from glczoo.data.rasters import project
 from glczoo.errors import GlczooError
 
-__all__ = ["Places", "coordinate_columns", "crs_in_names", "numbers", "place_rows", "plain", "within"]
+__all__ = [
+    "Places",
+    "are_metres",
+    "coordinate_columns",
+    "crs_in_names",
+    "numbers",
+    "place_rows",
+    "plain",
+    "within",
+]
 
 # Names of columns by their letters and digits, in order of preference; then what else means the same.
 LON = [
@@ -56,7 +65,14 @@ _DEGREES = re.compile(  # 48.5°N, 48°30'15" N, 48 30 15.2 N, 1.6 W
     re.IGNORECASE,
 )
 _COMMA = r"[+-]?\d*,\d+"
-_WHOLE = r"[+-]?\d+"
+_THOUSAND_OR_COMMA = r"[+-]?\d{1,3},\d{3}"
+# What sets thousands apart, the decimal sign, and a number in which these are plain.
+_THOUSANDS = [
+    (r"[\s'’]", ".", r"[+-]?\d{1,3}(?:[\s'’]\d{3})+(?:\.\d*)?"),
+    (r"[\s'’]", ",", r"[+-]?\d{1,3}(?:[\s'’]\d{3})+,\d*"),
+    (r"\.", ",", r"[+-]?\d{1,3}(?:(?:\.\d{3})+,\d*|(?:\.\d{3}){2,})"),
+    (r",", ".", r"[+-]?\d{1,3}(?:(?:,\d{3})+\.\d*|(?:,\d{3}){2,})"),
+]
 
 Bounds = tuple[float, float, float, float]
 
@@ -123,8 +139,16 @@ def crs_in_names(*names: str) -> str | None:
     return f"EPSG:{codes.pop()}" if len(codes) == 1 else None
 
 
+def are_metres(x: pd.Series, y: pd.Series) -> bool:
+    """Whether most of the numbers are too large for degrees."""
+    return bool((np.abs(np.stack([numbers(x)[0], numbers(y)[0]])) > 1000).mean() > 0.5)
+
+
 def numbers(column: pd.Series) -> tuple[np.ndarray, bool]:
-    """float64[n] of a column, nan where it holds no number, and whether it is written with decimal commas."""
+    """float64[n] of a column, nan where it holds no number, and whether it is written with decimal commas.
+
+    Thousands may be set apart by blanks, apostrophes, points or commas, where it is plain which these are.
+    """
     if pd.api.types.is_numeric_dtype(column.dtype):
         return column.to_numpy(float, na_value=np.nan), False
     values = pd.to_numeric(column, errors="coerce").to_numpy(float, na_value=np.nan)
@@ -132,11 +156,25 @@ def numbers(column: pd.Series) -> tuple[np.ndarray, bool]:
         return values, False
     texts = column.map(lambda value: "" if value is None or value != value else str(value).strip())
     texts = texts.where(~texts.str.lower().isin(_MISSING), "")
+    plainly = texts.where(np.isnan(values), "0")  # only what is no number as it stands
+    for mark, decimal, pattern in _THOUSANDS:
+        grouped = texts.str.fullmatch(pattern)
+        if (
+            grouped.any()
+            and (grouped | (plainly == "") | plainly.str.fullmatch(_COMMA) | ~np.isnan(values)).all()
+        ):
+            texts = texts.str.replace(mark, "", regex=True)
+            return _with_points(texts, decimal), decimal == ","
     commas = texts.str.fullmatch(_COMMA)
-    if not commas.any() or not (commas | texts.str.fullmatch(_WHOLE) | (texts == "")).mean() > 0.9:
+    if texts[~np.isnan(values)].str.contains(".", regex=False).any():  # 1,234 may be a thousand there
+        commas &= ~texts.str.fullmatch(_THOUSAND_OR_COMMA)
+    if not commas.any() or not (commas | ~np.isnan(values) | (texts == "")).mean() > 0.9:
         return values, False
-    texts = texts.str.replace(",", ".").where(commas, texts)
-    return pd.to_numeric(texts, errors="coerce").to_numpy(float, na_value=np.nan), True
+    return _with_points(texts.where(commas | ~np.isnan(values), ""), ","), True
+
+
+def _with_points(texts: pd.Series, decimal: str) -> np.ndarray:
+    return pd.to_numeric(texts.str.replace(decimal, "."), errors="coerce").to_numpy(float, na_value=np.nan)
 
 
 def blank(column: pd.Series) -> np.ndarray:
@@ -177,10 +215,7 @@ def place_rows(
     if crs is not None:
         _unproject(places, crs, ~(empty | no_number))
     else:
-        wide = (places.lon > 180) & (places.lon <= 360)
-        if wide.any() and not ((places.lon < 0) & (places.lon >= -180)).any():
-            places.lon[wide] -= 360
-            places.notes.append(f"longitudes from 0 to 360 in {x_column.name}: those above 180 lie west of 0")
+        _turn(places, str(x_column.name))
     outside = ~(empty | no_number) & ~((np.abs(places.lon) <= 180) & (np.abs(places.lat) <= 90))
     nowhere &= ~outside if bounds is None else ~outside & ~within(0.0, 0.0, bounds)
     places.reasons = {
@@ -192,6 +227,18 @@ def place_rows(
     wrong = empty | no_number | outside | nowhere
     places.lon[wrong] = places.lat[wrong] = np.nan
     return places
+
+
+def _turn(places: Places, name: str) -> None:
+    """Bring longitudes that count from 0 to 360, or from -360 to 0, to -180 to 180."""
+    lon = places.lon
+    above, below = (lon > 180) & (lon <= 360), (lon < -180) & (lon >= -360)
+    if above.any() and not ((lon < 0) & (lon >= -180)).any():
+        lon[above] -= 360
+        places.notes.append(f"longitudes from 0 to 360 in {name}: those above 180 lie west of 0")
+    elif below.any() and not ((lon > 0) & (lon <= 360)).any():
+        lon[below] += 360
+        places.notes.append(f"longitudes from -360 to 0 in {name}: those below -180 lie east of 0")
 
 
 def _degrees(column: pd.Series) -> np.ndarray:

@@ -11,6 +11,7 @@ import bz2
 import gzip
 import importlib.util
 import lzma
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,9 @@ from typing import IO, Any
 import pandas as pd
 
 from glczoo.data.archives import DAMAGED, Archive, open_archive
+from glczoo.data.darwin_core import TableDescription
 from glczoo.data.geo_files import read_geojson, read_geopackage
+from glczoo.data.table_limits import counted, refuse_bomb, refuse_more_than_memory
 from glczoo.data.text_tables import open_text_table
 from glczoo.errors import GlczooError, MissingError
 
@@ -38,12 +41,19 @@ _REFUSED = {
     b"%PDF": "a PDF document: the table in it must be saved as CSV",
     b"<!DO": "a web page: was the download an error message, or does it need a login?",
     b"<htm": "a web page: was the download an error message, or does it need a login?",
+    b"<!do": "a web page: was the download an error message, or does it need a login?",
+    b"<HTM": "a web page: was the download an error message, or does it need a login?",
+    b"<?xml": "XML: KML, GPX and the like are saved as GeoJSON or CSV, for example with QGIS or ogr2ogr",
+    b"{\\rtf": "a text document: save the table in it as CSV",
     b"II*\x00": "a GeoTIFF raster: it is no table",
     b"MM\x00*": "a GeoTIFF raster: it is no table",
     b"\x89HDF": "an HDF5 file: save the table in it as CSV",
     b"7z\xbc\xaf": "a 7-Zip archive: unpack it and name the table inside",
     b"Rar!": "a RAR archive: unpack it and name the table inside",
 }
+
+_BYTES_OF_CELL = 50  # of a sheet, at the least: an object of Python
+_BYTES_OF_VALUE = 8  # of a column
 
 
 @dataclass(frozen=True)
@@ -133,8 +143,9 @@ def _text(
     separator: str | None,
     encoding: str | None,
     member: str = "",
+    described: TableDescription | None = None,
 ) -> TableFile:
-    text = open_text_table(path, open_bytes, separator, encoding, member)
+    text = open_text_table(path, open_bytes, separator, encoding, member, described)
     return TableFile(path, text.names, text.separator, text.read_at, text.notes)
 
 
@@ -155,12 +166,15 @@ def _open_compressed(
     if head[257:262] == b"ustar":
         raise GlczooError(f"{path} is a tar archive: unpack it and name the table inside")
     _refuse_known(path, head)
-    return _text(path, lambda: opener(path, "rb"), separator, encoding)
+    opened = counted(lambda: opener(path, "rb"), path.stat().st_size, str(path))
+    return _text(path, opened, separator, encoding)
 
 
 def _open_zip(path: Path, separator: str | None, encoding: str | None) -> TableFile:
     def member(name: str) -> TableFile:
-        return _text(path, lambda: archive.open(name), separator, archive.encoding or encoding, name)
+        described = archive.described.get(name)
+        named = (described.encoding if described else None) or encoding
+        return _text(path, archive.opener(name), separator, named, name, described)
 
     try:
         archive = open_archive(path)
@@ -187,10 +201,16 @@ def _excel(path: Path) -> TableFile:
             f"{path} is an Excel workbook: reading it needs openpyxl (pip install 'glczoo[excel]'); or save "
             "the sheet as CSV"
         )
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            refuse_bomb(info, str(path))
     try:
+        _refuse_huge_sheets(path)
         sheets = pd.read_excel(
             path, sheet_name=None, engine="openpyxl", keep_default_na=False, na_values=[""]
         )
+    except GlczooError:
+        raise
     except Exception as error:  # whatever openpyxl and its parser of XML meet in a damaged workbook
         raise GlczooError(
             f"{path} is an Excel workbook that cannot be read: {error}; save the sheet as CSV"
@@ -206,17 +226,33 @@ def _excel(path: Path) -> TableFile:
     return opened
 
 
+def _refuse_huge_sheets(path: Path) -> None:
+    """Refuse a workbook that says it has more cells than memory holds: one cell in the last row is enough."""
+    from openpyxl import load_workbook
+
+    book = load_workbook(path, read_only=True)
+    try:
+        for sheet in book.worksheets:
+            cells = (sheet.max_row or 0) * (sheet.max_column or 0)
+            refuse_more_than_memory(
+                _BYTES_OF_CELL * cells, f"{path}: {cells:,} cells of sheet {sheet.title!r}"
+            )
+    finally:
+        book.close()
+
+
 def _parquet(path: Path) -> TableFile:
     if importlib.util.find_spec("pyarrow") is None:
         raise GlczooError(f"{path} is Parquet: reading it needs pyarrow (pip install 'glczoo[parquet]')")
     from pyarrow import ArrowException, parquet
 
     try:
-        names = parquet.read_schema(path).names
+        names, rows = parquet.read_schema(path).names, parquet.read_metadata(path).num_rows
     except (ArrowException, OSError) as error:
         raise GlczooError(f"{path} cannot be read as Parquet: {error}") from None
 
     def read_at(positions: list[int]) -> pd.DataFrame:
+        refuse_more_than_memory(_BYTES_OF_VALUE * rows * len(positions), f"{path}: {rows:,} rows")
         try:
             table = pd.read_parquet(path, columns=[names[i] for i in positions], engine="pyarrow")
         except (ArrowException, OSError) as error:

@@ -13,8 +13,15 @@ import numpy as np
 import pandas as pd
 
 from glczoo.data.cache import kept_arrays
-from glczoo.data.occurrences import Points, Samples, SpeciesIndex
-from glczoo.data.places import blank, coordinate_columns, numbers
+from glczoo.data.occurrences import Points, Samples, SpeciesIndex, Unplaced
+from glczoo.data.places import (
+    Places,
+    are_metres,
+    blank,
+    coordinate_columns,
+    crs_in_names,
+    numbers,
+)
 from glczoo.data.presence import matrix_presences, presences
 from glczoo.data.record_filters import filter_columns, keep_by_columns, keep_by_place
 from glczoo.data.region import Region, Table
@@ -271,6 +278,9 @@ def read_points(
                 f"{path}: no column looks like longitude or latitude; it has {list(file.names)}. Name them "
                 "lon and lat, in degrees"
             )
+        if crs is None and (named := crs_in_names(lon, lat)):
+            held = file.read([lon, lat])
+            crs = named if are_metres(held[lon], held[lat]) else None
         described = Table(file=[str(path)], lon=lon, lat=lat, crs=crs, incomplete="drop")
     else:
         file = open_table(path, described.separator, described.encoding)
@@ -295,7 +305,22 @@ def read_points(
         dataset=dataset,
         dataset_names=dataset_names,
         columns=sample_columns(frame, keys, values, path),
+        without_place=_without_place(frame, described, places) if places.unplaced.any() else None,
     )
+
+
+def _without_place(frame: pd.DataFrame, table: Table, places: Places) -> Unplaced:
+    """Why rows have no usable coordinates, and what they hold instead."""
+    reason = np.select([*places.reasons.values()], [*places.reasons], default="")
+    lon, lat = (np.array([_as_read(cell) for cell in frame[name]], str) for name in (table.lon, table.lat))
+    return Unplaced(reason, lon, lat)
+
+
+def _as_read(cell: object) -> str:
+    """A cell as the table has it; pandas makes numbers of a column that holds nothing else."""
+    if cell is None or cell is pd.NA or cell != cell:
+        return ""
+    return f"{cell:.10g}" if isinstance(cell, float) else str(cell)
 
 
 def _row_ids(frame: pd.DataFrame, table: Table) -> np.ndarray:

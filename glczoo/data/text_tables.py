@@ -4,15 +4,17 @@ import codecs
 import csv
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 import pandas as pd
 
 from glczoo.data.archives import DAMAGED
+from glczoo.data.darwin_core import TableDescription
+from glczoo.data.table_limits import LONGEST_LINE
 from glczoo.errors import GlczooError
 
 __all__ = ["SEPARATORS", "TextTable", "open_text_table"]
@@ -42,6 +44,8 @@ class _Shape:
     num_fields: int  # of a row: more than names where rows have a name of their own, or end in a separator
     offset: int  # fields before the first named one
     quoted: bool  # quotation marks hold fields together; else they mean themselves
+    quote: str = '"'
+    defaults: Mapping[str, str] = field(default_factory=dict)  # name → value of its empty cells
 
 
 def open_text_table(
@@ -50,6 +54,7 @@ def open_text_table(
     separator: str | None,
     encoding: str | None,
     member: str = "",
+    described: TableDescription | None = None,
 ) -> TextTable:
     """Look at a text and name its columns.
 
@@ -59,6 +64,7 @@ def open_text_table(
         separator: between the columns; seen in the text if None.
         encoding: of the text; UTF-8, UTF-16 by its mark, else Windows-1252 if None.
         member: of a zip archive, for messages.
+        described: how a Darwin Core Archive describes it, which then holds.
 
     Raises:
         GlczooError: it is no text, or no table.
@@ -69,7 +75,7 @@ def open_text_table(
     except LookupError:
         raise GlczooError(f"{where}: no encoding is called {encoding!r}; try utf-8 or cp1252") from None
     try:
-        known, has_quotes = _encoding(open_bytes)
+        known, has_quotes = _encoding(open_bytes, where)
     except DAMAGED as error:
         raise GlczooError(f"{where} is damaged: {error}") from None
     if encoding is None and known == "":
@@ -81,9 +87,9 @@ def open_text_table(
 
     try:
         with closing(open_text()) as file:
-            lines = [line for line, _ in zip(file, range(_SNIFFED), strict=False)]
-        shape = _shape(where, lines, separator)
-        if has_quotes and not shape.quoted:
+            lines = [line for _ in range(_SNIFFED) if (line := file.readline(LONGEST_LINE))]
+        shape = _shape_of(described, lines) if described else _shape(where, lines, separator)
+        if has_quotes and not shape.quoted and not described:
             shape = _with_quotes(shape, open_text)
     except UnicodeError as error:
         raise GlczooError(f"{where} is not {chosen} text ({error}); name its encoding") from None
@@ -101,8 +107,12 @@ def open_text_table(
     return TextTable(shape.names, shape.separator, read_at, notes)
 
 
-def _encoding(open_bytes: Callable[[], IO[bytes]]) -> tuple[str, bool]:
-    """The encoding of a text, "" if it is none, and whether there is a quotation mark in it."""
+def _encoding(open_bytes: Callable[[], IO[bytes]], where: str) -> tuple[str, bool]:
+    """The encoding of a text, "" if it is none, and whether there is a quotation mark in it.
+
+    Raises:
+        GlczooError: a line of it is longer than any row of a table.
+    """
     with open_bytes() as stream:
         head = stream.read(4096)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -114,10 +124,17 @@ def _encoding(open_bytes: Callable[[], IO[bytes]]) -> tuple[str, bool]:
     quotes = False
     for name in ("utf-8", "cp1252"):
         decoder = codecs.getincrementaldecoder(name)()
+        length = 0
         with open_bytes() as stream:
             try:
                 while chunk := stream.read(1 << 22):
                     quotes |= b'"' in chunk
+                    ends = b"\n" in chunk or b"\r" in chunk
+                    length = 0 if ends else length + len(chunk)
+                    if length > LONGEST_LINE:
+                        raise GlczooError(
+                            f"{where}: a line has more than {LONGEST_LINE:,} bytes: it is no table"
+                        )
                     decoder.decode(chunk)
                 decoder.decode(b"", final=True)
                 return ("utf-8-sig" if name == "utf-8" else name), quotes
@@ -161,9 +178,40 @@ def _shape(where: str, lines: list[str], separator: str | None) -> _Shape:
     return _Shape(tuple(names), separator, skipped + first_row, len(names) + extra, offset, quoted)
 
 
+def _shape_of(described: TableDescription, lines: list[str]) -> _Shape:
+    """The shape of a text that `meta.xml` describes; its terms are the names, else what a header says."""
+    reader = csv.reader(
+        lines,
+        delimiter=described.separator,
+        quotechar=described.quote or '"',
+        quoting=csv.QUOTE_MINIMAL if described.quote else csv.QUOTE_NONE,
+    )
+    rows = [[_clean(cell) for cell in row] for row in reader]
+    header_lines = described.header_lines
+    terms = {name.lower() for name in described.names if name}
+    first = {cell.lower() for cell in rows[0]} if rows else set()
+    if header_lines == 0 and len(terms & first) >= len(terms) / 2:  # a header that meta.xml forgets
+        header_lines = 1
+    width = max([len(described.names), *map(len, rows)])
+    header = rows[header_lines - 1] if 0 < header_lines <= len(rows) else []
+    names = [(described.names[i : i + 1] or ("",))[0] or (header[i : i + 1] or [""])[0] for i in range(width)]
+    added = [name for name in described.defaults if name not in names]
+    return _Shape(
+        (*names, *added),
+        described.separator,
+        header_lines,
+        width,
+        0,
+        bool(described.quote),
+        described.quote or '"',
+        described.defaults,
+    )
+
+
 def _is_comment(lines: list[str], at: int) -> bool:
-    """Whether a line that begins with # is no header: it has other separators than the line below."""
-    line, below = lines[at], next((other for other in lines[at + 1 :] if other.strip()), "")
+    """Whether a line that begins with # is no header: it has other separators than the first row below."""
+    line = lines[at]
+    below = next((other for other in lines[at + 1 :] if other.strip() and not other.startswith("#")), "")
     return line.startswith("#") and any(line.count(s) != below.count(s) for s in SEPARATORS)
 
 
@@ -191,28 +239,31 @@ def _with_quotes(shape: _Shape, open_text: Callable[[], io.TextIOWrapper]) -> _S
     with closing(open_text()) as file:
         for number, line in enumerate(file):
             if number >= shape.first_row and line.strip() and line.count(shape.separator) != wanted:
-                return _Shape(**{**vars(shape), "quoted": True})
+                return replace(shape, quoted=True)
     return shape
 
 
 def _parse(
     where: str, open_text: Callable[[], io.TextIOWrapper], shape: _Shape, positions: Sequence[int]
 ) -> pd.DataFrame:
-    at = [position + shape.offset for position in positions]
+    known = [position + shape.offset for position in positions if position < len(shape.names)]
+    at = [position for position in known if position < shape.num_fields]
+    behind = shape.num_fields  # a field too many: a row that holds something there has shifted
     separator = r"\s+" if shape.separator == " " else shape.separator
     try:
         with closing(open_text()) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # fields behind the last named one
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # fields behind that one
             for _ in range(shape.first_row):
                 file.readline()
             table = pd.read_csv(
-                file,
+                _Headed(file, shape.separator.join(map(str, range(behind + 1))) + "\n"),
                 sep=separator,
-                header=None,
-                names=range(shape.num_fields),
-                usecols=at,
+                header=0,
+                names=range(behind + 1),
+                usecols=[*at, behind],
                 index_col=False,
                 quoting=csv.QUOTE_MINIMAL if shape.quoted else csv.QUOTE_NONE,
+                quotechar=shape.quote,
                 skipinitialspace=True,
                 keep_default_na=False,
                 na_values=[""],
@@ -223,11 +274,45 @@ def _parse(
     except UnicodeError as error:
         raise GlczooError(f"{where} cannot be decoded ({error}); name its encoding") from None
     except pd.errors.EmptyDataError:
-        return pd.DataFrame({name: pd.Series(dtype=object) for name in at})
+        return pd.DataFrame({name: pd.Series(dtype=object) for name in known})
     except (pd.errors.ParserError, ValueError) as error:
         raise GlczooError(f"{where} cannot be read as a table: {error}") from None
     table.index = pd.RangeIndex(shape.first_row + 1, shape.first_row + 1 + len(table))
-    return table[at]
+    _refuse_shifted(where, table[behind], shape)
+    del table[behind]
+    for name, value in shape.defaults.items():
+        place = shape.names.index(name) + shape.offset
+        if place in known:
+            table[place] = table[place].fillna(value) if place in table else value
+    return table[known]
+
+
+class _Headed(io.TextIOBase):
+    """A text with a line before it: pandas takes the number of fields from the first line."""
+
+    def __init__(self, file: io.TextIOBase, line: str) -> None:
+        self._file = file
+        self._line = line
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> str:
+        line, self._line = self._line, ""
+        return line or self._file.read(size)
+
+
+def _refuse_shifted(where: str, behind: pd.Series, shape: _Shape) -> None:
+    """Refuse rows that hold more than the header names: what stands in which column is not known."""
+    held = behind.notna()
+    if held.dtype == bool and held.any() and behind.dtype == object:
+        held &= behind.astype(str).str.strip() != ""
+    if held.any():
+        raise GlczooError(
+            f"{where}: {held.sum()} rows have more fields than the header's {len(shape.names)}, the first at "
+            f"line(s) {behind.index[held][:3].tolist()}: a text with {shape.separator!r} in it without "
+            "quotation marks, or numbers with decimal commas between commas? Put those in quotation marks"
+        )
 
 
 def _clean(name: str) -> str:

@@ -267,22 +267,32 @@ def predict_points(
     accelerator = accelerator or default_accelerator()
     answers = answer(model, points, region, k=k, top=top, batch_size=batch_size, accelerator=accelerator)
     reasons = answers.reason_counts()
+    beside = out.with_name(f"{out.stem}.left_out.csv")
+    if accelerator.is_main_process:
+        _write_left_out(beside, answers)
     if not answers.points:
         first = f", the first: {points.named(0)}" if len(points) else ""
         counted = "; ".join(f"{number} {reason}" for reason, number in reasons.items())
-        raise GlczooError(f"none of {len(points)} points can be answered: {counted}{first}")
-    beside = out.with_name(f"{out.stem}.left_out.csv")
+        raise GlczooError(
+            f"none of {len(points)} points can be answered: {counted}{first}; {beside.name} lists them"
+        )
     if accelerator.is_main_process:
         columns = answers.columns
         if out.suffix.lower() == ".csv":
             columns = columns | {"id": _ids(columns["id"]), "species": texts(columns["species"])}
         write(columns)
-        beside.unlink(missing_ok=True)
-        left = answers.left_out
-        if len(left):
-            places = {"id": _ids(left.ids), "lon": left.lon, "lat": left.lat, "patchID": left.patch_id}
-            write_csv(beside, places | {"reason": texts(answers.reasons)})
     return PredictedTable(answers.points, answers.decoding, answers.set_size, reasons, beside)
+
+
+def _write_left_out(path: Path, answers: Answers) -> None:
+    """Write the points that are not answered, each as its table has it; without any there is no file."""
+    path.unlink(missing_ok=True)
+    left = answers.left_out
+    if len(left):
+        lon, lat = (texts(axis) if axis.dtype.kind == "U" else axis for axis in left.coordinates())
+        columns = {"id": _ids(left.ids), "lon": lon, "lat": lat}
+        columns |= {"patchID": left.patch_id} if (left.patch_id >= 0).any() else {}
+        write_csv(path, columns | {"reason": texts(answers.reasons)})
 
 
 def _ids(ids: np.ndarray) -> np.ndarray:

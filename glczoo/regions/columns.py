@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from glczoo.data.places import blank, coordinate_columns, crs_in_names, numbers, place_rows, plain
-from glczoo.data.presence import labels_of
+from glczoo.data.places import are_metres, blank, coordinate_columns, crs_in_names, numbers, place_rows, plain
+from glczoo.data.presence import COUNT, labels_of, presences
+from glczoo.data.raster_files import is_geographic
 from glczoo.data.table_files import TableFile, open_table
 from glczoo.data.table_rows import DAY_OF
 from glczoo.errors import GlczooError
@@ -65,6 +66,7 @@ _NAME = [
     *("wissname", "especie", "nombrecientifico", "specienome", "soort", "soortnaam"),
 ]
 _ERROR = ["coordinateuncertaintyinmeters", "geouncertaintyinm", "coordinateuncertainty", "positionalaccuracy"]
+_MOST_STATUS = 5  # columns of a table of records that are looked at for presences
 _CULTIVATED = {"FOSSIL_SPECIMEN", "LIVING_SPECIMEN"}
 
 
@@ -92,7 +94,7 @@ def guess_table(
     """
     file = open_table(path, None, encoding)
     named = {key: value for key, value in named.items() if _columns_of(key, value) <= set(file.names)}
-    guess = _start(file, kind, named, crs, encoding)
+    guess = _start(file, kind, named, encoding)
     lon, lat = (named.get(key) for key in ("lon", "lat"))
     if not (lon and lat):
         known = coordinate_columns(
@@ -105,23 +107,24 @@ def guess_table(
     missing = [key for key, column in (("lon", lon), ("lat", lat)) if column is None]
     everything = wide or kind == "pa"  # which columns say presence is seen in what they hold
     table = file.read(file.names if everything else _wanted(file, named, [*ids, *names], lon, lat))
-    species, others = species_like(table, _known_columns(file, named, lon, lat)) if wide else ([], [])
+    species, others = (
+        species_like(table, _known_columns(file, named, lon, lat), str(path)) if wide else ([], [])
+    )
     missing += ["species"] if wide and not species else []
     if missing or lon is None or lat is None:
         raise GlczooError(_missing_columns(file, missing))
     if not len(table):
         raise GlczooError(f"{path} has a header and no rows")
     guess.keys |= {"lon": lon, "lat": lat}
-    if crs is None and _are_metres(table[lon], table[lat]) and (crs := crs_in_names(lon, lat)):
-        guess.keys["crs"], guess.reasons["crs"] = crs, "guessed: by the names of the columns"
+    crs = _crs(guess, table[lon], table[lat], crs)
     table = _located(guess, table, lon, lat, crs)
     if wide:
         _take_wide(guess, table, species, others)
     else:
         status, words = _status(file, named)
-        count = first_column(file, COUNTS)
-        if kind == "pa" and not (status or count or "presence" in named):
-            status, count = _like_presence(guess, file, table)
+        count = None if named.get("presence") == "none" else first_column(file, COUNTS)
+        if not (status or count or "presence" in named):
+            status, count = _like_presence(guess, file, table, [*ids, *names][0])
         present = guess_presence(guess, table, status, count, words)
         table = _with_species(guess, table, present, ids, names)
     guess.lon, guess.lat = table["glczoo lon"].to_numpy(), table["glczoo lat"].to_numpy()
@@ -142,14 +145,13 @@ def _columns_of(key: str, value: str) -> set[str]:
 
 
 def _start(
-    file: TableFile, kind: Literal["po", "pa"], named: dict[str, str], crs: str | None, encoding: str | None
+    file: TableFile, kind: Literal["po", "pa"], named: dict[str, str], encoding: str | None
 ) -> GuessedTable:
     guess = GuessedTable(file.path, kind, {}, named=list(named))
     if file.separator:
         guess.keys["separator"] = file.separator
         guess.reasons["separator"] = f"{len(file.names)} columns"
     guess.keys |= {"encoding": encoding} if encoding and file.separator else {}
-    guess.keys |= {"crs": crs} if crs else {}
     guess.doubts += file.notes
     for key, value in (("citation", file.citation), ("doi", file.doi)):
         if value:
@@ -171,22 +173,40 @@ def _status(file: TableFile, named: dict[str, str]) -> tuple[str | None, str | N
 
 
 def _like_presence(
-    guess: GuessedTable, file: TableFile, table: pd.DataFrame
+    guess: GuessedTable, file: TableFile, table: pd.DataFrame, species: str
 ) -> tuple[str | None, str | None]:
-    """Columns of presence and of counts where none has a usual name: by part of it and contents."""
+    """Columns of presence and of counts where none has a usual name: by part of it and contents.
+
+    Raises:
+        GlczooError: a column of another name tells rows of a survey and of a species apart as presences do.
+    """
     places = guess.keys["lon"], guess.keys["lat"]
     unknown = [name for name in file.names if name and name not in places and not _is_known(name)]
-    labels = {name: labels_of(table[name]) for name in unknown}
+    labels = {name: labels_of(table[name]) for name in unknown if name in table}
     said = [name for name, found in labels.items() if found.informative and not found.unknown]
     status = next((n for n in said if STATUS_LIKE.search(plain(n)) and not labels[n].counts), None)
-    count = next((n for n in said if COUNTS_LIKE.search(plain(n))), None)
-    binary = [name for name in said if not labels[name].counts and name not in (status, count)]
-    if not (status or count) and binary:
-        guess.doubt(
-            f"{', '.join(binary[:3])}: does it say whether the species was found? Every row counts as a "
-            f"presence; else --columns presence={binary[0]}"
-        )
-    return status, count
+    count = next((n for n in said if COUNTS_LIKE.search(plain(n)) and labels[n].no), None)
+    if status or count or guess.kind == "po":
+        return status, count
+    for name in said:
+        zeros = 1 - presences(table[name], COUNT, (), name, "presence").mean()
+        few = not labels[name].counts or (labels[name].no and zeros >= 0.05)
+        if few and _varies(table, name, [species]) and _varies(table, name, list(map(str, places))):
+            values = ", ".join([*labels[name].yes[:3], *labels[name].no[:2]])
+            blank_too = " and blanks" if labels[name].blank else ""
+            raise GlczooError(
+                f"{guess.path}: {name} holds {values}{blank_too}, and differs from species to species of a "
+                f"survey: does it say whether the species was found? --columns presence={name}; or "
+                "presence=none if it says nothing of the kind"
+            )
+    return None, None
+
+
+def _varies(table: pd.DataFrame, name: str, within: list[str]) -> bool:
+    """Whether a column differs between rows that share what others hold, or no rows share it."""
+    rows = pd.DataFrame({"value": pd.factorize(table[name], use_na_sentinel=False)[0]}, table.index)
+    groups = rows["value"].groupby([table[other] for other in within])
+    return bool((groups.nunique() > 1).any()) or bool((groups.size() == 1).all())
 
 
 def _is_known(name: str) -> bool:
@@ -199,6 +219,7 @@ def _wanted(
 ) -> list[str]:
     """The columns to read of a long table."""
     others = [first_column(file, known) for known in (COUNTS, EVENT, SITE, _ERROR, ["basisofrecord"])]
+    others += [name for name in file.names if STATUS_LIKE.search(plain(name))][:_MOST_STATUS]
     others += [_status(file, named)[0], lon, lat, first_column(file, [plain(named.get("patch", "patchID"))])]
     of_person = [c for key, value in named.items() for c in _columns_of(key, value)]
     wanted = dict.fromkeys([*species, *date_columns(file), *of_person, *filter(None, others)])
@@ -223,9 +244,24 @@ def _missing_columns(file: TableFile, missing: Sequence[str]) -> str:
     return text
 
 
-def _are_metres(x: pd.Series, y: pd.Series) -> bool:
-    """Whether most of the numbers are too large for degrees."""
-    return bool((np.abs(np.stack([numbers(x)[0], numbers(y)[0]])) > 1000).mean() > 0.5)
+def _crs(guess: GuessedTable, x: pd.Series, y: pd.Series, named: str | None) -> str | None:
+    """The CRS of a table's coordinates; None where they are degrees.
+
+    Args:
+        guess: of the table; gets the key `crs`.
+        x: longitudes, or x.
+        y: latitudes, or y.
+        named: what a person says of the tables: of two, one may be in degrees.
+    """
+    metres = are_metres(x, y)
+    if named is None and metres and (crs := crs_in_names(str(x.name), str(y.name))):
+        guess.keys["crs"], guess.reasons["crs"] = crs, "guessed: by the names of the columns"
+        return crs
+    if named and not metres and not is_geographic(named):
+        guess.doubt(f"{x.name}, {y.name} are degrees: {named} is not meant of them")
+        return None
+    guess.keys |= {"crs": named} if named else {}
+    return named
 
 
 def _located(guess: GuessedTable, table: pd.DataFrame, lon: str, lat: str, crs: str | None) -> pd.DataFrame:

@@ -50,7 +50,9 @@ COUNTS = [
 """Names of columns that say how much of it, plain letters only."""
 
 # Parts of other names of such columns: taken where a PA table has none of the above.
-STATUS_LIKE = re.compile(r"pres|absen|detect|occurr|observed|seen|found|vorkomm|nachweis|aanwez")
+STATUS_LIKE = re.compile(
+    r"pres|absen|detect|occurr|observed|seen|found|vorkomm|nachweis|aanwez|^response$|^target$|^label$|^pb$"
+)
 """Parts of names of columns that may say whether a species was found."""
 COUNTS_LIKE = re.compile(
     r"abund|count|individ|quantit|anzahl|abond|effectif|cobert|deckung|freq|braun|^bb|^nb|^cover|biomass"
@@ -99,9 +101,16 @@ def guess_presence(
             )
         elif labels.informative:
             return _ruled(guess, table, status, labels, _status_rule(guess, status, labels))
+        elif guess.kind == "pa" and len(labels.yes) == 2 and set(labels.yes) == {"1", "2"}:
+            raise GlczooError(
+                f"{guess.path}: {status} holds 1 and 2: are these counts, or codes of which one says "
+                f"that the species was not found? --columns presence={status}:1 (or :2; all others say no), "
+                "or presence=none if every row is a presence"
+            )
     if count:
         labels = _without_letters(labels_of(table[count]))
-        if labels.no and labels.unknown and len(labels.unknown) <= MANY:
+        absences = bool(labels.no) or (bool(labels.blank) and guess.kind == "pa")
+        if absences and labels.unknown and len(labels.unknown) <= MANY:
             raise GlczooError(_not_understood(guess, count, labels))
         of_records = plain(count) in _OF_RECORDS or guess.kind == "po"
         if labels.yes and not labels.unknown and (labels.no or (labels.blank and not of_records)):
@@ -160,12 +169,15 @@ def _not_understood(guess: GuessedTable, column: str, labels: Labels) -> str:
     )
 
 
-def species_like(table: pd.DataFrame, skip: Iterable[str]) -> tuple[list[str], list[str]]:
+def species_like(table: pd.DataFrame, skip: Iterable[str], where: str) -> tuple[list[str], list[str]]:
     """Columns of a wide table that look like species, and those that do not.
 
     A species' column holds 0 and 1, yes and no, or counts with zeros or blanks among them.
 
     `skip`: columns that are something else.
+
+    Raises:
+        GlczooError: a column that is named like a species holds words that are not understood.
     """
     skipped = set(skip)
     species: list[str] = []
@@ -173,6 +185,13 @@ def species_like(table: pd.DataFrame, skip: Iterable[str]) -> tuple[list[str], l
     for name in table.columns:
         if name in skipped or not name:
             continue
+        labels = labels_of(table[name])
+        if _BINOMIAL.fullmatch(name) and 0 < len(labels.unknown) <= MANY and (labels.yes or labels.no):
+            raise GlczooError(
+                f"{where}: {name} holds {', '.join(map(repr, labels.unknown))} beside "
+                f"{', '.join([*labels.yes, *labels.no])}: was the species found there or not? Write 0 "
+                "and 1, or words that say so"
+            )
         (species if _is_species(name, table[name]) else others).append(name)
     return species, others
 
@@ -180,10 +199,12 @@ def species_like(table: pd.DataFrame, skip: Iterable[str]) -> tuple[list[str], l
 def _is_species(name: str, column: pd.Series) -> bool:
     labels = labels_of(column)
     values = len(labels.yes) + len(labels.no)
-    if labels.unknown or not labels.informative or values == 0:
+    if labels.unknown or values == 0:
         return False
-    if _BINOMIAL.fullmatch(name):
+    if _BINOMIAL.fullmatch(name) and (labels.informative or not labels.counts):
         return True
+    if not labels.informative:
+        return False
     if _COVARIATES.fullmatch(plain(name)):
         return False
     zeros = 1 - presences(column, COUNT, (), name, "presence").mean()

@@ -35,7 +35,7 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     parsed, read_csv = [], pd.read_csv
 
     def counted(file: TextIO, **options: object) -> pd.DataFrame:
-        parsed.append(Path(file.name).name)
+        parsed.append(Path(getattr(file, "_file", file).name).name)
         return read_csv(file, **options)
 
     monkeypatch.setattr(pd, "read_csv", counted)

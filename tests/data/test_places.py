@@ -60,6 +60,26 @@ def test_decimal_commas_are_numbers() -> None:
     assert commas
 
 
+@pytest.mark.parametrize(
+    ("cells", "values", "commas"),
+    [
+        (["1,5", "2.5", "3"], [1.5, 2.5, 3], True),  # two people typed them
+        (["6.934.954,2", "550.180,5"], [6934954.2, 550180.5], True),
+        (["6,934,954.2", "550,180.5"], [6934954.2, 550180.5], False),
+        (["2'600'000", "1'200'000.5"], [2600000, 1200000.5], False),
+        (["6 934 954,2", "550 180,0"], [6934954.2, 550180], True),
+    ],
+)
+def test_thousands_that_are_set_apart(cells: list[str], values: list[float], commas: bool) -> None:
+    found, with_commas = numbers(pd.Series(cells))
+    assert found.tolist() == values and with_commas == commas
+
+
+def test_longitudes_from_minus_360() -> None:
+    places = placed(["-190", "-170", "-350"], ["60", "60", "10"])
+    assert places.lon.tolist() == [170, -170, 10] and "-360 to 0" in places.notes[0]
+
+
 def test_points_are_no_commas() -> None:
     values, commas = numbers(pd.Series(["5.25", "1,234", "7.5"]))
     np.testing.assert_array_equal(values, [5.25, np.nan, 7.5])

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import struct
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from glczoo.data.table_files import open_table
+from glczoo.errors import GlczooError
 
 ROWS = [("a", "Abies alba", 5.5, 44.5), ("b", "Poa annua", 5.6, 44.25)]
 COLUMNS = ["id", "species", "lon", "lat"]
@@ -180,6 +182,139 @@ def test_occurrences_take_their_places_from_the_events_of_a_darwin_core_archive(
     path = zipped(tmp_path / "d.zip", event__txt=events, occurrence__txt=occurrences, meta__xml=META)
     assert_is_the_table(path)
     assert any("from the events in event.txt" in note for note in open_table(path).notes)
+
+
+FIELDS = """<archive xmlns="http://rs.tdwg.org/dwc/text/" metadata="eml.xml">
+<{kind} rowType="http://rs.tdwg.org/dwc/terms/Occurrence" encoding="{encoding}" {attributes}>
+<files><location>occ.txt</location></files><id index="0"/>
+<field index="0" term="http://rs.tdwg.org/dwc/terms/occurrenceID"/>
+<field index="1" term="http://rs.tdwg.org/dwc/terms/species"/>
+<field index="3" term="http://rs.tdwg.org/dwc/terms/lat"/>
+<field index="2" term="http://rs.tdwg.org/dwc/terms/lon"/>
+<field index="4" default="HumanObservation" term="http://rs.tdwg.org/dwc/terms/basisOfRecord"/>
+<field default="Herbier d\u00e9mo" term="http://rs.tdwg.org/dwc/terms/datasetName"/>
+</{kind}></archive>"""
+
+
+def headless(path: Path, lines: list[str], attributes: str, encoding: str = "UTF-8") -> Path:
+    meta = FIELDS.format(kind="core", attributes=attributes, encoding=encoding)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("meta.xml", meta.encode())
+        archive.writestr("occ.txt", "\n".join(lines).encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("attributes", "separator", "quote", "header"),
+    [
+        ('fieldsTerminatedBy="\\t" fieldsEnclosedBy="" ignoreHeaderLines="0"', "\t", "", ()),
+        ("", ",", '"', ()),  # what the standard says where an attribute is missing
+        ('fieldsTerminatedBy="|" fieldsEnclosedBy="~" ignoreHeaderLines="0"', "|", "~", ()),
+        ('fieldsTerminatedBy=";" ignoreHeaderLines="2"', ";", '"', ("made by a machine", "a;b;c;d;e;f")),
+        ('fieldsTerminatedBy=","', ",", '"', ("occurrenceID,species,lon,lat,basisOfRecord",)),  # forgotten
+    ],
+)
+def test_a_darwin_core_archive_is_read_by_its_description(
+    tmp_path: Path, attributes: str, separator: str, quote: str, header: tuple[str, ...]
+) -> None:
+    rows = [
+        ("a", f"Abies{separator} alba" if quote else "Abies alba", 5.5, 44.5, ""),
+        ("b", "Poa", 5.6, 44.25, "X"),
+    ]
+    lines = [separator.join(f"{quote}{cell}{quote}" for cell in row) for row in rows]
+    table = open_table(headless(tmp_path / "d.zip", [*header, *lines], attributes))
+    read = table.read(["occurrenceID", "species", "lon", "lat", "basisOfRecord", "datasetName"])
+    assert read["occurrenceID"].tolist() == ["a", "b"] and read["species"].tolist() == [rows[0][1], "Poa"]
+    assert read["lon"].tolist() == [5.5, 5.6] and read["lat"].tolist() == [44.5, 44.25]
+    assert read["basisOfRecord"].tolist() == ["HumanObservation", "X"]
+    assert read["datasetName"].tolist() == ["Herbier d\u00e9mo"] * 2
+
+
+def test_a_darwin_core_archive_may_name_another_encoding(tmp_path: Path) -> None:
+    path = headless(tmp_path / "d.zip", ["a,\u00c9pic\u00e9a,5.5,44.5,"], "", "ISO-8859-1")
+    assert open_table(path).read(["species"])["species"].tolist() == ["\u00c9pic\u00e9a"]
+
+
+def test_headless_occurrences_take_their_places_from_headless_events(tmp_path: Path) -> None:
+    terms = "http://rs.tdwg.org/dwc/terms/"
+    meta = f"""<archive><core rowType="{terms}Event" fieldsTerminatedBy=";"><files><location>e.csv</location>
+</files><id index="1"/><field index="0" term="{terms}lon"/><field index="2" term="{terms}lat"/></core>
+<extension rowType="{terms}Occurrence" fieldsTerminatedBy=";"><files><location>o.csv</location></files>
+<coreid index="0"/><field index="1" term="{terms}species"/><field index="2" term="{terms}id"/>
+</extension></archive>"""
+    occurrences = "e1;Abies alba;a\ne2;Poa annua;b\n"
+    path = zipped(
+        tmp_path / "d.zip", e__csv="5.5;e1;44.5\n5.6;e2;44.25\n", o__csv=occurrences, meta__xml=meta
+    )
+    assert_is_the_table(path)
+
+
+def test_a_position_in_meta_xml_that_is_none_is_named(tmp_path: Path) -> None:
+    meta = FIELDS.format(kind="core", attributes="", encoding="UTF-8").replace('index="3"', 'index="-3"')
+    with pytest.raises(GlczooError, match="meta.xml holds '-3' where the number of a column"):
+        open_table(zipped(tmp_path / "d.zip", occ__txt="a,b,1,2\n", meta__xml=meta))
+
+
+# --- more than a table holds ----------------------------------------------------------------------------
+
+ZEROS = b"0," * 2**20  # a line of 2 MB
+
+
+def bomb(number: int) -> Iterator[bytes]:
+    yield b"a,lon,lat\n"
+    for _ in range(number):
+        yield ZEROS + b"\n"
+
+
+def test_a_zip_bomb_is_refused_by_its_own_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "t.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("t.csv", "w") as file:
+            for block in bomb(150):
+                file.write(block)
+    monkeypatch.setattr(zipfile.ZipFile, "open", None)  # nothing of it is unpacked
+    with pytest.raises(GlczooError, match=r"t.csv is packed in \d+ kB and unpacks to 315 MB or more"):
+        open_table(tmp_path / "t.zip")
+
+
+def test_a_compressed_bomb_stops_on_its_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glczoo.data.table_limits._FREE", 2**22)
+    path = write(tmp_path / "t.csv.gz", gzip.compress(b"".join(bomb(12))))
+    with pytest.raises(GlczooError, match="t.csv.gz is packed very small and unpacks to 8.4 MB or more"):
+        open_table(path)
+
+
+def test_a_line_without_end_is_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glczoo.data.text_tables.LONGEST_LINE", 2**20)
+    with pytest.raises(
+        GlczooError, match="a line has more than 1048576 bytes|a line has more than 1,048,576"
+    ):
+        open_table(write(tmp_path / "t.csv", ZEROS * 5))
+
+
+def test_a_workbook_of_one_cell_in_the_last_row_and_column(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active["A1"] = "lon"
+    book.active.cell(1_048_576, 16_384, 1)
+    book.save(tmp_path / "t.xlsx")
+    with pytest.raises(GlczooError, match="17,179,869,184 cells of sheet 'Sheet' take at least 859 GB"):
+        open_table(tmp_path / "t.xlsx")
+
+
+def test_parquet_of_more_rows_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    pd.DataFrame({"lon": np.zeros(100_000), "lat": np.zeros(100_000)}).to_parquet(tmp_path / "t.parquet")
+    monkeypatch.setattr("glczoo.data.table_limits.available_memory", lambda: 10**6)
+    table = open_table(tmp_path / "t.parquet")
+    assert len(table.read(["lon"])) == 100_000
+    with pytest.raises(GlczooError, match="100,000 rows take at least 1.6 MB of memory, and 1.0 MB are left"):
+        table.read(["lon", "lat"])
+
+
+def test_rows_longer_than_the_header_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "species,lon,lat\nAbies alba,5.5,44.5\nAbies alba,5,5,44,5\n")
+    with pytest.raises(GlczooError, match=r"1 rows have more fields than the header's 3, .* line\(s\) \[3\]"):
+        open_table(path).read(["lon"])
 
 
 # --- other kinds of files -------------------------------------------------------------------------------

@@ -84,11 +84,14 @@ def test_points_that_cannot_be_answered_are_listed(run, table, tmp_path, capsys)
     main(["predict", str(run), "--points", str(table), "--out", str(out)])
     printed, rows = capsys.readouterr().out, read(beside)
     assert [row["id"] for row in rows] == ["7", "8", "9"] and rows[1]["lon"] == "40"
-    assert rows[0]["reason"] == "without a JPEG patch (red … nir)"
+    assert rows[0]["reason"] == "without a patchID, which names its JPEG patch (red … nir)"
     assert rows[1]["reason"].startswith("outside the grid of bio1") and "JPEG" not in rows[1]["reason"]
     assert "outside the grid of bio1" in rows[2]["reason"] and "JPEG" in rows[2]["reason"]
     assert not any("without data" in row["reason"] for row in rows)  # outside says it
-    assert f"left out: 1 of 13 points without a JPEG patch (red … nir); see {beside}" in printed
+    assert (
+        f"left out: 1 of 13 points without a patchID, which names its JPEG patch (red … nir); see {beside}"
+        in printed
+    )
     assert not {"7", "8", "9"} & {row["id"] for row in read(out)}
     lines = table.read_text().splitlines()
     table.write_text("\n".join(lines[:3]) + "\n")
@@ -102,7 +105,8 @@ def test_points_that_cannot_be_answered_are_listed(run, table, tmp_path, capsys)
     table.write_text("Id,lon,lat\n")
     with pytest.raises(SystemExit, match="has a header and no rows"):
         main(["predict", str(run), "--points", str(table), "--out", str(tmp_path / "other.csv")])
-    assert not list(tmp_path.glob("other*"))
+    assert [path.name for path in tmp_path.glob("other*")] == ["other.left_out.csv"]
+    assert [row["id"] for row in read(tmp_path / "other.left_out.csv")] == ["8", "9"]
 
 
 def test_a_row_without_coordinates_is_left_out_by_its_id(run, table, tmp_path):
@@ -112,7 +116,8 @@ def test_a_row_without_coordinates_is_left_out_by_its_id(run, table, tmp_path):
     main(["predict", str(run), "--points", str(table), "--out", str(tmp_path / "out.csv")])
     assert {row["id"] for row in read(tmp_path / "out.csv")} == {"A", "B"}
     (left,) = read(tmp_path / "out.left_out.csv")
-    assert (left["id"], left["lon"], left["reason"]) == ("C", "", "without coordinates in degrees")
+    assert left["id"] == "C" and {left["lon"], left["lat"]} == {"", "45"} and "patchID" not in left
+    assert left["reason"] == "without coordinates"
 
 
 def test_a_place_without_any_value_is_left_out(address_region):

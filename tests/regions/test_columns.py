@@ -90,9 +90,39 @@ def test_a_name_that_only_resembles_one_of_presence_is_tried(tmp_path: Path, hea
     assert list(guess(tmp_path, surveys(head, 1, 0, 1, 0, 1, 1)).keys["presence"]) == [head]
 
 
-def test_a_column_of_0_and_1_of_another_name_is_asked_about(tmp_path: Path) -> None:
-    (doubt,) = [d for d in guess(tmp_path, surveys("forest", 1, 0, 1, 0)).doubts if "forest" in d]
-    assert "does it say whether the species was found?" in doubt and "--columns presence=forest" in doubt
+@pytest.mark.parametrize(
+    ("head", "values"),
+    [
+        ("flag", (1, 0, 0, 1)),
+        ("Zotx", ("yes", "", "", "yes")),
+        ("k", (0, 3, 1, 0)),
+        ("abundance", ("D", "", "", "F")),
+    ],
+)
+def test_what_differs_between_the_species_of_a_survey_is_asked_about(
+    tmp_path: Path, head: str, values: tuple
+) -> None:
+    with pytest.raises(ValueError, match=f"{head} holds .*--columns presence={head}.*presence=none"):
+        guess(tmp_path, surveys(head, *values))
+    assert "presence" in guess(tmp_path, surveys(head, *values), presence=f"{head}:D,F,yes,1,3").keys
+    assert "presence" not in guess(tmp_path, surveys(head, *values), presence="none").keys
+
+
+@pytest.mark.parametrize("values", [(1, 1, 0, 0), (1, 0, 1, 0)])
+def test_what_tells_of_a_place_or_of_a_species_is_no_presence(tmp_path: Path, values: tuple) -> None:
+    assert "presence" not in guess(tmp_path, surveys("forest", *values)).keys
+
+
+def test_codes_1_and_2_are_asked_about(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="presence holds 1 and 2: are these counts, or codes"):
+        guess(tmp_path, surveys("presence", 1, 2, 2, 1))
+    assert "presence" not in guess(tmp_path, surveys("observed", 1, 2, 3, 1)).keys
+
+
+@pytest.mark.parametrize("head", ["response", "wasDetected", "pb"])
+def test_records_that_say_no_are_none(tmp_path: Path, head: str) -> None:
+    found = guess(tmp_path, surveys(head, 1, 0, 0, 1), "po")
+    assert found.keys["presence"] == {head: [1]} and len(found.lon) == 2
 
 
 def test_letters_of_abundance_are_not_taken_for_words(tmp_path: Path) -> None:
@@ -213,3 +243,23 @@ def test_a_person_names_one_of_two_columns_that_are_named_alike(tmp_path: Path) 
 def test_a_download_of_gbif_asks_for_its_doi(tmp_path: Path) -> None:
     found = guess(tmp_path, "lon,lat,species\n5,45,a\n", "po", "0012345-200101000000000.csv")
     assert any("https://www.gbif.org/occurrence/download/0012345-200101000000000" in d for d in found.doubts)
+
+
+def test_a_crs_is_not_meant_of_a_table_in_degrees(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("species,lon,lat\nAbies alba,5.5,45\n")
+    found = guess_table(tmp_path / "t.csv", "po", {}, "EPSG:2154")
+    assert "crs" not in found.keys and found.lon.tolist() == [5.5]
+    assert found.doubts == ["lon, lat are degrees: EPSG:2154 is not meant of them"]
+    assert guess_table(tmp_path / "t.csv", "po", {}, "EPSG:4258").keys["crs"] == "EPSG:4258"
+
+
+def test_a_species_everywhere_is_a_species(tmp_path: Path) -> None:
+    text = "plot,lon,lat,Abies alba,Poa annua,Soil moisture\na,5,45,1,1,12.5\nb,6,46,1,0,20\n"
+    found = guess(tmp_path, text)
+    assert found.names is not None and found.names.tolist() == ["Abies alba", "Poa annua"]
+    assert "columns that are taken for no species: Soil moisture" in found.doubts
+
+
+def test_a_word_of_a_wide_table_that_is_not_understood_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Abies alba holds '\?' beside 1, 0: was the species found"):
+        guess(tmp_path, "plot,lon,lat,Abies alba\na,5,45,1\nb,6,46,0\nc,7,46,?\n")
