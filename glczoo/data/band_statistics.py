@@ -85,9 +85,14 @@ def raster_moments(stack: RasterStack, place: tuple[np.ndarray, np.ndarray], siz
     ]
 
 
-def jpeg_moments(jpegs: SatellitePatches, patch_ids: np.ndarray, size: int) -> Moments:
-    """Mean and standard deviation of each band over the pixels of patches, all of which are there."""
-    total = torch.zeros(2, len(jpegs.bands), dtype=torch.float64)
+def jpeg_moments(jpegs: SatellitePatches, patch_ids: np.ndarray, size: int, fills: bool = False) -> Moments:
+    """Mean and standard deviation of each band over the pixels of patches, and the share without data.
+
+    All patches are there, unless it `fills` those that are not.
+    """
+    total, number = torch.zeros(2, len(jpegs.bands), dtype=torch.float64), len(patch_ids)
+    if fills:
+        patch_ids = patch_ids[~jpegs.missing(patch_ids)]
     ids, repeats = np.unique(patch_ids, return_counts=True)
     for patch, repeat in Track(
         zip(ids.tolist(), repeats.tolist(), strict=True),
@@ -95,5 +100,6 @@ def jpeg_moments(jpegs: SatellitePatches, patch_ids: np.ndarray, size: int) -> M
     ):  # fmt: skip
         pixels = jpegs.read(patch, size).to(torch.float64)
         total += repeat * torch.stack([pixels.sum((1, 2)), (pixels**2).sum((1, 2))])
-    first, second = (total / (len(patch_ids) * size**2)).tolist()
-    return [(m, max(square - m * m, 0) ** 0.5, 0.0) for m, square in zip(first, second, strict=True)]
+    first, second = (total / max(len(patch_ids) * size**2, 1)).tolist()
+    share = 1 - len(patch_ids) / max(number, 1)
+    return [(m, max(square - m * m, 0) ** 0.5, share) for m, square in zip(first, second, strict=True)]

@@ -121,18 +121,20 @@ def num_planes(path: Path) -> int:
 
 
 class JpegTree:
-    """A folder of JPEG files by patchID, one for each patch."""
+    """Folders of JPEG files by patchID, one for each patch, which lies in the first folder that has it."""
 
-    def __init__(self, folder: Path) -> None:
-        """Name the folder; nothing is read yet."""
+    def __init__(self, folder: Path, *more: Path) -> None:
+        """Name the folders; nothing is read yet."""
         self.folder = folder
+        self._folders = (folder, *more)
 
     def path(self, patch_id: int) -> Path | None:
         """The patch's file, None where there is none."""
-        for parts in directories(patch_id):
-            path = os.path.join(self.folder, *parts, f"{patch_id}.jpeg")
-            if os.path.exists(path):
-                return Path(path)
+        for folder in self._folders:
+            for parts in directories(patch_id):
+                path = os.path.join(folder, *parts, f"{patch_id}.jpeg")
+                if os.path.exists(path):
+                    return Path(path)
         return None
 
     def has(self, patch_ids: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from glczoo.data.occurrences import Points
 from glczoo.data.raster_files import band_file
 from glczoo.data.rasters import few, open_stacks
 from glczoo.data.region import LARGEST_PATCH, Region
+from glczoo.data.sample_images import open_images
 from glczoo.data.satellite import open_patches
 from glczoo.data.values import open_values
 from glczoo.errors import GlczooError
@@ -67,8 +68,9 @@ class PatchSource:
         *,
         channels: Sequence[str] = (),
         units: Mapping[str, str] | None = None,
+        fill: bool = False,
     ):
-        """Open the rasters (building stacks where that was not done), JPEG patches and tables of values.
+        """Open rasters (building stacks where that was not done), pictures of samples, tables of values.
 
         Args:
             region: says where the files are.
@@ -76,6 +78,8 @@ class PatchSource:
             patch_size: cells along a side, the region's if None.
             channels: of a trained model, which name the levels of categorical bands.
             units: of a trained model's bands: what is stored in another unit is converted where it can be.
+            fill: a sample whose pictures have no file is filled as cells without data are, and no reason to
+                stop: see `gaps`.
 
         Raises:
             MissingError: a file is not there.
@@ -92,6 +96,8 @@ class PatchSource:
         self.stacks = open_stacks(files, self.size)
         self.jpegs = open_patches(region, self._chosen)
         self.tables = open_values(region, self._chosen, units)
+        self.images = open_images(region, self._chosen, units)
+        self.fills = fill
         self.units = dict(units or {})
         self.levels: dict[str, list[int]] = {}  # of categorical bands, where they are known
         self._categorical = [
@@ -120,8 +126,9 @@ class PatchSource:
 
     @property
     def pictures(self) -> tuple[str, ...]:
-        """The channels that are pictures of a sample, and have no value at a point: of JPEG patches."""
-        return self.jpegs.bands if self.jpegs is not None else ()
+        """The channels that are pictures of a sample, and have no value at a point: JPEGs, cubes, TIFFs."""
+        images = [band for images in self.images for band in images.bands]
+        return (*(self.jpegs.bands if self.jpegs is not None else ()), *images)
 
     @property
     def keyed(self) -> dict[str, str]:
@@ -130,6 +137,7 @@ class PatchSource:
             m.name: f"a patchID that {few([band.file for band in m.bands])} has"
             for m in self._chosen if m.kind == "jpeg"
         }  # fmt: skip
+        by_patch |= {images.modality: images.needed for images in self.images}
         return by_patch | {table.modality: table.needed for table in self.tables}
 
     def channels_of(self, band: str) -> list[str]:
@@ -170,7 +178,7 @@ class PatchSource:
     def places(self, points: Points) -> np.ndarray:
         """Which points have the same patch, int64[N]: those of one number read the same cells and files."""
         cells = [line for place in self.locate(points) for line in place]
-        patches = [points.patch_id] if self.jpegs is not None else []
+        patches = [points.patch_id] if self.jpegs is not None or self.images else []
         rows = [table.places(points) for table in self.tables]
         place = np.zeros(len(points), np.int64)
         for line in cells + patches + rows:
@@ -184,6 +192,11 @@ class PatchSource:
             f"outside the grid of {few(stack.bands)}": stack.outside(*place)
             for stack, place in zip(self.stacks, self.locate(points), strict=True)
         }
+        return reasons if self.fills else reasons | self.without_file(points)
+
+    def without_file(self, points: Points) -> dict[str, np.ndarray]:
+        """Points whose pictures have no file, bool[N] for each kind of them."""
+        reasons = {images.without_file: images.missing(points.patch_id) for images in self.images}
         if self.jpegs is not None:
             missing, nameless = self.jpegs.missing(points.patch_id), points.patch_id < 0
             reasons[f"without a JPEG patch ({few(self.jpegs.bands)})"] = missing & ~nameless
@@ -192,8 +205,12 @@ class PatchSource:
         return reasons
 
     def gaps(self, points: Points) -> dict[str, np.ndarray]:
-        """Points that tables of values say nothing of, bool[N] each: filled, as cells without data are."""
-        return {table.without_row: table.gaps(points) for table in self.tables}
+        """Points that are filled, as cells without data are, bool[N] each.
+
+        Those that a table of values says nothing of and, where `fills`, those whose pictures have no file.
+        """
+        gaps = {table.without_row: table.gaps(points) for table in self.tables}
+        return gaps | self.without_file(points) if self.fills else gaps
 
     def values(self, points: Points) -> np.ndarray:
         """What rasters and tables hold at the points, float32[N, R]: their channels, NaN without data."""
@@ -223,9 +240,9 @@ class PatchSource:
             outside = np.any(list(reasons.values())[: len(self.stacks)], axis=0)
             here = np.array([np.isnan(s.values_at(points.lon, points.lat)).all(axis=1) for s in self.stacks])
             reasons["without data in any raster"] = ~outside & here.all(axis=0)
-        if self.tables:
-            needed = " or ".join(table.needed for table in self.tables)
-            reasons[f"without values: they need {needed}"] = np.all([*self.gaps(points).values()], axis=0)
+        if gaps := self.gaps(points):
+            needed = " or ".join(self.keyed.values())
+            reasons[f"without values: they need {needed}"] = np.all([*gaps.values()], axis=0)
         if (unplaced := points.unplaced).any():
             reasons = {reason: mask & ~unplaced for reason, mask in reasons.items()}
             reasons = points.unplaced_reasons() | reasons
@@ -283,8 +300,11 @@ class PatchSource:
         for table in self.tables:
             columns = (column.tolist() for column in table.moments(points))
             moments |= dict(zip(table.bands, zip(*columns, strict=True), strict=True))
+        for images in self.images:
+            of_images = images.moments(points.patch_id, self.size)
+            moments |= dict(zip(images.bands, of_images, strict=True))
         if self.jpegs is not None:
-            of_patches = jpeg_moments(self.jpegs, points.patch_id, self.size)
+            of_patches = jpeg_moments(self.jpegs, points.patch_id, self.size, self.fills)
             moments |= dict(zip(self.jpegs.bands, of_patches, strict=True))
         mean: dict[str, float] = {}
         std: dict[str, float] = {}
@@ -296,7 +316,7 @@ class PatchSource:
                 filled[channel] = of_band[2]
         empty = [band for band in self.bands if filled[band] == 1]
         if empty:
-            hint = "does their table name these samples?" if self.tables else "are the points at sea?"
+            hint = "do their tables and files name these samples?" if self.keyed else "are the points at sea?"
             raise GlczooError(f"no patch of {len(points)} surveys has data in {empty}; {hint}")
         # A constant band carries nothing: dividing by 1 leaves it zero.
         return Statistics(

@@ -20,6 +20,7 @@ from torch import Tensor
 from glczoo.data.occurrences import Points
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.rasters import few
+from glczoo.data.sample_images import SampleImages, patch_cells
 from glczoo.errors import GlczooError
 
 __all__ = ["PatchBuilder", "dihedral"]
@@ -93,8 +94,13 @@ class PatchBuilder:
         self._values = [
             (table.rows(points), self._bands(source, table.bands, mean, std)) for table in source.tables
         ]
+        self._images = [(images, self._bands(source, images.bands, mean, std)) for images in source.images]
+        self._cells: dict[tuple[int, ...], Tensor] = {}  # of images of a shape
         self._pixels = _turned_cells(self.size, self.size).to(self.device)
         self._satellite = self._bands(source, source.jpegs.bands if source.jpegs else (), mean, std)
+        self._without = np.zeros(len(points), bool)  # JPEG patches, which are filled
+        if source.fills and source.jpegs is not None:
+            self._without = source.jpegs.missing(points.patch_id)
 
     def __len__(self) -> int:
         return len(self._patch_id)
@@ -127,9 +133,12 @@ class PatchBuilder:
             for rows, bands in self._values:
                 values = torch.from_numpy(rows.at(index[part].numpy())).to(self.device)
                 self._fill(values, bands, x[part])
+            for images, bands in self._images:
+                self._show(images, bands, index[part], turned, x[part])
             if self._jpegs is not None:
                 pixels = self._read(index[part]) if satellite is None else satellite[part]
                 self._normalise(self._turn(pixels, turned), np.nan, self._satellite, x[part])
+                self._blank_missing(index[part], x[part])
         if self._pinned:  # buffers may be filled again, and another stream may read x
             torch.cuda.current_stream(self.device).synchronize()
         return x.permute(0, 3, 1, 2)
@@ -171,8 +180,12 @@ class PatchBuilder:
                 return together
         pixels = self._buffer("satellite", shape, torch.uint8, torch.device("cpu"))
         if self._jpegs is not None:
+            without = self._without[index.numpy()]
             for i, patch in enumerate(patches):
-                self._jpegs.read(patch, self.size, pixels[i])
+                if without[i]:
+                    pixels[i] = 0
+                else:
+                    self._jpegs.read(patch, self.size, pixels[i])
         return pixels
 
     def _turn(self, pixels: Tensor, turn: Tensor | None) -> Tensor:
@@ -209,6 +222,33 @@ class PatchBuilder:
         for start, stop, channel in bands.runs:
             part = normalised[..., start:stop] * bands.scale[start:stop]
             x[..., channel : channel + stop - start] = part
+
+    def _show(
+        self, images: SampleImages, bands: "_Bands", index: Tensor, turn: Tensor | None, x: Tensor
+    ) -> None:
+        """Write images (values - mean) / std, resized or cut to the patch, and 0 where there are no data."""
+        stored = torch.from_numpy(images.read(self._patch_id[index.numpy()])).to(self.device)
+        number, num_bands, *shape = stored.shape
+        if (*shape, images.kind == "cube") not in self._cells:
+            found = patch_cells(shape, self.size, images.kind).to(self.device)
+            self._cells[(*shape, images.kind == "cube")] = found
+        cells = self._cells[(*shape, images.kind == "cube")]
+        values = stored.flatten(2).transpose(1, 2).sub(bands.mean[:num_bands]).nan_to_num_(0.0)
+        values = values.mul_(bands.scale).reshape(-1, num_bands)
+        codes = torch.zeros(number, dtype=torch.int64) if turn is None else turn
+        first = torch.arange(number, device=self.device)[:, None] * math.prod(shape)
+        wanted = (first + cells[codes.to(self.device)]).flatten()
+        patches = values[wanted].view(number, self.size, self.size, num_bands)
+        for start, stop, channel in bands.runs:
+            x[..., channel : channel + stop - start] = patches[..., start:stop]
+
+    def _blank_missing(self, index: Tensor, x: Tensor) -> None:
+        """Zeros, the mean, in the satellite channels of points whose patch is missing."""
+        without = self._without[index.numpy()]
+        if without.any():
+            rows = torch.from_numpy(np.flatnonzero(without)).to(self.device)
+            for start, stop, channel in self._satellite.runs:
+                x[rows, ..., channel : channel + stop - start] = 0
 
     def _bands(
         self, source: PatchSource, names: Sequence[str], mean: Sequence[float], std: Sequence[float]

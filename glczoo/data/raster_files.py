@@ -7,6 +7,7 @@ other files (VRT) are not read either.
 """
 
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,16 +15,26 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import CRSError, RasterioIOError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioIOError
 from rasterio.io import DatasetReader
 
 from glczoo.data.region import Band, Modality, Region
 from glczoo.errors import GlczooError, MissingError
 
-__all__ = ["BandFile", "RasterGrid", "band_file", "grid_of", "has_mask", "is_geographic", "open_raster"]
+__all__ = [
+    "BandFile",
+    "RasterGrid",
+    "band_file",
+    "grid_of",
+    "has_mask",
+    "is_geographic",
+    "open_raster",
+    "read_planes",
+]
 
 # Drivers that read a file and those beside it of the same name, nothing else.
 _PLAIN = ["GTiff", "AAIGrid", "JP2OpenJPEG", "EHdr", "RRASTER", "SAGA", "PCRaster", "SRTMHGT"]
@@ -147,6 +158,40 @@ def grid_of(source: rasterio.DatasetReader, crs: str | None = None) -> RasterGri
     if from_east:
         west, a = round(west + a * width, 9), -a
     return RasterGrid(rasterio.Affine(a, 0, west, 0, e, north), text, height, width, from_south, from_east)
+
+
+def read_planes(path: Path, largest: int) -> tuple[np.ndarray, float | None]:
+    """All bands of a small TIFF, values[P, height, width], and its value for no data; its place is not read.
+
+    Args:
+        path: of the file.
+        largest: how many values it may hold.
+
+    Raises:
+        MissingError: there is no such file.
+        GlczooError: it is no TIFF, is damaged, or claims more values.
+    """
+    if not path.is_file():
+        raise MissingError(f"there is no file {path}")
+    with rasterio.Env(**_CLOSED, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                source = DatasetReader(str(path.absolute()), driver=["GTiff"])
+        except RasterioIOError as error:
+            raise GlczooError(f"{path} cannot be read as a TIFF: {error}") from None
+        with source:
+            height, width = source.shape
+            if source.count * height * width > largest or source.dtypes[0].startswith("complex"):
+                raise GlczooError(
+                    f"{path} claims {source.count} bands of {height:,} x {width:,} cells of "
+                    f"{source.dtypes[0]}; patches of samples are small"
+                )
+            _believe(source)
+            try:
+                return source.read(), source.nodata
+            except RasterioIOError as error:
+                raise GlczooError(f"{path} is damaged: {error}") from None
 
 
 def has_mask(source: rasterio.DatasetReader, index: int) -> bool:

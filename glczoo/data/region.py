@@ -160,7 +160,8 @@ class Region(Strict):
         for modality in self.modalities:
             yield modality.folder
             yield from modality.file
-            yield from (band.file for band in modality.bands)
+            for band in modality.bands:
+                yield from (band.file, *band.more)
         for table in self.tables.values():
             yield from table.file
             yield from filter(None, [table.without_species])

@@ -6,6 +6,9 @@ from typing import Any
 __all__ = ["find_ignoring_case", "inside", "leads_out"]
 
 
+_PATHS = ("folder", "file", "more", "packed", "without_species")  # keys of a region
+
+
 def leads_out(path: str) -> bool:
     """Whether a path is absolute, leads upwards, or means more to GDAL or to a shell than a name."""
     parts = PurePosixPath(path.replace("\\", "/"))
@@ -19,7 +22,9 @@ def inside(content: Any) -> Any:
     """
     if isinstance(content, dict):
         return {
-            key: _named(value) if key in ("folder", "file", "packed", "without_species") else inside(value)
+            key: _named(value)
+            if key in ("folder", "file", "more", "packed", "without_species")
+            else inside(value)
             for key, value in content.items()
         }
     return [inside(value) for value in content] if isinstance(content, list) else content

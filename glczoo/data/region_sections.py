@@ -60,6 +60,11 @@ class Band(_Provenance):
         default="",
         description="GeoTIFF, or folder of the JPEG tree, relative to the modality's folder; of values none",
     )
+    more: list[str] = Field(
+        default=[],
+        description="of a JPEG tree: further folders of the same tree, such as those of test surveys; those "
+        "that are not there are passed over",
+    )
     index: int = Field(default=1, ge=1, description="which band of the file, counted from 1")
     column: str = Field(default="", description="of values: their column; the band's name if empty")
     kind: Literal["number", "categorical"] = Field(
@@ -78,16 +83,19 @@ class Modality(_Provenance):
     """Bands of one ground resolution, in the order of their channels."""
 
     name: Name
-    kind: Literal["raster", "jpeg", "values"] = Field(
+    kind: Literal["raster", "jpeg", "values", "cube", "tiff"] = Field(
         default="raster",
         description="raster: GeoTIFFs read around a point; jpeg: a tree of patches by patchID; values: "
-        "columns of tables with a row for each sample, or of the samples' own tables",
+        "columns of tables with a row for each sample, or of the samples' own tables; cube, tiff: a file for "
+        "each sample, time series `.pt` [bands, a, b] or a small TIFF",
     )
     folder: str = Field(default="", description="folder of the files, relative to the region's root")
     file: list[str] = Field(
         default=[],
         description="of values: the table, or several whose rows are read as of one; those that are not "
-        "there are passed over. None: the bands are columns of the samples' own tables",
+        "there are passed over. None: the bands are columns of the samples' own tables. Of cubes and TIFFs: "
+        "one pattern or several, in which {id} is the sample's number (the `patch` of its table), {cd} its "
+        "last two digits and {ab} the two before",
     )
     key: str | None = Field(
         default=None,
@@ -96,8 +104,9 @@ class Modality(_Provenance):
     columns: list[str] = Field(
         default=[],
         exclude=True,
-        description="of values: short for a band for each of these columns; A00..A63 are 64. Without columns "
-        "and bands: every column of numbers but the key",
+        description="short for a band for each of these columns of values, or for the bands of a cube or "
+        "TIFF in their order; A00..A63 are 64. Of values without columns and bands: every column of numbers "
+        "but the key",
     )
     crs: str | None = Field(default=None, description="of rasters whose files name none")
     resolution: str = Field(default="", description="size of a cell on the ground, for people")
@@ -114,19 +123,27 @@ class Modality(_Provenance):
     @model_validator(mode="after")
     def _columns_are_bands(self) -> "Modality":
         named = {band.column or band.name for band in self.bands}
-        new = [column for column in _each_column(self.columns, self.name) if column not in named]
-        self.bands += [band_of_column(column) for column in new]
+        columns = _each_column(self.columns, self.name)
+        if self.kind == "values":
+            self.bands += [band_of_column(column) for column in columns if column not in named]
+        elif self.kind in ("cube", "tiff"):
+            bands = [Band(name=name, index=number) for number, name in enumerate(columns, 1)]
+            self.bands += [band for band in bands if band.name not in named]
         return self
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> "Modality":
-        if self.kind != "values":
+        if self.kind in ("cube", "tiff"):
+            self._is_found_by_pattern()
+        elif self.kind != "values":
             nameless = [band.name for band in self.bands if not band.file and self.kind == "raster"]
             if not self.bands or nameless:
                 what = f"band {nameless[0]} names no file" if nameless else "it has no bands"
                 raise GlczooError(f"modality {self.name}: {what}")
             if self.file or self.key or self.columns:
-                raise GlczooError(f"modality {self.name}: file, key and columns are of `kind: values`")
+                raise GlczooError(
+                    f"modality {self.name}: file, key and columns are of values, cubes and TIFFs"
+                )
         elif self.file and self.key is None:
             raise GlczooError(
                 f"modality {self.name}: which column of {self.file[0]} names the sample? key: COLUMN, which "
@@ -139,9 +156,26 @@ class Modality(_Provenance):
             )
         return self
 
+    def _is_found_by_pattern(self) -> None:
+        for pattern in self.file:
+            left = re.sub(r"\{(id|cd|ab)\}", "", pattern)
+            if "{id}" not in pattern or "{" in left or "}" in left:
+                raise GlczooError(
+                    f"modality {self.name}: {pattern!r} is no pattern of files: {{id}} must stand in it, "
+                    "{cd} and {ab} may, such as cubes/{cd}/{ab}/{id}_cube.pt"
+                )
+        if not self.file or not self.bands or self.key:
+            raise GlczooError(
+                f"modality {self.name}: {self.kind}s need a pattern of files (file) and the names of their "
+                "bands (columns, or bands); the `patch` of a sample's table is their key"
+            )
+        if any(band.kind == "categorical" for band in self.bands):
+            raise GlczooError(f"modality {self.name}: bands of {self.kind}s are numbers")
+
     @model_validator(mode="after")
     def _trees_lie_inside(self) -> "Modality":
-        outside = [band.file for band in self.bands if leads_out(band.file) or band.file in ("", ".")]
+        trees = [file for band in self.bands for file in (band.file, *band.more)]
+        outside = [file for file in trees if leads_out(file) or file in ("", ".")]
         if self.kind == "jpeg" and outside:
             raise GlczooError(
                 f"modality {self.name}: {outside[0]!r} is no folder of a JPEG tree: its name becomes part of "

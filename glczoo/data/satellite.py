@@ -14,7 +14,7 @@ from glczoo.data.region import Band, Modality, Region
 from glczoo.data.shards import Shards, is_packed
 from glczoo.errors import GlczooError, MissingError
 
-__all__ = ["SatellitePatches", "open_patches", "pack_folder"]
+__all__ = ["SatellitePatches", "jpeg_trees", "open_patches", "pack_folder"]
 
 
 def pack_folder(region: Region, modality: Modality, file: str, packed: Path | None = None) -> Path:
@@ -23,6 +23,21 @@ def pack_folder(region: Region, modality: Modality, file: str, packed: Path | No
     `packed`: that other folder.
     """
     return (packed or region.root_path / (region.packed or "packed")) / modality.name / file
+
+
+def jpeg_trees(region: Region, modality: Modality, band: Band) -> list[Path]:
+    """The folders of a JPEG band's files, those that are there.
+
+    Raises:
+        MissingError: none is there.
+    """
+    trees = []
+    for file in [band.file, *band.more]:
+        try:
+            trees.append(region.find_file(modality, file))
+        except MissingError:
+            continue
+    return trees or [region.find_file(modality, band.file)]
 
 
 def open_patches(region: Region, modalities: Sequence[Modality]) -> "SatellitePatches | None":
@@ -46,7 +61,7 @@ def open_patches(region: Region, modalities: Sequence[Modality]) -> "SatellitePa
                         "whole pack; `glczoo pack REGION` makes it"
                     )
                 else:
-                    opened[folder] = JpegTree(region.find_file(modality, band.file))
+                    opened[folder] = JpegTree(*jpeg_trees(region, modality, band))
             bands.append((band, opened[folder]))
     return SatellitePatches(bands) if bands else None
 

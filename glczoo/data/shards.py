@@ -1,11 +1,11 @@
-"""A JPEG tree as shards: a few large files that are memory-mapped, instead of millions of small ones.
+"""Files of patches as shards: a few large files that are memory-mapped, instead of millions of small ones.
 
-A folder of shards holds `pack.json` and, for each of the tree's top directories (75 has every patch whose
-number ends in 75), two files: `75.bin`, the patches one after the other, and `75.npy`, int64[2, n]: their
-numbers, which ascend, and where each ends in `75.bin`. A patch is the bytes of its JPEG, or the decoded
-planes uint8[C, 128, 128]. `pack.json` says which, and the size, the CRC-32 (of both files) and the
-unreadable JPEGs of every shard; it is written anew after each, so that a killed `glczoo pack` goes on where
-it was.
+A folder of shards holds `pack.json` and, for each two last digits (75 has every patch whose number ends in
+75), two files: `75.bin`, the patches one after the other, and `75.npy`, int64[2, n]: their numbers, which
+ascend, and where each ends in `75.bin`. A patch is the bytes of its JPEG, the decoded planes
+uint8[C, 128, 128], or the values of a sample's cube or TIFF, all of one shape and type. `pack.json` says
+which, and the size, the CRC-32 (of both files) and the unreadable files of every shard; it is written anew
+after each, so that a killed `glczoo pack` goes on where it was.
 """
 
 import json
@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -21,7 +22,15 @@ from glczoo.errors import GlczooError
 from glczoo.files import lock, whole
 from glczoo.progress import Track
 
-__all__ = ["Pack", "Shard", "Shards", "is_packed", "write_shards"]
+__all__ = [
+    "Pack",
+    "PackableFiles",
+    "Shard",
+    "Shards",
+    "is_packed",
+    "write_files",
+    "write_shards",
+]
 
 _FORMAT = 1
 _MEND = "`glczoo pack REGION --verify` packs such shards anew"
@@ -43,8 +52,18 @@ class Pack:
 
     decoded: bool = False
     colour: bool = False
+    shape: list[int] | None = None  # of a sample's values; None: JPEGs
+    dtype: str = ""  # of a sample's values
+    nodata: float | None = None  # which of the values mean no data
     whole: bool = False
     shards: dict[str, Shard] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What each patch is kept as: packs of two kinds do not mix."""
+        if self.shape is None:
+            return f"decoded={self.decoded}, colour={self.colour}"
+        return f"shape={self.shape}, dtype={self.dtype}, nodata={self.nodata}"
 
     @classmethod
     def read(cls, folder: Path) -> "Pack":
@@ -105,7 +124,7 @@ class Shards:
         """Which patches are packed, bool[N]."""
         packed, ending = np.zeros(len(patch_ids), bool), patch_ids % 100
         for name in self._shards:
-            ids, _, _ = self._open(name)
+            ids, _, _ = self.open(name)
             rows = np.flatnonzero(ending == int(name))
             place = np.searchsorted(ids, patch_ids[rows])
             packed[rows] |= np.append(ids, -1)[place] == patch_ids[rows]
@@ -138,13 +157,22 @@ class Shards:
         """A patch's shard and its bytes, None where no shard has it."""
         for name, _ in directories(patch_id):
             if name in self._shards:
-                ids, ends, data = self._open(name)
+                ids, ends, data = self.open(name)
                 place = int(ids.searchsorted(patch_id))
                 if place < len(ids) and ids[place] == patch_id:
                     return name, data[ends[place - 1] if place else 0 : ends[place]]
         return "", None
 
-    def _open(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def names(self, wanted: set[str]) -> list[str]:
+        """Those of some names that are shards."""
+        return [name for name in sorted(wanted) if name in self._shards]
+
+    def open(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A shard's numbers int64[n], where each patch ends int64[n], and its bytes, memory-mapped.
+
+        Raises:
+            GlczooError: a file of it is damaged.
+        """
         if name not in self._opened:
             try:
                 ids, ends = np.asarray(np.load(self.folder / f"{name}.npy", mmap_mode="r"))
@@ -158,8 +186,69 @@ class Shards:
         return self._opened[name]
 
 
+class PackableFiles(Protocol):
+    """Files of patches, and what is kept of each."""
+
+    @property
+    def title(self) -> str:
+        """What a bar says."""
+
+    def pack(self) -> Pack:
+        """What kind of pack they make: without shards."""
+
+    def tops(self) -> list[str]:
+        """Names of the shards that there are files for."""
+
+    def of(self, top: str) -> dict[int, Path]:
+        """The files of one shard by the patches' numbers, which ascend."""
+
+    def where(self, top: str) -> Path:
+        """Where the files of a shard lie, for messages."""
+
+    def kept(self, path: Path) -> bytes:
+        """What is kept of a file.
+
+        Raises:
+            GlczooError: it cannot be read.
+        """
+
+
+class _JpegFiles:
+    """Trees of JPEG files; a patch lies in the first that has it."""
+
+    def __init__(self, trees: Sequence[Path], colour: bool, decoded: bool) -> None:
+        self._trees, self._colour, self._decoded = trees, colour, decoded
+
+    @property
+    def title(self) -> str:
+        return self._trees[0].name
+
+    def pack(self) -> Pack:
+        return Pack(decoded=self._decoded, colour=self._colour)
+
+    def tops(self) -> list[str]:
+        there = [tree for tree in self._trees if tree.is_dir()]
+        return [
+            path.name for tree in there for path in tree.iterdir() if path.is_dir() and path.name.isdecimal()
+        ]
+
+    def of(self, top: str) -> dict[int, Path]:
+        found: dict[int, Path] = {}
+        for tree in self._trees:
+            found = _files(tree, top) | found
+        return dict(sorted(found.items()))
+
+    def where(self, top: str) -> Path:
+        return self._trees[0] / top
+
+    def kept(self, path: Path) -> bytes:
+        data = np.fromfile(path, np.uint8)
+        image = decode(data, self._colour, path)
+        return (np.ascontiguousarray(image) if self._decoded else data).tobytes()
+
+
 def write_shards(
-    tree: Path,
+    tree: Path | Sequence[Path],
     folder: Path,
     *,
     colour: bool,
@@ -173,7 +262,8 @@ def write_shards(
     renamed, so that a killed process leaves whole shards only.
 
     Args:
-        tree: folder of JPEG files by the path rule of `directories`; need not exist if all shards are there.
+        tree: folder of JPEG files by the path rule of `directories`, or several, of which the first that has
+            a patch counts; need not exist if all shards are there.
         folder: made where it is not there.
         colour: the patches have red, green and blue, else grey.
         decoded: keep pixels (48 or 16 KB a patch), not the files' bytes (about 4 KB): reading is a copy.
@@ -183,36 +273,52 @@ def write_shards(
     Raises:
         GlczooError: the folder holds a pack of another kind, or a shard must be packed and there is no tree.
     """
+    trees = [tree] if isinstance(tree, Path) else list(tree)
+    return write_files(_JpegFiles(trees, colour, decoded), folder, verify=verify, progress=progress)
+
+
+def write_files(files: PackableFiles, folder: Path, *, verify: bool = False, progress: bool = True) -> Pack:
+    """Pack files of any kind into `folder`, as `write_shards` does.
+
+    Args:
+        files: what to pack.
+        folder: made where it is not there.
+        verify: see `write_shards`.
+        progress: show a bar.
+
+    Raises:
+        GlczooError: see `write_shards`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder / "pack.json"):
-        return _write_shards(tree, folder, colour, decoded, verify, progress)
+        return _write_files(files, folder, verify, progress)
 
 
-def _write_shards(
-    tree: Path, folder: Path, colour: bool, decoded: bool, verify: bool, progress: bool
-) -> Pack:
+def _write_files(files: PackableFiles, folder: Path, verify: bool, progress: bool) -> Pack:
+    tops = files.tops()
     pack = Pack.read(folder)
-    if pack.shards and (pack.decoded, pack.colour) != (decoded, colour):
+    wanted = files.pack() if tops or not pack.shards else pack
+    if pack.shards and pack.kind != wanted.kind:
         raise GlczooError(
-            f"{folder} holds a pack with decoded={pack.decoded}, colour={pack.colour}; this one has "
-            f"decoded={decoded}, colour={colour}: name another folder, or delete that one first"
+            f"{folder} holds a pack with {pack.kind}; this one has {wanted.kind}: name another folder, or "
+            "delete that one first"
         )
-    pack.decoded, pack.colour, shards = decoded, colour, pack.shards
-    tops = [p.name for p in tree.iterdir() if p.is_dir() and p.name.isdecimal()] if tree.is_dir() else []
-    bar = Track(sorted({*tops, *shards}), title=f"packing {tree.name}", unit="shards", hidden=not progress)
-    for name in bar:
+    wanted.shards, shards = pack.shards, pack.shards
+    wanted.whole, pack = pack.whole, wanted
+    names = sorted({*tops, *shards})
+    for name in Track(names, title=f"packing {files.title}", unit="shards", hidden=not progress):
         problem = _problem(folder, name, shards.get(name), checksum=verify)
-        grown = verify and problem is None and name in tops and _grown(tree, folder, name)
+        grown = verify and problem is None and name in tops and _grown(files, folder, name)
         if problem is None and not grown:
             continue
         if name not in tops:
-            raise GlczooError(f"{problem}, and {tree / name} is not there to pack it anew")
+            raise GlczooError(f"{problem}, and {files.where(name)} is not there to pack it anew")
         pack.whole = False
-        shards[name] = _write_shard(tree, folder, name, colour, decoded)
+        shards[name] = _write_shard(files, folder, name)
         pack.write(folder)
     if not shards:
         raise GlczooError(
-            f"{tree} holds no JPEG patches: its top directories must be last digits of patchIDs"
+            f"{files.where('')} holds no JPEG patches: its top directories must be last digits of patchIDs"
         )
     pack.whole = True
     pack.write(folder)
@@ -231,23 +337,21 @@ def _files(tree: Path, name: str) -> dict[int, Path]:
     return files
 
 
-def _grown(tree: Path, folder: Path, name: str) -> bool:
-    """Whether the tree has files that a shard lacks: unreadable when it was packed, or new."""
-    return not _files(tree, name).keys() <= set(np.load(folder / f"{name}.npy")[0].tolist())
+def _grown(files: PackableFiles, folder: Path, name: str) -> bool:
+    """Whether there are files that a shard lacks: unreadable when it was packed, or new."""
+    return not files.of(name).keys() <= set(np.load(folder / f"{name}.npy")[0].tolist())
 
 
-def _write_shard(tree: Path, folder: Path, name: str, colour: bool, decoded: bool) -> Shard:
+def _write_shard(files: PackableFiles, folder: Path, name: str) -> Shard:
     ids, ends, unreadable, size, crc = [], [], {}, 0, 0
     with whole(folder / f"{name}.bin") as data_file, whole(folder / f"{name}.npy") as index_file:
         with open(data_file, "wb") as file:
-            for patch_id, path in _files(tree, name).items():
-                data = np.fromfile(path, np.uint8)
+            for patch_id, path in files.of(name).items():
                 try:
-                    image = decode(data, colour, path)
-                except ValueError as error:
+                    kept = files.kept(path)
+                except GlczooError as error:
                     unreadable[str(patch_id)] = str(error)
                     continue
-                kept = (np.ascontiguousarray(image) if decoded else data).tobytes()
                 file.write(kept)
                 size, crc = size + len(kept), zlib.crc32(kept, crc)
                 ids.append(patch_id)

@@ -281,7 +281,9 @@ def read_points(
         if crs is None and (named := crs_in_names(lon, lat)):
             held = file.read([lon, lat])
             crs = named if are_metres(held[lon], held[lat]) else None
-        described = Table(file=[str(path)], lon=lon, lat=lat, crs=crs, incomplete="drop")
+        own = [table.patch for table in region.tables.values()] if region is not None else []
+        patch = next((name for name in own if file.find(name) is not None), "patchID")
+        described = Table(file=[str(path)], lon=lon, lat=lat, crs=crs, patch=patch, incomplete="drop")
     else:
         file = open_table(path, described.separator, described.encoding)
     needed = [described.lon, described.lat]

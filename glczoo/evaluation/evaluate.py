@@ -146,7 +146,7 @@ def evaluate(
 
 def readable(run: Run, model: TrainedModel, samples: Samples) -> Samples:
     """Those of the samples that can be read by every member, where the run's recipe leaves out the others."""
-    if run.recipe.data.incomplete != "drop" or not len(samples):
+    if run.recipe.data.incomplete == "error" or not len(samples):
         return samples
     kept = [member.open(run.region).complete(samples, "surveys", drop=True) for member in model.each]
     return samples.subset(np.all(kept, axis=0))

@@ -25,8 +25,10 @@ class Surveys(Strict):
     blocks: Blocks = Blocks()
     pa_fraction: float = Field(default=1.0, gt=0, le=1, description="share of the surveys to use at all")
     seed: int = Field(default=0, ge=0, description="of the split")
-    incomplete: Literal["error", "drop"] = Field(
-        default="drop", description="surveys and records outside a raster or without a JPEG patch"
+    incomplete: Literal["error", "drop", "fill"] = Field(
+        default="drop",
+        description="surveys and records outside a raster or without a JPEG patch, cube or TIFF; fill: those "
+        "without a file are filled with the mean",
     )
 
 

@@ -139,10 +139,10 @@ class PlacePredictor:
                     continue
         none = np.empty(0, np.int64)
         places = Points.joined([*read, Points(none.astype(float), none.astype(float), none, none)])
-        if self.source.jpegs is not None:
-            places = places.at(~self.source.jpegs.missing(places.patch_id))
-        if self.source.tables:
-            places = places.at(~np.all([*self.source.gaps(places).values()], axis=0))
+        missing = [*self.source.without_file(places).values()]
+        places = places.at(~np.any([*missing, np.zeros(len(places), bool)], axis=0))
+        if gaps := self.source.gaps(places):
+            places = places.at(~np.all([*gaps.values()], axis=0))
         return places
 
     def _reach(self) -> tuple[float, float, float, float]:

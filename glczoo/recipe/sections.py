@@ -88,8 +88,10 @@ class Data(Strict):
     seed: int = Field(
         default=0, ge=0, description="of the split: the same for every step and seed of a study"
     )
-    incomplete: Literal["error", "drop"] = Field(
-        default="error", description="samples outside a raster or without a JPEG patch"
+    incomplete: Literal["error", "drop", "fill"] = Field(
+        default="error",
+        description="samples outside a raster or without a JPEG patch, cube or TIFF; fill: as drop, but what "
+        "has no file is filled with the mean, in training and wherever the model is used",
     )
     augment: bool = Field(default=False, description="random flips and quarter turns of the training patches")
     places: bool = Field(

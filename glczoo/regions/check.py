@@ -1,5 +1,6 @@
 """Read a region once and report what is there, in words and in a picture, before anyone waits for a run."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -144,29 +145,36 @@ def _check_table(
                 f"{name}: {mask.sum()} of {len(points)} {reason}, filled with the mean: "
                 f"{_named(points, np.flatnonzero(mask), source)}"
             )
-    if source.jpegs is not None:
-        unreadable = _unreadable_patches(source, points, f"{name} patches" if progress else "")
-        check.unreadable_patches = len(unreadable)
-        if unreadable:
-            problems.append(
-                f"{name}: {len(unreadable)} patches cannot be decoded, the first: {unreadable[0]}"
-            )
+    unreadable = _unreadable_patches(source, points, f"{name} patches" if progress else "")
+    check.unreadable_patches = len(unreadable)
+    if unreadable:
+        problems.append(f"{name}: {len(unreadable)} patches cannot be decoded, the first: {unreadable[0]}")
     readable = ~np.any([*reasons.values(), np.zeros(len(points), bool)], axis=0)
     check.filled = source.filled(points.at(readable)) if readable.any() else {}
     return check
 
 
 def _unreadable_patches(source: PatchSource, points: Points, title: str) -> list[str]:
-    """What is wrong with the points' JPEG patches that are there and cannot be decoded."""
-    assert source.jpegs is not None
-    there = ~source.jpegs.missing(points.patch_id)
-    unreadable = []
-    for patch in Track(np.unique(points.patch_id[there]).tolist(), title, hidden=not title):
-        try:
-            source.jpegs.read(patch, 1)
-        except ValueError as error:
-            unreadable.append(str(error))
+    """What is wrong with the points' JPEG patches, cubes and TIFFs that are there and cannot be decoded."""
+    jpegs, unreadable = source.jpegs, []
+    if jpegs is not None:
+        there = points.patch_id[~jpegs.missing(points.patch_id)]
+        unreadable += _errors_of(lambda patch: jpegs.read(patch, 1), there, title)
+    for images in source.images:
+        there = points.patch_id[~images.missing(points.patch_id)]
+        unreadable += _errors_of(images.read_one, there, title)
     return unreadable
+
+
+def _errors_of(read: Callable[[int], object], patches: np.ndarray, title: str) -> list[str]:
+    """What is said of those patches that cannot be read."""
+    errors = []
+    for patch in Track(np.unique(patches).tolist(), title, hidden=not title):
+        try:
+            read(patch)
+        except ValueError as error:
+            errors.append(str(error))
+    return errors
 
 
 def _named(points: Points, index: np.ndarray, source: PatchSource) -> str:

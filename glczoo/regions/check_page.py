@@ -113,6 +113,14 @@ def _thumbnails(
                 values, unit = pixels[channel], units[name] or "0-255"
                 text = f"patch {ids[0]}\n{values.min():.0f} to {values.max():.0f} of {unit}"
                 drawn[name] = Thumbnail(groups[name], name, values, text)
+    for images in source.images:
+        ids = np.concatenate([points.patch_id for points in tables.values()])
+        ids = ids[~images.missing(ids)]
+        if len(ids):
+            for name, values in zip(images.bands, images.read(ids[:1])[0], strict=True):
+                low, high = np.nanmin(values, initial=np.inf), np.nanmax(values, initial=-np.inf)
+                text = f"sample {ids[0]}\n{low:.6g} to {high:.6g} {units[name]}"
+                drawn[name] = Thumbnail(groups[name], name, values.astype(float), text)
     return [drawn[name] for name in source.bands if name in drawn]
 
 

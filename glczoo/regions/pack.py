@@ -1,15 +1,19 @@
-"""The verb `glczoo pack`: all JPEG trees of a region as shards, and a list of the patches that it lacks."""
+"""The verb `glczoo pack`: JPEG trees, cubes and TIFFs as shards, and a list of the patches that it lacks."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from glczoo.data.image_shards import PackableImages
 from glczoo.data.region import Region
-from glczoo.data.satellite import pack_folder
-from glczoo.data.shards import Shards, write_shards
+from glczoo.data.sample_files import SampleFiles
+from glczoo.data.sample_images import image_folder, image_kind, sample_files
+from glczoo.data.satellite import jpeg_trees, pack_folder
+from glczoo.data.shards import Pack, Shards, write_files, write_shards
 from glczoo.data.tables import read_points
-from glczoo.errors import GlczooError
+from glczoo.errors import GlczooError, MissingError
 from glczoo.files import whole
 
 __all__ = ["PackedRegion", "PackedTree", "pack_region", "packed_folder"]
@@ -17,7 +21,7 @@ __all__ = ["PackedRegion", "PackedTree", "pack_region", "packed_folder"]
 
 @dataclass(frozen=True)
 class PackedTree:
-    """One JPEG tree as shards: how many patches and bytes, and what could not be packed."""
+    """A JPEG tree, or a modality of cubes or TIFFs, as shards: patches and bytes, and what was not packed."""
 
     patches: int
     bytes: int
@@ -66,7 +70,7 @@ def pack_region(
     verify: bool = False,
     progress: bool = True,
 ) -> PackedRegion:
-    """Pack every JPEG tree of a region; a run that was killed, or trees packed before, are gone on with.
+    """Pack the JPEG trees, cubes and TIFFs of a region; what was packed before or killed is gone on with.
 
     `missing.csv` (patchID;tree;reason) lists the patches that a table names and a tree lacks, and the files
     that cannot be decoded.
@@ -81,45 +85,66 @@ def pack_region(
 
     Raises:
         MissingError: a tree or table is not there.
-        GlczooError: the region has no JPEG bands, or see `write_shards`.
+        GlczooError: the region has no such bands, or see `write_shards`.
     """
-    modalities = [m for m in region.modalities if m.kind == "jpeg"]
-    if not modalities:
-        raise GlczooError(f"region {region.name} has no modality of kind jpeg: there is nothing to pack")
+    if not any(modality.kind in ("jpeg", "cube", "tiff") for modality in region.modalities):
+        raise GlczooError(
+            f"region {region.name} has no JPEG patches, cubes or TIFFs of samples: there is nothing to pack"
+        )
     default = packed_folder(region)
     out = out or default
     wanted = _wanted(region)
     trees, lines = {}, []
-    for modality in modalities:
-        for file in dict.fromkeys(band.file for band in modality.bands):
-            folder = pack_folder(region, modality, file, out)
-            colour = any(band.index > 1 for band in modality.bands if band.file == file)
-            try:
-                tree = region.find_file(modality, file)
-            except FileNotFoundError:
-                if not folder.exists():
-                    raise
-                tree = region.root_path / modality.folder / file  # packed before and then deleted
-            pack = write_shards(
-                tree, folder, colour=colour, decoded=decoded, verify=verify, progress=progress
-            )
-            shards = pack.shards.values()
-            unreadable = {
-                int(patch): reason for shard in shards for patch, reason in shard.unreadable.items()
-            }
-            missing = np.setdiff1d(wanted[~Shards(folder).has(wanted)], np.array([*unreadable], np.int64))
-            name = f"{modality.name}/{file}"
-            trees[name] = PackedTree(
-                patches=sum(shard.patches for shard in shards),
-                bytes=sum(shard.bytes for shard in shards),
-                unreadable=len(unreadable),
-                missing=len(missing),
-            )
-            lines += [f"{patch};{name};{reason}" for patch, reason in unreadable.items()]
-            lines += [f"{patch};{name};no file" for patch in missing.tolist()]
+    for name, folder, pack in _packed(region, out, decoded, verify, progress):
+        shards = pack.shards.values()
+        unreadable = {int(patch): reason for shard in shards for patch, reason in shard.unreadable.items()}
+        missing = np.setdiff1d(wanted[~Shards(folder).has(wanted)], np.array([*unreadable], np.int64))
+        trees[name] = PackedTree(
+            patches=sum(shard.patches for shard in shards),
+            bytes=sum(shard.bytes for shard in shards),
+            unreadable=len(unreadable),
+            missing=len(missing),
+        )
+        lines += [f"{patch};{name};{reason}" for patch, reason in unreadable.items()]
+        lines += [f"{patch};{name};no file" for patch in missing.tolist()]
     with whole(out / "missing.csv") as partial:
         partial.write_text("\n".join(["patchID;tree;reason", *lines]) + "\n", "utf-8")
     return PackedRegion(out, out.resolve() == default.resolve(), trees)
+
+
+def _packed(
+    region: Region, out: Path, decoded: bool, verify: bool, progress: bool
+) -> Iterator[tuple[str, Path, Pack]]:
+    """Pack one tree, or the files of one modality, after another: its name, its folder, what was packed."""
+    for modality in region.modalities:
+        if modality.kind == "jpeg":
+            for file in dict.fromkeys(band.file for band in modality.bands):
+                bands = [band for band in modality.bands if band.file == file]
+                folder = pack_folder(region, modality, file, out)
+                colour = any(band.index > 1 for band in bands)
+                try:
+                    found = jpeg_trees(region, modality, bands[0])
+                except MissingError:
+                    if not folder.exists():
+                        raise
+                    found = [region.root_path / modality.folder / file]  # packed before and then deleted
+                pack = write_shards(
+                    found, folder, colour=colour, decoded=decoded, verify=verify, progress=progress
+                )
+                yield f"{modality.name}/{file}", folder, pack
+        elif modality.kind in ("cube", "tiff"):
+            folder = image_folder(region, modality, out)
+            try:
+                files = sample_files(region, modality)
+            except MissingError:
+                if not folder.exists():
+                    raise
+                files = SampleFiles(image_kind(modality), [(region.root_path / modality.folder, "")])
+            yield (
+                modality.name,
+                folder,
+                write_files(PackableImages(files), folder, verify=verify, progress=progress),
+            )
 
 
 def _wanted(region: Region) -> np.ndarray:

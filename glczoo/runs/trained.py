@@ -156,6 +156,11 @@ class TrainedModel:
         """The unit of each band that the model was trained on, where it is known."""
         return self.run.config.glczoo.units if self.run else {}
 
+    @property
+    def fills(self) -> bool:
+        """Whether it was trained to be asked without some of the files of a sample's pictures."""
+        return self.run is not None and self.run.recipe.data.incomplete == "fill"
+
     def open(self, region: Region | None = None) -> PatchSource:
         """Open a region's files for this model (of an ensemble: for every member, and return the widest's).
 
@@ -177,7 +182,12 @@ class TrainedModel:
             return self.widest.open(region)
         if self._opened is None or self._opened[0] is not region:
             source = PatchSource(
-                region, self.modalities, self.patch_size, channels=self.bands, units=self.units
+                region,
+                self.modalities,
+                self.patch_size,
+                channels=self.bands,
+                units=self.units,
+                fill=self.fills,
             )
             require_bands(source.bands, self.bands, f"region {region.name}", self.name)
             self._opened = region, source

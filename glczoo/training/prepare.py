@@ -63,7 +63,7 @@ class Prepared:
 def read_inputs(recipe: Recipe, region: Region) -> Inputs:
     """Read the samples of a recipe and open what their patches come from.
 
-    Samples that cannot be read are an error, or are left out where `data.incomplete` is drop.
+    Samples that cannot be read are an error, or as `data.incomplete` says.
 
     Raises:
         MissingError: data are missing.
@@ -78,8 +78,9 @@ def read_inputs(recipe: Recipe, region: Region) -> Inputs:
         recipe.patch_size,
         channels=known.band_names if known else (),
         units=known.units if known else None,
+        fill=recipe.data.incomplete == "fill",
     )
-    drop = recipe.data.incomplete == "drop"
+    drop = recipe.data.incomplete != "error"
     training, validation, tuning = (
         samples.subset(source.complete(samples, title, drop))
         for samples, title in (

@@ -184,7 +184,7 @@ def test_verify_takes_in_what_the_tree_has_got_since(region: Region) -> None:
 
 def test_a_region_without_jpegs_has_nothing_to_pack(region: Region) -> None:
     rasters = [m for m in region.modalities if m.kind == "raster"]
-    with pytest.raises(ValueError, match="no modality of kind jpeg"):
+    with pytest.raises(ValueError, match="no JPEG patches, cubes or TIFFs"):
         pack_region(region.model_copy(update={"modalities": rasters}))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import RECIPES
 
@@ -16,19 +17,24 @@ from glczoo.hub.publish import save, verify
 from glczoo.recipe import read_recipe
 from glczoo.train import train
 
+NEEDED = "without values: they need a patchID that has a cube of months or a patchID that ground.csv has"
+
 
 def write_region(world: Path, folder: Path) -> Region:
-    """The virtual region with one of its raster modalities, and a table of two values for its surveys."""
+    """The virtual region with one of its raster modalities; a table and cubes of most of its surveys."""
     described = yaml.safe_load((world / "region.yaml").read_text("utf-8"))
     own = Region.load(world)
     raster = next(m for m in described["modalities"] if m.get("kind", "raster") == "raster")
     table = {"name": "ground", "kind": "values", "file": str(folder / "ground.csv"), "key": "patchID"}
-    described["modalities"] = [raster, table]
+    cubes = {"name": "months", "kind": "cube", "file": str(folder / "{id}.pt"), "columns": ["cold", "warm"]}
+    described["modalities"] = [raster, table, cubes]
     surveys = read_samples(own, "pa", read_species(own))
     keys = np.unique(surveys.patch_id)[1:]  # one survey has no row
     values = np.random.default_rng(0).normal(size=(len(keys), 2))
     frame = pd.DataFrame({"patchID": keys, "ph": values[:, 0], "soil": values[:, 1]})
     frame.to_csv(folder / "ground.csv", index=False)
+    for key in keys[5:].tolist():
+        torch.save(torch.rand(2, 3, 4), folder / f"{key}.pt")
     described["root"] = str(world)
     (folder / "region.yaml").write_text(yaml.safe_dump(described))
     return Region.load(folder)
@@ -44,6 +50,7 @@ def run(region: Region, tmp_path_factory: pytest.TempPathFactory) -> Path:
     overrides = {
         "region": region._folder, "runs": tmp_path_factory.mktemp("runs"), "model": "test_resnet",
         "init": "random", "patch_size": 8, "epochs": 1, "batch_size": 32, "top_k": 5,
+        "data.incomplete": "fill",
     }  # fmt: skip
     return train(read_recipe(RECIPES / "step1.yaml", [f"{key}={value}" for key, value in overrides.items()]))
 
@@ -63,13 +70,13 @@ def test_points_with_a_row_are_answered_and_others_are_named(run: Path, points: 
     main(["predict", str(run), "--points", str(points), "--out", str(tmp_path / "species.csv")])
     assert set(pd.read_csv(tmp_path / "species.csv")["id"]) == {0, 1, 3}
     left_out = pd.read_csv(tmp_path / "species.left_out.csv")
-    assert left_out["reason"].tolist() == ["without values: they need a patchID that ground.csv has"]
+    assert left_out["reason"].tolist() == [NEEDED]
 
 
 def test_places_alone_end_with_what_they_need(run: Path, points: Path, tmp_path: Path):
     frame = pd.read_csv(points)
     frame[["lon", "lat"]].to_csv(points, index=False)
-    with pytest.raises(SystemExit, match="4 without values: they need a patchID that ground.csv has"):
+    with pytest.raises(SystemExit, match=f"4 {NEEDED}"):
         main(["predict", str(run), "--points", str(points), "--out", str(tmp_path / "species.csv")])
 
 
@@ -82,7 +89,7 @@ def test_python_takes_the_keys(run: Path, points: Path):
 
 
 def test_a_map_is_refused(run: Path, tmp_path: Path):
-    with pytest.raises(SystemExit, match="the modality ground, which belongs to samples.*ground.csv has"):
+    with pytest.raises(SystemExit, match="modality months, ground, which belongs to samples.*ground.csv has"):
         main(["map", str(run), "--species", "1", "--resolution", "0.1", "--out", str(tmp_path / "map")])
 
 
@@ -90,4 +97,5 @@ def test_a_published_model_describes_its_values(run: Path, region: Region, tmp_p
     folder = save(run, tmp_path / "published")
     assert verify(folder).difference < 1e-4
     described = Region.load(folder, published=True)
-    assert described.modalities[1].file == ["ground.csv"] and described.band_names == region.band_names
+    assert [modality.file for modality in described.modalities[1:]] == [["ground.csv"], ["{id}.pt"]]
+    assert described.band_names == region.band_names
