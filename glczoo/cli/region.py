@@ -79,10 +79,14 @@ def check(
 @region_argument
 @patch_size_option
 @click.option(
-    "--table", type=click.Choice(["pa", "po"]), default="pa", help="Samples to use: surveys or records."
+    "--table",
+    type=click.Choice(["pa", "po"]),
+    help="Samples to use: surveys or records; by default surveys where there are any.",
 )
 @json_option
-def stats(region: Path, patch_size: int | None, table: Literal["pa", "po"], json_file: Path | None) -> None:
+def stats(
+    region: Path, patch_size: int | None, table: Literal["pa", "po"] | None, json_file: Path | None
+) -> None:
     """Mean and standard deviation of every band over the training samples.
 
     REGION is a region.yaml or its folder.
@@ -91,9 +95,11 @@ def stats(region: Path, patch_size: int | None, table: Literal["pa", "po"], json
     from glczoo.data.region import Region
     from glczoo.data.splits import split_samples
     from glczoo.data.tables import read_samples, read_species
+    from glczoo.regions.check_result import ROWS
 
     will_write(json_file)
     described = Region.load(region)
+    table = table or ("pa" if "pa" in described.tables else "po")
     samples = read_samples(described, table, read_species(described))
     if described.split and table == "pa":
         training = split_samples(described, samples, kind="file", validation=0).train
@@ -101,14 +107,14 @@ def stats(region: Path, patch_size: int | None, table: Literal["pa", "po"], json
         share = {"pa": 0.2, "po": 0.02}[table]
         training = split_samples(described, samples, kind="random", validation=share).train
     source = PatchSource(described, None, patch_size)
-    training = training.subset(source.complete(training, "training surveys", drop=True))
+    training = training.subset(source.complete(training, f"training {ROWS[table]}", drop=True))
     statistics = source.statistics(training)
-    print(f"{described.name}: {len(training)} training surveys, patches of {source.size} cells")
+    print(f"{described.name}: {len(training)} training {ROWS[table]}, patches of {source.size} cells")
     print(f"{'band':12} {'mean':>14} {'std':>14} {'filled':>8}")
     columns = zip(source.bands, statistics.mean, statistics.std, statistics.filled, strict=True)
     for band, mean, std, filled in columns:
         print(f"{band:12} {mean:14.4f} {std:14.4f} {100 * filled:6.2f} %")
-    write_json(json_file, {"bands": source.bands, "surveys": len(training), **vars(statistics)})
+    write_json(json_file, {"bands": source.bands, ROWS[table]: len(training), **vars(statistics)})
 
 
 @click.command("densities", cls=Verb)

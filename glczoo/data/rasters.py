@@ -38,7 +38,7 @@ _WIDER = {
 _LINES = 256  # rows decoded at a time, or fewer:
 _BUFFER = 2**26  # bytes of rows that are decoded at a time: bounds the memory of a build
 _BLOCK = 2**24  # cells that are counted at a time (see `coverage`)
-_FORMAT = 2  # of the stacks in the cache
+_FORMAT = 3  # of the stacks in the cache
 _EDGE = 1e-9  # cells: a point that lies so near to the grid's edge is on it
 NO_NUMBER = 1e20  # no covariate is as large: what is stands for no data, whether or not the file says so
 
@@ -276,6 +276,7 @@ def _build(members: list[_Member], dtype: str, pad: int, path: Path) -> bool:
     step = min(_LINES, max(1, _BUFFER // (padded[1] * padded[2] * stored.itemsize)), grid.height)
     lines = np.full((step, *padded[1:]), sentinel, stored)
     seen = np.zeros(len(members), np.int64)
+    around = _goes_around(grid) and 0 < pad <= grid.width
     with ExitStack() as opened:
         file = opened.enter_context(open(path, "wb"))
         sources = [
@@ -296,6 +297,9 @@ def _build(members: list[_Member], dtype: str, pad: int, path: Path) -> bool:
                     return False
                 cells = np.where(missing, stored.type(sentinel), values)
                 lines[:rows, pad : pad + grid.width, channel] = cells
+                if around:  # the whole globe: what lies beyond 180° is its other side
+                    lines[:rows, :pad, channel] = cells[:, grid.width - pad :]
+                    lines[:rows, pad + grid.width :, channel] = cells[:, :pad]
                 seen[channel] += missing.size - missing.sum()
             lines[:rows].tofile(file)
         border.tofile(file)
@@ -305,6 +309,14 @@ def _build(members: list[_Member], dtype: str, pad: int, path: Path) -> bool:
     if empty:
         raise GlczooError(f"no cell of these bands has data: {', '.join(empty)}; is the nodata value right?")
     return True
+
+
+def _goes_around(grid: RasterGrid) -> bool:
+    """Whether a grid of degrees holds every longitude once."""
+    across = abs(grid.transform.a) * grid.width
+    return (
+        grid.transform.b == 0 and is_geographic(grid.crs) and abs(across - 360) < 0.01 * abs(grid.transform.a)
+    )
 
 
 def _read(

@@ -10,6 +10,7 @@ A `region.yaml` is explained key by key by the fields below and in `region_secti
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -219,7 +220,7 @@ class Region(Strict):
         if not path.is_file():
             return []
         lines = path.read_text("utf-8", errors="replace").splitlines()
-        return [" ".join(line.split()) for line in lines if "# guessed:" in line]
+        return [" ".join(line.split()) for line in lines if re.search(r"\S.*# .*\bguessed\b", line)]
 
     def citations(self) -> list[tuple[str, str, str]]:
         """What its data ask to be cited by: name of a table or modality, citation, DOI."""

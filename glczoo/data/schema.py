@@ -62,8 +62,8 @@ def parse(
             if item["type"] == "extra_forbidden" and (new := (renamed or {}).get(key)):
                 mistakes.append(f"the key {key!r} is now {new!r}")
             elif item["type"] == "extra_forbidden":
-                nearest = difflib.get_close_matches(str(item["loc"][-1]), _keys(schema), n=1, cutoff=0.5)
-                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                nearest = _nearest(".".join(str(part) for part in item["loc"]), _keys(schema))
+                hint = f"; did you mean {nearest!r}?" if nearest else ""
                 mistakes.append(f"unknown key {key!r}{hint}")
             elif item["type"] == "missing":
                 mistakes.append(f"{key}: this key is missing")
@@ -78,11 +78,24 @@ def parse(
         raise GlczooError(f"{number} mistake(s)\n  " + "\n  ".join(mistakes), where=where) from None
 
 
-def _keys(schema: type[BaseModel]) -> list[str]:
-    """All keys of a schema and of the schemas inside it."""
-    keys = list(schema.model_fields)
-    for field in schema.model_fields.values():
+def _keys(schema: type[BaseModel], before: str = "") -> list[str]:
+    """All keys of a schema and of the schemas inside it, such as `data` and `data.tables`."""
+    keys = []
+    for name, field in schema.model_fields.items():
+        keys.append(before + name)
         for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                keys += _keys(inner)
+                keys += _keys(inner, f"{before}{name}.")
     return keys
+
+
+def _nearest(unknown: str, keys: list[str]) -> str | None:
+    """The key that was probably meant: of the same section where one is near, else of any."""
+    section, _, last = unknown.rpartition(".")
+    siblings = [key for key in keys if key.rpartition(".")[0] == section]
+    elsewhere = [key for key in keys if key.rpartition(".")[2] == last]
+    for candidates in (elsewhere, siblings, keys):
+        names = {key.rpartition(".")[2]: key for key in reversed(candidates)}
+        if near := difflib.get_close_matches(last, names, n=1, cutoff=0.5):
+            return names[near[0]]
+    return None

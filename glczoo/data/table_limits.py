@@ -42,7 +42,8 @@ def refuse_bomb(info: zipfile.ZipInfo, where: str) -> None:
         GlczooError: it is.
     """
     if info.file_size > min(_LARGEST, max(_FREE, _MOST_TIMES * info.compress_size)):
-        raise _bomb(f"{where}: {info.filename} is packed in {size_text(info.compress_size)}", info.file_size)
+        packed = f"{where}: {info.filename} is packed in {size_text(info.compress_size)}"
+        raise GlczooError(_bomb(packed, info.file_size))
 
 
 def refuse_more_than_memory(least: int, what: str) -> None:
@@ -78,7 +79,7 @@ class _Counted(io.RawIOBase):
         data = self._stream.read(len(buffer))
         self._done += len(data)
         if self._done > self._most:
-            raise _bomb(f"{self._where} is packed very small", self._done)
+            raise GlczooError(_bomb(f"{self._where} is packed very small", self._done))
         buffer[: len(data)] = data
         return len(data)
 
@@ -87,8 +88,8 @@ class _Counted(io.RawIOBase):
         super().close()
 
 
-def _bomb(what: str, size: int) -> GlczooError:
-    return GlczooError(
+def _bomb(what: str, size: int) -> str:
+    return (
         f"{what} and unpacks to {size_text(size)} or more: no table is packed so far, it may be made to fill "
         "memory and disk. If it is a table, unpack it yourself and name that file"
     )

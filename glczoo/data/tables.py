@@ -128,7 +128,7 @@ def _parse_records(
     filtered = filter_columns(region.records).values()
     rows = read_rows(region, table, paths[0], filtered, vocabulary, reading)
     left_out = reading.left_out if reading else {}
-    found, classes = _presences(rows, "po", vocabulary)
+    found, classes = _presences(rows, "po", vocabulary, reading)
     left_out["that say that the species was not found"] = int(len(rows.frame) - len(np.unique(found)))
     rows = rows.at(found)
     nameless = classes == -1
@@ -167,7 +167,7 @@ def _parse_surveys(
     """The visits of a presence-absence table; a row of an absence stands for its survey alone."""
     table, path = region.table("pa"), paths[0]
     rows = read_rows(region, table, path, [], vocabulary, reading)
-    row, classes = _presences(rows, "pa", vocabulary)
+    row, classes = _presences(rows, "pa", vocabulary, reading)
     row, classes = row[classes >= 0], classes[classes >= 0]
     if len(paths) > 1:
         empty = read_rows(region, table, paths[1], [], None, reading)
@@ -198,7 +198,7 @@ def _parse_surveys(
 
 
 def _presences(
-    rows: Rows, kind: Literal["po", "pa"], vocabulary: SpeciesIndex
+    rows: Rows, kind: Literal["po", "pa"], vocabulary: SpeciesIndex, reading: Reading | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Row and class, int64[n] each, of everything found; the class is -1 where a row names no species."""
     frame, table, where = rows.frame, rows.table, str(rows.path)
@@ -221,6 +221,11 @@ def _presences(
     classes = np.full(len(row), -1)
     if table.species_by == "name":
         classes[named] = vocabulary.classes_of_names(species[named], where)
+        spellings, kinds = species[named].nunique(), len(np.unique(classes[named]))
+        if reading is not None and spellings > kinds:
+            reading.notes.append(
+                f"{rows.path.name}: {spellings} spellings are {kinds} species, blanks and letter case aside"
+            )
     else:
         classes[named] = vocabulary.classes(integers(species[named], rows.path), where)
     return row, classes

@@ -29,8 +29,10 @@ _FILLS = {
 }
 _MOST_CLASSES = 64
 _CLASSES = re.compile(
-    r"land_?(cover|use)|lulc|\blu\b|\blc\b|corine|clc|soil_?(type|class|group|unit)|geolog|lithol|bedrock|class|"
-    r"categor|biome|eco_?region|habitat|eunis|(^|_)type|zone|vegetation_?(type|map)|landform|aspect_?class"
+    r"(land|world|glob|ground)_?(cover|use)|lulc|(^|_)(lu|lc|kg|nlcd|glc|wrb|usda|igbp|lccs)\d*(_|$)|esa_?cci|corine|"
+    r"clc|soil_?(type|class|group|unit|order|texture)|geolog|lithol|bedrock|class|koppen|koeppen|geiger|"
+    r"categor|biome|eco_?(region|system)|habitat|eunis|(^|_)type|zone|vegetation_?(type|map)|landform|"
+    r"aspect_?class|physiogn|forest_?type|crop_?(type|map)|province|substrat|lulucf"
 )
 
 
@@ -44,7 +46,7 @@ class FoundBand:
     unit: str = ""
     nodata: float | None = None  # guessed, where the file says none
     comment: str = ""
-    coded: bool = False  # whole numbers, of three values at most
+    coded: bool = False  # few whole numbers, which may stand for classes
     kind: Literal["number", "categorical"] = "number"  # guessed
 
 
@@ -125,7 +127,7 @@ def _band(source: rasterio.DatasetReader, index: int) -> FoundBand:
         and own is None
         and bool((np.isfinite(values) & ~known & ~np.asarray(masked)).any())
     )
-    fill = standing_apart(values[known]) if own is None else None
+    fill = standing_apart(values[known])
     if fill is not None:
         known &= ~np.isclose(values, fill, rtol=1e-6, atol=0)
     if not known.any():
@@ -138,13 +140,16 @@ def _band(source: rasterio.DatasetReader, index: int) -> FoundBand:
     notes = [described] if described else []
     notes.append(_range(dtype, distinct, scale, offset))
     if fill is not None:
-        notes.append(f"nodata guessed: {fill:g} stands apart from all others, and the file names none")
+        other = "none" if own is None else f"{own:g}"
+        notes.append(f"nodata guessed: {fill:g} stands apart from all others, and the file names {other}")
     elif untagged:
-        notes.append("numbers beyond 1e20 are taken for no data, the file names none")
+        notes.append("nodata guessed: numbers beyond 1e20 are taken for no data, the file names none")
     elif own is None and not has_mask(source, index):
         notes.append("the file names no nodata")
     notes += [f"{(~known).mean():.0%} no data"] if not known.all() else []
     notes += [f"categorical is guessed: {why}"] if kind == "categorical" else []
+    if few := kind == "number" and _few_whole_numbers(distinct):
+        notes.append(f"guessed to be numbers: {len(distinct)} whole ones, or do they stand for classes?")
     return FoundBand(
         name=_name(source, index),
         file=Path(source.name).name,
@@ -152,7 +157,7 @@ def _band(source: rasterio.DatasetReader, index: int) -> FoundBand:
         unit="class" if kind == "categorical" else _unit(source, index),
         nodata=fill,
         comment="; ".join(notes),
-        coded=kind == "number" and len(distinct) <= 3 and bool((distinct % 1 == 0).all()),
+        coded=few,
         kind=kind,
     )
 
@@ -202,6 +207,13 @@ def _kind(
     if _CLASSES.search(title):
         return "categorical", f"{len(distinct)} whole numbers, and its name"
     return "number", ""
+
+
+def _few_whole_numbers(distinct: np.ndarray) -> bool:
+    """Whether a band's values may be codes: few whole numbers, with gaps between them."""
+    if (distinct % 1 != 0).any() or not 2 <= len(distinct) <= _MOST_CLASSES:
+        return False
+    return len(distinct) <= 3 or float(distinct[-1] - distinct[0]) + 1 > len(distinct)
 
 
 def _has_category_names(path: Path) -> bool:

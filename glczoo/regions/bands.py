@@ -2,6 +2,7 @@
 
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -34,9 +35,13 @@ _OTHERS |= {
     ".mat": "MATLAB",
     ".npy": "NumPy",
     ".adf": "Arc/Info",
+    ".kea": "KEA",
 }
+_RASTERS |= {".rst", ".dem", ".dt0", ".dt1", ".dt2", ".gtif", ".gtiff", ".geotiff"}
 _PACKED = {".gz", ".zip", ".tar", ".tgz", ".7z", ".bz2", ".rar", ".xz"}
 _ABSURD = 1e9  # beyond what covariates are
+_TABLES_TOO = {".dat", ".map", ".grd", ".asc"}  # of a zip archive these may be anything
+_WORLD_FILES = (".jgw", ".pgw", ".gfw", ".wld", ".jpgw", ".pngw")
 _KM = 111.32  # of a degree of latitude
 
 
@@ -113,7 +118,7 @@ def raster_doubts(region: Region) -> list[str]:
                 f"{band.name}: reaches from {held.min():g} to {held.max():g}; is one of these no data? "
                 "Say so in region.yaml: nodata: …"
             )
-        if own is None and band.nodata is None:
+        if band.nodata is None:
             fill = standing_apart(held)
             if fill is not None:
                 share = float((values == fill).mean())
@@ -172,7 +177,21 @@ def _reason_not_read(path: Path) -> str | None:
         return f"{_OTHERS[suffix]} is not read; write it to GeoTIFFs, for example with gdal_translate"
     if suffix in _PACKED and inner in _RASTERS:
         return "is packed; unpack it"
+    if suffix == ".zip" and (held := _rasters_in_zip(path)):
+        return f"is a zip archive of {len(held)} raster(s), {held[0]} …; unpack it"
+    if suffix in (".tar", ".tgz") or path.name.lower().endswith((".tar.gz", ".tar.bz2", ".tar.xz")):
+        return "is an archive; unpack it if it holds rasters"
+    if suffix in (".jpg", ".png", ".gif") and any(path.with_suffix(s).exists() for s in _WORLD_FILES):
+        return "is a picture with a place; write it to a GeoTIFF, for example with gdal_translate"
     return None
+
+
+def _rasters_in_zip(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [n for n in archive.namelist() if Path(n).suffix.lower() in _RASTERS - _TABLES_TOO]
+    except (OSError, zipfile.BadZipFile):
+        return []
 
 
 def _first_jpeg(tree: Path) -> Path | None:

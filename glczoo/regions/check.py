@@ -20,7 +20,7 @@ from glczoo.progress import Track
 from glczoo.regions.bands import raster_doubts
 from glczoo.regions.check_page import region_page
 from glczoo.regions.check_result import BandRange, RegionCheck, SplitCheck, TableCheck, TableName
-from glczoo.regions.misgivings import doubts_of_names, doubts_of_samples
+from glczoo.regions.misgivings import doubts_of_names, doubts_of_patches, doubts_of_samples
 from glczoo.regions.suspects import num_duplicates, suspects
 
 __all__ = ["check_region", "read_table"]
@@ -84,6 +84,7 @@ def check_region(
         check.tables[name].left_out, check.tables[name].notes = reading.left_out, reading.notes
         tables[name], odd[name] = points, suspects(points, source, region.bounds)
         check.tables[name].suspicious = {reason: int(mask.sum()) for reason, mask in odd[name].items()}
+        check.problems += [f"{name}: {doubt}" for doubt in doubts_of_patches(check.tables[name], source.size)]
     check.problems += doubts_of_names(species)
     check.guesses = region.guesses()
     check.citations = [": ".join(filter(None, parts)) for parts in region.citations()]

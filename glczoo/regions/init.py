@@ -43,7 +43,7 @@ tables:
 _RESERVED = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}  # words that YAML reads as values
 _SPECIES = """\
 species:                          # written by init as well: the ids of species and their names
-  {file: species.csv, separator: ",", id: speciesId, name: name}
+  {{file: {file}, separator: ",", id: speciesId, name: name}}
 """
 
 
@@ -117,6 +117,7 @@ def init_region(
     doubts = [f"not used: {line}" for line in unusable]
     modalities = _covering(folder, modalities, tables, doubts)
     species = make_vocabulary(tables)
+    species_file = _species_file(folder, species.text)
     guesses = [*(_guess_text(table) for table in tables), *species.guesses]
     guesses += [f"modality {m.name}: {len(m.bands)} band(s), {m.resolution}" for m in modalities]
     patch_size, reason = _patch_size(modalities)
@@ -133,12 +134,34 @@ def init_region(
         outside=outside,
     )
     recipes = starter_recipes(folder / "recipes", sizes)
-    texts = {"region.yaml": _region_text(folder, name, modalities, tables, bool(species.text), sizes, reason)}
-    texts |= {"species.csv": species.text} if species.text else {}
+    region_text = _region_text(folder, name, modalities, tables, sizes, reason)
+    if species.text:
+        region_text += _SPECIES.format(file=species_file)
+    texts = {"region.yaml": region_text}
+    texts |= {species_file: species.text} if species.text else {}
     texts |= {f"recipes/{recipe}.yaml": text for recipe, text in recipes.items()}
     texts |= {file: text for modality in modalities for file, text in modality.mosaics.items()}
     doubts += [f"{table.path.name}: {doubt}" for table in tables for doubt in table.doubts]
     return InitResult(_write(folder, texts), guesses, [*doubts, *species.doubts, *_unknown(modalities)])
+
+
+def _species_file(folder: Path, text: str | None) -> str:
+    """Where the species table goes: beside one that is there and says something else."""
+    for name in ("species.csv", "species_of_init.csv"):
+        path = folder / name
+        if not path.exists() or (text and _same_text(path, text)):
+            return name
+    return "species_of_init.csv"
+
+
+def _same_text(path: Path, text: str) -> bool:
+    if not path.is_file() or path.stat().st_size > 4 * len(text) + 4:
+        return False
+    return _tidy(path.read_bytes()) == _tidy(text.encode())
+
+
+def _tidy(text: bytes) -> bytes:
+    return text.replace(b"\r\n", b"\n").strip()
 
 
 def _covering(
@@ -218,14 +241,13 @@ def _region_text(
     name: str | None,
     modalities: list[FoundModality],
     tables: list[GuessedTable],
-    species_table: bool,
     sizes: Sizes,
     reason: str,
 ) -> str:
     west, south, east, north = common_bounds([modality.bounds for modality in modalities])
     common = [*np.floor([west * 1e4, south * 1e4]), *np.ceil([east * 1e4, north * 1e4])]
     rows = ", ".join(f"{number} {ROWS[kind]}" for kind, number in sizes.rows.items())
-    text = _REGION.format(
+    return _REGION.format(
         folder=folder,
         name=_quoted(plain_name(name or folder.resolve().name)),
         description=_quoted(f"{sizes.species} species, {rows}"),
@@ -235,7 +257,6 @@ def _region_text(
         modalities="\n".join(_modality_text(modality) for modality in modalities),
         tables="\n".join(_table_text(folder, table) for table in tables),
     )
-    return text + (_SPECIES if species_table else "")
 
 
 def _modality_text(modality: FoundModality) -> str:
@@ -296,7 +317,7 @@ def _guess_text(table: GuessedTable) -> str:
 def _unknown(modalities: list[FoundModality]) -> list[str]:
     """What only a person can know."""
     unknown = [band.name for m in modalities for band in m.bands if not band.unit]
-    filled = [band.name for m in modalities for band in m.bands if band.nodata is not None]
+    filled = [f"{b.name} ({b.nodata:g})" for m in modalities for b in m.bands if b.nodata is not None]
     coded = [band.name for m in modalities for band in m.bands if band.coded]
     lines = []
     if classes := [band.name for m in modalities for band in m.bands if band.kind == "categorical"]:
@@ -304,7 +325,7 @@ def _unknown(modalities: list[FoundModality]) -> list[str]:
     if named := [m.folder or "." for m in modalities if m.crs]:
         lines.append(f"the CRS is a guess of the rasters in {_few(named)}")
     if coded:
-        lines.append(f"masks or categories, read as numbers: {_few(coded)}")
+        lines.append(f"few whole numbers, or classes (`kind: categorical`)? {_few(coded)}")
     if unknown:
         lines.append(f"units are not known of {_few(unknown)}")
     if filled:
@@ -318,6 +339,7 @@ def _few(names: list[str]) -> str:
 
 def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
     """Write all files or none; the region's is the last to get its name."""
+    texts = {file: text for file, text in texts.items() if not _same_text(folder / file, text)}
     existing = [str(folder / file) for file in texts if (folder / file).exists()]
     if existing:
         raise ExistsError(f"{', '.join(existing)}: there already, nothing was written; move them away")

@@ -3,13 +3,16 @@
 import numpy as np
 
 from glczoo.data.occurrences import Samples, SpeciesIndex
+from glczoo.regions.check_result import ROWS, TableCheck
 from glczoo.regions.species_names import named_twice, near_names
-from glczoo.regions.suspects import PILE
+from glczoo.regions.suspects import NO_DATA, PILE
 
-__all__ = ["doubts_of_names", "doubts_of_samples"]
+__all__ = ["doubts_of_names", "doubts_of_patches", "doubts_of_samples"]
 
 _MOSTLY_EMPTY = 0.9  # share of surveys without any species
 _SHOWN = 3
+_WITHOUT_DATA = 0.05  # share of samples where no raster has a value
+_FILLED = 0.5  # share of a band's cells in the patches
 
 
 def doubts_of_samples(samples: Samples, species: SpeciesIndex) -> list[str]:
@@ -58,6 +61,28 @@ def _doubts_of_surveys(surveys: Samples, species: SpeciesIndex) -> list[str]:
             f"{100 * empty:.0f} % of the surveys have no species: is the column of presence read right?"
         )
     return doubts + _piled(surveys, "surveys")
+
+
+def doubts_of_patches(table: TableCheck, size: int) -> list[str]:
+    """Problems of what the rasters hold around the rows of a table; `size`: cells along a patch's side."""
+    doubts = []
+    empty = table.suspicious.get(NO_DATA, 0)
+    if empty > max(1, _WITHOUT_DATA * table.rows):
+        doubts.append(
+            f"{empty} of {table.rows} {ROWS[table.name]} lie where no raster has data, nothing can be learnt "
+            "there: do they lie in the sea, are lon and lat right, or is a value taken for no data that is "
+            "none (`nodata` in region.yaml)?"
+        )
+    filled = {band: share for band, share in table.filled.items() if share > _FILLED}
+    if filled:
+        worst = max(filled, key=lambda band: filled[band])
+        others = f" and {len(filled) - 1} more bands" if len(filled) > 1 else ""
+        doubts.append(
+            f"{100 * filled[worst]:.1f} % of the cells of {worst}{others} in patches of {size} cells have no "
+            "data and are filled by the mean: are patches wider than the raster (a smaller `patch_size`), or "
+            "is a value taken for no data that is none (`nodata`)?"
+        )
+    return doubts
 
 
 def _piled(samples: Samples, rows: str) -> list[str]:

@@ -48,7 +48,7 @@ def make_vocabulary(tables: Sequence[GuessedTable]) -> Vocabulary:
     for table in by_name:
         if table.keys.get("layout") != "wide":
             table.keys["species_by"] = "name"
-            table.reasons["species_by"] = "looked up in species.csv"
+            table.reasons["species_by"] = "looked up in the species table"
     doubts += _in_common(tables, known)
     names: list[str] = [name for name in known.values() if name]
     doubts += _doubtful_names(names)

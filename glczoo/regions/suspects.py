@@ -10,8 +10,10 @@ from glczoo.data.occurrences import Points, Samples
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.places import within
 
-__all__ = ["PILE", "num_duplicates", "suspects"]
+__all__ = ["NO_DATA", "PILE", "num_duplicates", "suspects"]
 
+NO_DATA = "no data at the point (sea?)"
+"""Why a point is suspicious where no raster has a value."""
 PILE = 20
 """Records of one place, at least; and ten times as many as places hold on average."""
 
@@ -31,7 +33,7 @@ def suspects(
     reasons = {"at 0° E, 0° N": (np.abs(lon) < 0.01) & (np.abs(lat) < 0.01)}
     if bounds:
         reasons["lon and lat exchanged?"] = ~within(lon, lat, bounds) & within(lat, lon, bounds)
-    reasons |= {"outside of the rasters": outside, "no data at the point (sea?)": empty}
+    reasons |= {"outside of the rasters": outside, NO_DATA: empty}
     if isinstance(points, Samples) and points.presence_only:
         reasons["piles of one place (centroids?)"] = _piled(lon, lat)
     reasons["rounded to 0.1° or coarser"] = _round(lon) & _round(lat)

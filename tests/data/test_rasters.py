@@ -85,6 +85,19 @@ def test_points_on_borders_belong_to_the_cell_south_east_of_them_or_to_the_outer
     assert stack.outside(row, col).tolist() == [False, False, False, False, True]
 
 
+@pytest.mark.parametrize("west", [0.0, -180.0])
+def test_the_other_side_of_the_globe_lies_beyond_its_edge(tmp_path: Path, west: float) -> None:
+    values = np.arange(36 * 18, dtype="float32").reshape(18, 36)
+    stack = opened(write_raster(tmp_path / "w.tif", [values], west=west, north=90, cell=10))
+    row, col = stack.locate(np.array([west + 1, west + 359]), np.array([5.0, 5.0]))
+    side = stack.values[row[0] + stack.pad, :, 0]
+    assert col.tolist() == [0, 35]
+    np.testing.assert_array_equal(side[: stack.pad], values[row[0], -stack.pad :])
+    np.testing.assert_array_equal(side[-stack.pad :], values[row[0], : stack.pad])
+    part = opened(write_raster(tmp_path / "part.tif", [values[:, :35]], west=west, north=90, cell=10))
+    assert np.isnan(part.values[row[0] + part.pad, : part.pad, 0]).all()
+
+
 def test_bands_of_one_grid_share_a_stack_and_types_stay_native(address_region: Region) -> None:
     stacks = {stack.bands: stack for stack in PatchSource(address_region).stacks}
     assert list(stacks) == [("first", "second"), ("plain",), ("shifted",), ("holes",), ("metres",), ("real",)]

@@ -56,6 +56,15 @@ def test_unknown_keys_are_refused_all_at_once():
     assert "there is no such loss; there are bce, ce, an" in text
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("data.tabels", "data.tables"), ("optimizer.lrr", "optimizer.lr"), ("tables", "data.tables")],
+)
+def test_the_nearest_key_is_named_with_its_section(given: str, meant: str):
+    with pytest.raises(ValueError, match=f"unknown key '{given}'; did you mean '{meant}'"):
+        read_recipe(RECIPES / "step1.yaml", [f"{given}=[pa]"])
+
+
 def test_an_old_key_is_refused_with_the_new_one_named():
     with pytest.raises(ValueError) as error:
         read_recipe(

@@ -1,5 +1,6 @@
 """Rasters as strangers have them: how init names, groups and guesses them."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,27 @@ def test_a_value_that_stands_apart_is_taken_for_no_data_and_said(tmp_path: Path,
 )
 def test_values_that_are_values_stay(values: np.ndarray):
     assert standing_apart(values) is None
+
+
+def test_a_fill_beside_the_nodata_of_the_file(tmp_path: Path):
+    values = SLOPE.copy()
+    values[:3], values[3:9] = -32768, -9999
+    write(tmp_path / "a.tif", values, nodata=-32768)
+    (band,) = only(tmp_path).bands
+    assert band.nodata == -9999 and "stands apart from all others, and the file names -32768" in band.comment
+
+
+def test_what_is_guessed_of_bands_stands_in_check(tmp_path: Path):
+    values = SLOPE.copy()
+    values[30:] = -999
+    write(tmp_path / "a.tif", values)
+    write(tmp_path / "codes.tif", np.where(SLOPE > 3, 70, 20).astype("uint8"))
+    result = init_region(tmp_path, write_records(tmp_path))
+    assert "nodata is a guess of a (-999)" in result.doubts
+    assert "few whole numbers, or classes (`kind: categorical`)? codes" in result.doubts
+    guesses = "\n".join(Region.load(tmp_path).guesses())
+    assert "nodata guessed: -999 stands apart" in guesses and "guessed to be numbers: 2 whole ones" in guesses
+    assert "Written by" not in guesses
 
 
 def test_numbers_beyond_reach_are_said(tmp_path: Path):
@@ -223,12 +245,20 @@ def test_rasters_that_overlap_are_no_tiles(tmp_path: Path):
         ("a.tif.gz", "is packed; unpack it"),
         ("a.tif", "cannot be read as a raster"),
         ("a.vrt", "is made of gone.tif, and there is no file"),
+        ("a.tar.gz", "is an archive; unpack it if it holds rasters"),
+        ("a.zip", "is a zip archive of 1 raster(s), wc/bio1.tif …; unpack it"),
+        ("a.png", "is a picture with a place; write it to a GeoTIFF"),
     ],
 )
 def test_what_is_skipped_is_listed_with_the_reason(tmp_path: Path, name: str, reason: str):
     write(tmp_path / "good.tif", SLOPE)
     source = "<SourceFilename relativeToVRT='1'>gone.tif</SourceFilename>"
     (tmp_path / name).write_text(f"<VRTDataset>{source}</VRTDataset>" if name == "a.vrt" else "nothing")
+    if name == "a.zip":
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("wc/bio1.tif", b"")
+    if name == "a.png":
+        (tmp_path / "a.pgw").touch()
     modalities, unusable = find_modalities(tmp_path)
     assert len(modalities) == 1 and len(unusable) == 1
     assert unusable[0].startswith(f"{name}: ") and reason in unusable[0]

@@ -163,15 +163,32 @@ def test_a_virtual_region_is_found_again(world: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_is_overwritten_and_nothing_is_left_half(folder: Path) -> None:
-    (folder / "species.csv").write_text("mine")
+    (folder / "recipes").mkdir()
+    (folder / "recipes/step1.yaml").write_text("mine")
     before = sorted(folder.rglob("*"))
-    with pytest.raises(FileExistsError, match=r"species.csv: there already, nothing was written"):
-        init_region(folder, folder / "0012345-gbif.csv")
-    assert sorted(folder.rglob("*")) == before and (folder / "species.csv").read_text() == "mine"
-    (folder / "species.csv").unlink()
+    with pytest.raises(FileExistsError, match=r"step1.yaml: there already, nothing was written"):
+        init_region(folder, pa=folder / "plots.csv")
+    assert sorted(folder.rglob("*")) == before and (folder / "recipes/step1.yaml").read_text() == "mine"
+    (folder / "recipes/step1.yaml").unlink()
     init_region(folder, folder / "0012345-gbif.csv")
     with pytest.raises(FileExistsError, match=r"region.yaml is there already"):
         init_region(folder, folder / "0012345-gbif.csv")
+
+
+def test_a_species_table_that_is_there_is_used_or_left_alone(folder: Path) -> None:
+    written = init_region(folder, pa=folder / "plots.csv").files
+    (species,) = [path for path in written if path.name == "species.csv"]
+    for path in set(written) - {species}:
+        path.unlink()
+    species.write_bytes(species.read_bytes().replace(b"\n", b"\r\n"))
+    again = init_region(folder, pa=folder / "plots.csv").files  # the same table, saved by Windows
+    assert species not in again and Region.load(folder).species.file == "species.csv"
+    for path in again:
+        path.unlink()
+    species.write_text("taxon;code\nAbies alba;1\n")
+    other = init_region(folder, pa=folder / "plots.csv").files
+    assert folder / "species_of_init.csv" in other and species.read_text().startswith("taxon")
+    assert Region.load(folder).species.file == "species_of_init.csv"
 
 
 def test_presence_only_data_get_a_recipe_of_their_own(folder: Path, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from glczoo.data.occurrences import Samples, SpeciesIndex
-from glczoo.regions.misgivings import doubts_of_names, doubts_of_samples
+from glczoo.regions.check_result import TableCheck
+from glczoo.regions.misgivings import doubts_of_names, doubts_of_patches, doubts_of_samples
+from glczoo.regions.suspects import NO_DATA
 
 SPECIES = SpeciesIndex(np.array([1, 2]), ("Abies alba", "Poa annua"))
 
@@ -65,6 +67,18 @@ def test_samples_piled_on_one_place(presence_only: bool) -> None:
     lon = np.where(np.arange(100) < 30, 5.0, np.arange(100) / 10 + 6)
     doubt = only(doubts_of_samples(samples([{0}, {1}] * 50, presence_only, lon), SPECIES))
     assert "30 of 100" in doubt and ("cell_km" in doubt) == presence_only
+
+
+def test_samples_where_no_raster_has_data() -> None:
+    table = TableCheck("pa", 120, 120, suspicious={NO_DATA: 45})
+    doubt = only(doubts_of_patches(table, 8))
+    assert doubt.startswith("45 of 120 surveys lie where no raster has data") and "`nodata`" in doubt
+    assert doubts_of_patches(TableCheck("pa", 120, 120, suspicious={NO_DATA: 6}), 8) == []
+
+
+def test_patches_that_are_wider_than_the_raster() -> None:
+    doubt = only(doubts_of_patches(TableCheck("po", 9, 9, filled={"bio1": 0.998, "bio2": 0.4}), 999))
+    assert doubt.startswith("99.8 % of the cells of bio1 in patches of 999 cells") and "patch_size" in doubt
 
 
 def test_a_table_of_which_nothing_is_left() -> None:
