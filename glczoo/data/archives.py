@@ -31,6 +31,7 @@ DAMAGED = (  # what a truncated or altered archive, or a compressed file, raises
 )
 """What a truncated or altered archive, or a compressed file, raises while it is read."""
 _LARGEST = 20_000_000  # bytes of a description that is read at once
+_LARGEST_WORKBOOK = 300_000_000  # bytes of XML; openpyxl takes fifty times that of memory
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Archive:
         added = [name for name in core.names if name.lower() not in own]
         names = (*table.names, *added)
         link = [table.find(self.link[0]), core.find(self.link[1])]
+        if None in link:
+            raise GlczooError(
+                f"{self.path}: its meta.xml links {self.occurrences} to {self.events} by columns that are "
+                "not there: unpack it, and name the table inside"
+            )
 
         def read_at(positions: list[int]) -> pd.DataFrame:
             own_positions = [i for i in positions if i < len(table.names)]
@@ -101,6 +107,11 @@ def open_archive(path: Path) -> Archive:
             if not info.filename.startswith("__MACOSX") and not Path(info.filename).name.startswith(".")
         )
         if "xl/workbook.xml" in names or "[Content_Types].xml" in names:
+            if (size := sum(info.file_size for info in files)) > _LARGEST_WORKBOOK:
+                raise GlczooError(
+                    f"{path} is an Excel workbook of {size:,} bytes when unpacked, {_LARGEST_WORKBOOK:,} are "
+                    "read: save the sheet as CSV"
+                )
             return Archive(path, names, workbook=True)
         if any(info.flag_bits & 1 for info in files):
             raise GlczooError(f"{path} is locked by a password: unpack it and name the table inside")
@@ -153,12 +164,12 @@ def _described(
 
 def _column_at(archive: zipfile.ZipFile, member: str, element: ElementTree.Element) -> str:
     """The name of the column that meta.xml says links a table with the other."""
-    index = next((int(e.get("index", "0")) for e in element if e.tag.endswith(("id", "coreid"))), 0)
-    separator = element.get("fieldsTerminatedBy", ",").replace("\\t", "\t")
+    index = next((e.get("index", "") for e in element if e.tag.endswith(("id", "coreid"))), "")
+    separator = element.get("fieldsTerminatedBy", "").replace("\\t", "\t") or ","
     with archive.open(member) as stream:
-        header = stream.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
+        header = stream.readline(_LARGEST).decode("utf-8-sig", errors="replace").rstrip("\r\n")
     names = [name.strip().strip('"') for name in header.split(separator)]
-    return names[min(index, len(names) - 1)]
+    return names[min(int(index) if index.isdecimal() else 0, len(names) - 1)]
 
 
 def _citation(archive: zipfile.ZipFile, base: dict[str, str]) -> tuple[str, str]:

@@ -6,7 +6,9 @@ file systems, no drivers beyond a short list. In a region that came with a publi
 other files (VRT) are not read either.
 """
 
+import math
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from pathlib import Path
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import CRSError, RasterioIOError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioIOError
 from rasterio.io import DatasetReader
 
 from glczoo.data.region import Band, Modality, Region
@@ -99,7 +101,11 @@ def open_raster(
         options.pop("CPL_VSIL_CURL_ALLOWED_EXTENSIONS")
     with rasterio.Env(**options):
         try:
-            source = DatasetReader(str(path.absolute()), driver=_PLAIN if published else _OWN)  # no others
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `grid_of` refuses it, in words
+                source = DatasetReader(
+                    str(path.absolute()), driver=_PLAIN if published else _OWN
+                )  # no others
         except RasterioIOError as error:
             raise GlczooError(f"{path} cannot be read as a raster: {error}") from None
         with source:
@@ -133,7 +139,7 @@ def grid_of(source: rasterio.DatasetReader, crs: str | None = None) -> RasterGri
     matrix, (height, width) = source.transform, source.shape
     if matrix.is_identity:
         raise GlczooError(f"{name} has no georeference: its cells have no place in {known.to_string()}")
-    if not abs(matrix.determinant) > 0:
+    if not (all(map(math.isfinite, matrix)) and 0 < abs(matrix.determinant) < math.inf):
         raise GlczooError(f"{name} has a georeference that cannot be inverted: {tuple(matrix)[:6]}")
     _believe(source)
     text = known.to_string()

@@ -30,6 +30,7 @@ _COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
+_BELIEVED, _ROWS_A_BYTE = 10_000_000, 1000  # of Parquet, which packs what is equal as one number
 _REFUSED = {
     b"\xd0\xcf\x11\xe0": "an Excel workbook of before 2007: save it as .xlsx or CSV",
     b"\x00\x00\x27\x0a": "a Shapefile: save it as GeoPackage (.gpkg) or as CSV with lon and lat",
@@ -212,9 +213,14 @@ def _parquet(path: Path) -> TableFile:
     from pyarrow import ArrowException, parquet
 
     try:
-        names = parquet.read_schema(path).names
+        described = parquet.read_metadata(path)
+        names = described.schema.to_arrow_schema().names
     except (ArrowException, OSError) as error:
         raise GlczooError(f"{path} cannot be read as Parquet: {error}") from None
+
+    rows, size = described.num_rows, path.stat().st_size
+    if rows > max(_BELIEVED, _ROWS_A_BYTE * size):
+        raise GlczooError(f"{path} claims {rows:,} rows in {size:,} bytes: it is damaged; save it as CSV")
 
     def read_at(positions: list[int]) -> pd.DataFrame:
         try:

@@ -16,6 +16,7 @@ from glczoo.errors import GlczooError
 __all__ = [
     "DATASET",
     "DROP_HINT",
+    "LARGEST_ID",
     "Reading",
     "Rows",
     "column_or",
@@ -35,6 +36,7 @@ __all__ = [
 DATASET = "datasetName"
 """The column of a sample's source: Darwin Core's and GeoLifeCLEF's."""
 DAY_OF = "day of "  # before a column of tables.pa.survey: without its time of day
+LARGEST_ID = 2**53  # above it not every whole number is a float64, which pandas makes of ids beside blanks
 DROP_HINT = "; `incomplete: drop` in region.yaml leaves them out, `glczoo region check` counts them"
 """How to leave out rows without a place, for the end of a message."""
 
@@ -158,10 +160,11 @@ def integers(column: pd.Series, path: Path, missing: int | None = None) -> np.nd
     values, _ = numbers(column)
     if missing is not None:
         values = np.where(blank(column), missing, values)
-    bad = ~np.isfinite(values) | (values != np.round(values))
+    bad = ~(np.abs(values) <= LARGEST_ID) | (values != np.round(values))
     if bad.any():
+        limit = ", or above 2^53" if (np.abs(values) > LARGEST_ID).any() else ""
         raise GlczooError(
-            f"{path}: {bad.sum()} values of {column.name} are not whole numbers, the first at "
+            f"{path}: {bad.sum()} values of {column.name} are not whole numbers{limit}, the first at "
             f"{lines(column.index[bad])}"
         )
     return values.astype(np.int64)

@@ -20,6 +20,9 @@ __all__ = ["SEPARATORS", "TextTable", "open_text_table"]
 SEPARATORS = "\t;,|"
 """Between the columns of a text, the likeliest first."""
 _SNIFFED = 200  # lines that decide on separator and shape
+_LONGEST = 2**22  # letters of such a line: a hundred thousand names of species
+_UNPACKED = 2**30  # bytes of a text that a compressed file may hold, or more if it does not pack it
+_PACKED = 200  # times smaller than this: presence–absence matrices, nearly all zeros, pack a hundredfold
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def open_text_table(
     except LookupError:
         raise GlczooError(f"{where}: no encoding is called {encoding!r}; try utf-8 or cp1252") from None
     try:
-        known, has_quotes = _encoding(open_bytes)
+        known, has_quotes = _encoding(open_bytes, max(_UNPACKED, _PACKED * path.stat().st_size), where)
     except DAMAGED as error:
         raise GlczooError(f"{where} is damaged: {error}") from None
     if encoding is None and known == "":
@@ -81,7 +84,7 @@ def open_text_table(
 
     try:
         with closing(open_text()) as file:
-            lines = [line for line, _ in zip(file, range(_SNIFFED), strict=False)]
+            lines = _first_lines(file, where)
         shape = _shape(where, lines, separator)
         if has_quotes and not shape.quoted:
             shape = _with_quotes(shape, open_text)
@@ -101,8 +104,22 @@ def open_text_table(
     return TextTable(shape.names, shape.separator, read_at, notes)
 
 
-def _encoding(open_bytes: Callable[[], IO[bytes]]) -> tuple[str, bool]:
-    """The encoding of a text, "" if it is none, and whether there is a quotation mark in it."""
+def _first_lines(file: IO[str], where: str) -> list[str]:
+    """The lines that decide, not one of them without end."""
+    lines: list[str] = []
+    while len(lines) < _SNIFFED and (line := file.readline(_LONGEST)):
+        if len(line) == _LONGEST:
+            raise GlczooError(f"{where}: line {len(lines) + 1} has more than {_LONGEST:,} letters: no table")
+        lines.append(line)
+    return lines
+
+
+def _encoding(open_bytes: Callable[[], IO[bytes]], most: int, where: str) -> tuple[str, bool]:
+    """The encoding of a text, "" if it is none, and whether there is a quotation mark in it.
+
+    Raises:
+        GlczooError: it unpacks to more than `most` bytes.
+    """
     with open_bytes() as stream:
         head = stream.read(4096)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -113,10 +130,16 @@ def _encoding(open_bytes: Callable[[], IO[bytes]]) -> tuple[str, bool]:
         return "", False
     quotes = False
     for name in ("utf-8", "cp1252"):
-        decoder = codecs.getincrementaldecoder(name)()
+        decoder, read = codecs.getincrementaldecoder(name)(), 0
         with open_bytes() as stream:
             try:
                 while chunk := stream.read(1 << 22):
+                    read += len(chunk)
+                    if read > most:
+                        raise GlczooError(
+                            f"{where} unpacks to more than {most:,} bytes, far more than tables do; if it is "
+                            "one, unpack it and name the table"
+                        )
                     quotes |= b'"' in chunk
                     decoder.decode(chunk)
                 decoder.decode(b"", final=True)
