@@ -25,9 +25,9 @@ lint: .venv/installed   ## ruff, ruff format, mypy
 	$(BIN)/mypy
 
 faults: .venv/installed ## the tests of hostile days alone: kills, full disks, broken and hostile files
-	GLCZOO_KILLS=all $(BIN)/python -m pytest tests/faults
+	GLCZOO_KILLS=all GLCZOO_FUZZ=200 $(BIN)/python -m pytest tests/faults
 
-fuzz: .venv/installed   ## 10,000 mutated examples of every file that is read, in the place of 200
+fuzz: .venv/installed   ## 10,000 mutated examples of every file that is read, in the place of 20 (make faults: 200)
 	GLCZOO_FUZZ=10000 $(BIN)/python -m pytest tests/faults -k fuzzed
 
 bench: .venv/installed  ## what reading the data costs beside the usual ways, on 9 GB of files under bench/

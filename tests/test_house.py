@@ -11,6 +11,7 @@ ORDER = [
     {"errors"},
     {"files", "memory", "progress"},
     {"packaged", "yaml_text"},
+    {"json_text"},
     {"losses", "metrics", "expected_f1", "calibration", "figures", "published_files"},
     {"decoding", "hub_client"},
     {"models", "data"},

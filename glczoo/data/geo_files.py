@@ -20,6 +20,7 @@ from glczoo.errors import GlczooError
 __all__ = ["read_geojson", "read_geopackage"]
 
 _POINT, _MULTIPOINT = 1, 4
+_LONGEST = 10_000_000  # bytes of a cell of a GeoPackage
 _ENVELOPES = (0, 32, 48, 48, 64)  # bytes, by the code in the flags of a GeoPackage's geometry
 
 
@@ -72,12 +73,15 @@ def read_geopackage(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         GlczooError: it is an SQLite file and no GeoPackage, or has no layer of points.
     """
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
     try:
+        _refuse_views(connection, path, "gpkg_geometry_columns", "gpkg_spatial_ref_sys")
         layers = connection.execute(
             "SELECT g.table_name, g.column_name, s.organization, s.organization_coordsys_id "
             "FROM gpkg_geometry_columns g LEFT JOIN gpkg_spatial_ref_sys s ON g.srs_id = s.srs_id"
         ).fetchall()
         for layer, column, organisation, code in layers:
+            _refuse_views(connection, path, layer)
             quoted = str(layer).replace('"', '""').replace("\0", "")
             table = pd.read_sql_query(f'SELECT * FROM "{quoted}"', connection)
             places = [_point(blob) for blob in table.pop(column)]
@@ -93,6 +97,14 @@ def read_geopackage(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     finally:
         connection.close()
     raise GlczooError(f"{path} is a GeoPackage without a layer of points: save the centres of its shapes")
+
+
+def _refuse_views(connection: sqlite3.Connection, path: Path, *names: object) -> None:
+    """Read stored tables alone: a view is a program of whoever made the file, which need not end."""
+    for name in names:
+        query = "SELECT type FROM sqlite_master WHERE lower(name) = lower(?)"
+        if any(kind != "table" for (kind,) in connection.execute(query, (str(name),))):
+            raise GlczooError(f"{path}: {name} is a view and no table: save its rows as a layer")
 
 
 def _point(blob: Any) -> tuple[float, float] | None:

@@ -20,6 +20,7 @@ import torch
 
 from glczoo.data.sample_columns import join_columns
 from glczoo.errors import GlczooError
+from glczoo.yaml_text import shown
 
 __all__ = ["Points", "Samples", "SpeciesIndex", "Unplaced", "name_key", "tidy_name"]
 
@@ -152,15 +153,21 @@ class SpeciesIndex:
         Raises:
             GlczooError: the file is not a vocabulary in class order.
         """
-        table = pd.read_csv(path, sep=";", keep_default_na=False)
-        if not {"class", "speciesId", "name"} <= set(table):
-            raise GlczooError(f"{path} is no vocabulary: it has the columns {list(table)}")
-        ids = table["speciesId"].to_numpy(np.int64)
-        if (np.diff(ids) <= 0).any() or (table["class"] != np.arange(len(ids))).any():
+        try:
+            table = pd.read_csv(path, sep=";", dtype=str, keep_default_na=False)
+            if not {"class", "speciesId", "name"} <= set(table):
+                raise GlczooError(f"it has the columns {list(table)}")
+            names = tuple(table["name"])
+            ids = np.array([int(text) for text in table["speciesId"]], np.int64)
+            classes = [int(text) for text in table["class"]]
+            kilometres = table["sensitiveKm"].to_numpy(float) if "sensitiveKm" in table else None
+        except (ValueError, OverflowError) as error:
+            raise GlczooError(f"{path} is no vocabulary: {shown(str(error), 300)}") from None
+        if (np.diff(ids) <= 0).any() or classes != list(range(len(ids))):
             raise GlczooError(f"{path} is no vocabulary: speciesIds must ascend and classes count from 0")
-        names = table["name"].astype(str)
-        kilometres = table["sensitiveKm"].to_numpy(float) if "sensitiveKm" in table else None
-        return cls(ids, tuple(names) if names.any() else (), kilometres)
+        if kilometres is not None and not (np.isfinite(kilometres) & (kilometres >= 0)).all():
+            raise GlczooError(f"{path} is no vocabulary: sensitiveKm are kilometres, 0 and above")
+        return cls(ids, names if any(names) else (), kilometres)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ file systems, no drivers beyond a short list. In a region that came with a publi
 other files (VRT) are not read either.
 """
 
+import math
 import re
 import warnings
 import xml.etree.ElementTree as ElementTree
@@ -110,7 +111,11 @@ def open_raster(
         options.pop("CPL_VSIL_CURL_ALLOWED_EXTENSIONS")
     with rasterio.Env(**options):
         try:
-            source = DatasetReader(str(path.absolute()), driver=_PLAIN if published else _OWN)  # no others
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `grid_of` refuses it, in words
+                source = DatasetReader(
+                    str(path.absolute()), driver=_PLAIN if published else _OWN
+                )  # no others
         except RasterioIOError as error:
             raise GlczooError(f"{path} cannot be read as a raster: {error}") from None
         with source:
@@ -144,7 +149,7 @@ def grid_of(source: rasterio.DatasetReader, crs: str | None = None) -> RasterGri
     matrix, (height, width) = source.transform, source.shape
     if matrix.is_identity:
         raise GlczooError(f"{name} has no georeference: its cells have no place in {known.to_string()}")
-    if not abs(matrix.determinant) > 0:
+    if not (all(map(math.isfinite, matrix)) and 0 < abs(matrix.determinant) < math.inf):
         raise GlczooError(f"{name} has a georeference that cannot be inverted: {tuple(matrix)[:6]}")
     _believe(source)
     text = known.to_string()

@@ -22,6 +22,7 @@ from glczoo.data.raster_files import BandFile, RasterGrid, grid_of, has_mask, is
 from glczoo.data.units import Line, between
 from glczoo.errors import GlczooError
 from glczoo.progress import Track
+from glczoo.yaml_text import shown
 
 __all__ = ["RasterStack", "few", "open_stacks", "project", "without_values"]
 
@@ -71,10 +72,7 @@ class RasterStack:
         col, row = np.array([[0, width, 0, width], [0, 0, height, height]])
         to = self.transform
         x, y = to.a * col + to.b * row + to.c, to.d * col + to.e * row + to.f
-        west, south, east, north = box = float(x.min()), float(y.min()), float(x.max()), float(y.max())
-        if self.crs != "EPSG:4326":
-            west, south, east, north = rasterio.warp.transform_bounds(self.crs, "EPSG:4326", *box)
-        return whole_degrees(west, south, east, north)
+        return degrees_of((float(x.min()), float(y.min()), float(x.max()), float(y.max())), self.crs)
 
     def missing(self, values: np.ndarray) -> np.ndarray:
         """Where values of this stack stand for no data."""
@@ -353,6 +351,23 @@ def missing_values(values: np.ndarray, nodata: Sequence[float | None]) -> np.nda
         elif value == np.round(value):
             missing |= values == int(value)
     return missing
+
+
+def degrees_of(box: tuple[float, float, float, float], crs: str) -> tuple[float, float, float, float]:
+    """West, south, east, north of a box of a CRS, in degrees: see `whole_degrees`.
+
+    Raises:
+        GlczooError: the box has no place on Earth.
+    """
+    degrees = box
+    if crs != "EPSG:4326":
+        try:
+            degrees = rasterio.warp.transform_bounds(crs, "EPSG:4326", *box)
+        except CPLE_BaseError:
+            degrees = (np.nan,) * 4
+    if not np.isfinite(degrees).all():
+        raise GlczooError(f"a grid from {box[:2]} to {box[2:]} in {shown(crs)} has no place on Earth")
+    return whole_degrees(*degrees)
 
 
 def whole_degrees(west: float, south: float, east: float, north: float) -> tuple[float, float, float, float]:

@@ -43,6 +43,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 Schema = TypeVar("Schema", bound=BaseModel)
 
 _MISTAKES = 20  # that are listed
+_LENGTH = 1500  # of all that are listed
 
 
 def parse(
@@ -72,9 +73,11 @@ def parse(
             else:
                 message = shown(item["msg"].removeprefix("Value error, "), 500)
                 mistakes.append(f"{key}: {message}, given {shown(repr(item['input']))}")
+        while sum(map(len, mistakes)) > _LENGTH:
+            mistakes.pop()
         number = error.error_count()
-        if number > _MISTAKES:
-            mistakes.append(f"and {number - _MISTAKES:,} more")
+        if number > len(mistakes):
+            mistakes.append(f"and {number - len(mistakes):,} more")
         raise GlczooError(f"{number} mistake(s)\n  " + "\n  ".join(mistakes), where=where) from None
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from glczoo.data.jpeg import SIDE, Run, copy_centre, decode, directories, needs_colour
 from glczoo.errors import GlczooError
 from glczoo.files import lock, whole
+from glczoo.json_text import read_json
 from glczoo.progress import Track
 
 __all__ = [
@@ -76,7 +77,7 @@ class Pack:
         if not path.exists():
             return cls()
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = read_json(path)
             version = content.pop("format")
             shards = {name: Shard(**shard) for name, shard in content.pop("shards").items()}
             pack = cls(**content, shards=shards)

@@ -33,6 +33,7 @@ _COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
+_BELIEVED, _ROWS_A_BYTE = 10_000_000, 1000  # of Parquet, which packs what is equal as one number
 _REFUSED = {
     b"\xd0\xcf\x11\xe0": "an Excel workbook of before 2007: save it as .xlsx or CSV",
     b"\x00\x00\x27\x0a": "a Shapefile: save it as GeoPackage (.gpkg) or as CSV with lon and lat",
@@ -246,16 +247,23 @@ def _parquet(path: Path) -> TableFile:
         raise GlczooError(f"{path} is Parquet: reading it needs pyarrow (pip install 'glczoo[parquet]')")
     from pyarrow import ArrowException, parquet
 
+    # What pandas wrote into the file is JSON, which may be damaged as well: a ValueError, or a KeyError.
+    damaged = (ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError)
     try:
-        names, rows = parquet.read_schema(path).names, parquet.read_metadata(path).num_rows
-    except (ArrowException, OSError) as error:
+        described = parquet.read_metadata(path)
+        names = described.schema.to_arrow_schema().names
+    except damaged as error:
         raise GlczooError(f"{path} cannot be read as Parquet: {error}") from None
+
+    rows, size = described.num_rows, path.stat().st_size
+    if rows > max(_BELIEVED, _ROWS_A_BYTE * size):
+        raise GlczooError(f"{path} claims {rows:,} rows in {size:,} bytes: it is damaged; save it as CSV")
 
     def read_at(positions: list[int]) -> pd.DataFrame:
         refuse_more_than_memory(_BYTES_OF_VALUE * rows * len(positions), f"{path}: {rows:,} rows")
         try:
             table = pd.read_parquet(path, columns=[names[i] for i in positions], engine="pyarrow")
-        except (ArrowException, OSError) as error:
+        except damaged as error:
             raise GlczooError(f"{path} cannot be read as Parquet: {error}") from None
         table.index = pd.RangeIndex(1, len(table) + 1)
         return table

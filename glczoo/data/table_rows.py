@@ -16,6 +16,7 @@ from glczoo.errors import GlczooError
 __all__ = [
     "DATASET",
     "DROP_HINT",
+    "LARGEST_ID",
     "Reading",
     "Rows",
     "column_or",
@@ -35,6 +36,7 @@ __all__ = [
 DATASET = "datasetName"
 """The column of a sample's source: Darwin Core's and GeoLifeCLEF's."""
 DAY_OF = "day of "  # before a column of tables.pa.survey: without its time of day
+LARGEST_ID = 2**53  # above it not every whole number is a float64, which pandas makes of ids beside blanks
 DROP_HINT = "; `incomplete: drop` in region.yaml leaves them out, `glczoo region check` counts them"
 """How to leave out rows without a place, for the end of a message."""
 
@@ -144,7 +146,7 @@ def require(frame: pd.DataFrame, path: Path, columns: Sequence[str], names: Sequ
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise GlczooError(
-            f"{path}: column {missing} is missing; the file has {list(names)} (is the separator right?)"
+            f"{path}: column {missing} is missing; the file has {_shortened(names)} (is the separator right?)"
         )
 
 
@@ -158,10 +160,11 @@ def integers(column: pd.Series, path: Path, missing: int | None = None) -> np.nd
     values, _ = numbers(column)
     if missing is not None:
         values = np.where(blank(column), missing, values)
-    bad = ~np.isfinite(values) | (values != np.round(values))
+    bad = ~(np.abs(values) <= LARGEST_ID) | (values != np.round(values))
     if bad.any():
+        limit = ", or above 2^53" if (np.abs(values) > LARGEST_ID).any() else ""
         raise GlczooError(
-            f"{path}: {bad.sum()} values of {column.name} are not whole numbers, the first at "
+            f"{path}: {bad.sum()} values of {column.name} are not whole numbers{limit}, the first at "
             f"{lines(column.index[bad])}"
         )
     return values.astype(np.int64)
@@ -198,3 +201,9 @@ def survey_key(frame: pd.DataFrame, name: str) -> pd.Series:
         return frame[name]
     column = frame[name.removeprefix(DAY_OF)]
     return column.astype(str).str.replace(r"(?<=\d)[T ]+\d{1,2}(?:[:.h]|\d\d).*$", "", regex=True)
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """Names of columns for a message, however long or many a file makes them."""
+    shown = [name if len(name) <= 40 else f"{name[:37]}…" for name in names[:30]]
+    return f"{shown}" + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")

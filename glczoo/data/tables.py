@@ -31,6 +31,7 @@ from glczoo.data.table_files import open_table
 from glczoo.data.table_rows import (
     DATASET,
     DROP_HINT,
+    LARGEST_ID,
     Reading,
     Rows,
     column_or,
@@ -335,7 +336,7 @@ def _row_ids(frame: pd.DataFrame, table: Table) -> np.ndarray:
     if table.id not in frame or blank(frame[table.id]).any():
         return np.arange(len(frame))
     values, _ = numbers(frame[table.id])
-    if np.isfinite(values).all() and (values == np.round(values)).all():
+    if (np.abs(values) <= LARGEST_ID).all() and (values == np.round(values)).all():
         return values.astype(np.int64)
     return frame[table.id].astype(str).to_numpy(str)
 
@@ -407,7 +408,8 @@ def read_folds(region: Region, samples: Samples) -> tuple[np.ndarray, np.ndarray
     """Fold of every sample, int64[N], and its fixed rank in [0, 1), float64[N], where the table has one.
 
     Raises:
-        GlczooError: the region describes no split, or a sample is not in the split's table.
+        GlczooError: the region describes no split, a sample is not in the split's table, or that holds other
+            things than numbers.
     """
     split = region.split
     if split is None:
@@ -417,12 +419,18 @@ def read_folds(region: Region, samples: Samples) -> tuple[np.ndarray, np.ndarray
     file = open_table(path, split.separator)
     frame = file.read(columns)
     require(frame, path, columns, file.names)
-    frame = frame.drop_duplicates(split.patch).set_index(split.patch)
-    row = frame.index.get_indexer(pd.Index(samples.patch_id))
+    patch, fold = (integers(frame[name], path) for name in (split.patch, split.fold))
+    patch, first = np.unique(patch, return_index=True)
+    row = pd.Index(patch).get_indexer(pd.Index(samples.patch_id))
     if (row < 0).any():
         missing = samples.patch_id[row < 0]
         raise GlczooError(
             f"{path}: {len(missing)} surveys are not in the split, the first: {missing[:5].tolist()}"
         )
-    rank = frame[split.rank].to_numpy(float)[row] if split.rank else None
-    return frame[split.fold].to_numpy(np.int64)[row], rank
+    place = first[row]
+    if not split.rank:
+        return fold[place], None
+    rank, _ = numbers(frame[split.rank])
+    if bad := np.flatnonzero(~np.isfinite(rank)).tolist():
+        raise GlczooError(f"{path}: {split.rank} holds no number at {lines(frame.index[bad])}")
+    return fold[place], rank[place]

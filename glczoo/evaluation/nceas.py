@@ -41,6 +41,7 @@ from glczoo.data.sphere import east_north
 from glczoo.errors import GlczooError, MissingError
 from glczoo.evaluation.evaluate import markdown
 from glczoo.files import whole
+from glczoo.json_text import read_json
 from glczoo.metrics import ranking
 from glczoo.recipe import override
 from glczoo.training.presence_only import Sites, Suitability, fit_suitability
@@ -169,12 +170,20 @@ def run_benchmark(path: Path, overrides: Sequence[str] = ()) -> BenchmarkTable:
                 with whole(kept) as partial:
                     partial.write_text(json.dumps(vars(score), indent=1), "utf-8")
                 print(f"{name}, seed {seed}: AUC {score.auc:.4f}, {score.seconds:.0f} s", flush=True)
-            each.append(RegionScore(**json.loads(kept.read_text("utf-8"))))
+            each.append(_kept_score(kept))
     table = BenchmarkTable(study.name, {name: r.published for name, r in study.regions.items()}, each)
     for file, text in (("table.json", json.dumps(table.to_json(), indent=1)), ("table.md", table.markdown())):
         with whole(out / file) as partial:
             partial.write_text(text, "utf-8")
     return table
+
+
+def _kept_score(path: Path) -> RegionScore:
+    values = read_json(path)
+    try:
+        return RegionScore(**values)
+    except TypeError:
+        raise GlczooError("it is no score of this benchmark: delete it", where=path) from None
 
 
 def _score(name: str, region: BenchmarkRegion, folder: Path, seed: int) -> RegionScore:

@@ -3,7 +3,6 @@
 Paper: Ung, Kojima, Wada, CLEF 2023, Table 4.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,9 @@ from accelerate import Accelerator
 from glczoo.data.region import Region
 from glczoo.data.splits import spatial_blocks
 from glczoo.decoding import Rule
+from glczoo.errors import GlczooError
 from glczoo.evaluation.evaluate import Evaluation, Row, rows_of
+from glczoo.json_text import read_json
 from glczoo.metrics import bootstrap
 from glczoo.runs.lineage import Step
 from glczoo.runs.run import Run
@@ -201,5 +202,7 @@ def study_of(folder: Path) -> dict[str, Any] | None:
     if len(above) < 4 or not above[2].name.startswith("seed") or not (above[3] / "table.json").is_file():
         return None
     path = above[3] / "table.json"
-    table = json.loads(path.read_text("utf-8"))
+    table = read_json(path)
+    if not isinstance(table, dict):
+        raise GlczooError("it is not the table of a study", where=path)
     return table | {"path": os.path.relpath(path)}  # the page may be sent to others

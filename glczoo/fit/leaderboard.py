@@ -10,6 +10,7 @@ from typing import Any, Literal
 from glczoo.errors import GlczooError
 from glczoo.evaluation.evaluate import markdown
 from glczoo.files import whole
+from glczoo.json_text import read_json
 from glczoo.training.fit_records import RecordsLeaderboard
 
 __all__ = ["FILE", "Gain", "Leaderboard", "Line", "leaderboard_text"]
@@ -108,8 +109,12 @@ class Leaderboard:
         if not path.is_file():
             return None
         try:
-            values = json.loads(path.read_text("utf-8"))
-            return cls.from_json(values) if values["kind"] == "surveys" else None
+            values = read_json(path)
+            if values["kind"] != "surveys":
+                return None
+            board = cls.from_json(values)
+            board.text()  # numbers that are none are noticed here, and not on a card
+            return board
         except (KeyError, TypeError, ValueError) as error:
             raise GlczooError(f"{path} is damaged: {error}") from None
 

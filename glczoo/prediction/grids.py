@@ -21,6 +21,7 @@ from rasterio.errors import CRSError
 from glczoo.data.occurrences import Points
 from glczoo.data.rasters import RasterStack, project
 from glczoo.errors import GlczooError, MissingError
+from glczoo.json_text import read_json
 
 __all__ = ["DEGREES", "Block", "Cells", "Grid", "bounds_of", "box_of", "grid_like", "read_polygon"]
 
@@ -244,12 +245,14 @@ def read_polygon(path: Path) -> Polygons:
     if not path.is_file():
         raise MissingError(f"there is no file {path}")
     try:
-        polygons = list(_geometries(json.loads(path.read_text(encoding="utf-8"))))
+        polygons = list(_geometries(read_json(path)))
         kinds = {shape["type"] for shape in polygons}
         if not polygons or kinds - {"Polygon", "MultiPolygon"}:
             raise GlczooError(f"polygons are needed, it holds {', '.join(sorted(kinds)) or 'no geometry'}")
         vertices = np.array([*_vertices([shape["coordinates"] for shape in polygons])], float)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not len(vertices):
+            raise GlczooError("its polygons have no corners")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise GlczooError(f"{path} cannot be read as GeoJSON: {type(error).__name__} {error}") from None
     if (np.abs(vertices).max(axis=0) > (180, 90)).any():
         raise GlczooError(

@@ -24,6 +24,7 @@ from glczoo.data.tables import read_points
 from glczoo.errors import ExistsError, GlczooError
 from glczoo.figures.style import SEQUENTIAL, UNCERTAIN
 from glczoo.files import sha256, whole
+from glczoo.json_text import read_json
 from glczoo.prediction.cartography import draw, write_cog
 from glczoo.prediction.change import ChangeLayers
 from glczoo.prediction.grids import DEGREES, Block, Cells, Grid, bounds_of, box_of, grid_like, read_polygon
@@ -236,7 +237,9 @@ def _agree(folder: Path, plan: dict[str, Any]) -> None:
     """Go on with an unfinished map of the same plan, or start one."""
     text, path = json.dumps(plan, indent=1) + "\n", folder / "plan.json"
     if path.exists() and path.read_text("utf-8") != text:
-        before = json.loads(path.read_text("utf-8"))
+        before = read_json(path)
+        if not isinstance(before, dict):
+            raise GlczooError(f"{path} is damaged: delete {folder}, and repeat the command")
         differ = [key for key in plan if json.loads(text)[key] != before.get(key)]
         raise ExistsError(
             f"{folder} holds an unfinished map of other {', '.join(differ)}: repeat that command, name "

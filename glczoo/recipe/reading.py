@@ -85,6 +85,10 @@ def read_run_recipe(folder: Path) -> tuple[Recipe, int]:
     """
     config = renamed(read_yaml(folder / "recipe.yaml"))
     processes = config.pop("processes", 1)
+    if not isinstance(processes, int) or processes < 1:
+        raise GlczooError(
+            f"processes: a number above 0, given {shown(processes)}", where=folder / "recipe.yaml"
+        )
     return parse(Recipe, config, str(folder / "recipe.yaml")), processes
 
 

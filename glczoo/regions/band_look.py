@@ -16,7 +16,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioIOError
 
 from glczoo.data.raster_files import RasterGrid, grid_of, has_mask, is_geographic, open_raster
-from glczoo.data.rasters import missing_values, whole_degrees
+from glczoo.data.rasters import degrees_of, missing_values
 from glczoo.errors import GlczooError
 
 __all__ = ["FoundBand", "Raster", "look"]
@@ -82,17 +82,14 @@ def look(path: Path) -> Raster:
     with open_raster(path) as source:
         guessed = source.crs is None and _in_degrees(source)
         grid = grid_of(source, "EPSG:4326" if guessed else None)
-        bounds = source.bounds
-        if grid.crs != "EPSG:4326":
-            bounds = rasterio.warp.transform_bounds(grid.crs, "EPSG:4326", *bounds)
-        west, south, east, north = bounds
+        west, south, east, north = degrees_of(tuple(source.bounds), grid.crs)
         south, north = min(south, north), max(south, north)
         return Raster(
             path,
             grid,
             source.dtypes,
             source.nodatavals,
-            whole_degrees(west, south, east, north),
+            (west, south, east, north),
             tuple(_band(source, index) for index in source.indexes),
             guessed,
         )

@@ -4,7 +4,6 @@ Each file is read when it is first asked for, and once. What lies in the folder:
 """
 
 import copy
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,8 +16,9 @@ import numpy as np
 from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.region import Region
 from glczoo.data.splits import Split
-from glczoo.errors import MissingError
+from glczoo.errors import GlczooError, MissingError
 from glczoo.hub_client import PREFIX, DamagedError, pull, split_id
+from glczoo.json_text import parse_json, read_json
 from glczoo.models.published import Config, build, read_config
 from glczoo.published_files import SUMS
 from glczoo.recipe import Recipe, read_run_recipe
@@ -237,9 +237,9 @@ class Run:
         if not path.is_file():
             return {}
         try:
-            values = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise DamagedError(f"{path} is damaged: {error}") from None
+            values = read_json(path)
+        except GlczooError as error:
+            raise DamagedError(f"{path} is damaged: {error.what}") from None
         if not isinstance(values, dict) or not isinstance(values.get("training"), list):
             raise DamagedError(f"{path} is not as glczoo writes it: it has no list `training`")
         return values
@@ -304,7 +304,28 @@ def load_model(run: str | Path) -> TrainedModel:
 
 
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
+    """The lines of a run's metrics.jsonl; none where training left no record.
+
+    Raises:
+        DamagedError: a line is none that training writes; the message names it.
+    """
     path = folder / "metrics.jsonl"
-    if path.exists():
-        yield from (json.loads(line) for line in path.read_text("utf-8").splitlines())
+    if not path.exists():
+        return
+    for number, text in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            line = parse_json(text, "")
+        except GlczooError as error:
+            raise DamagedError(f"{path} is damaged in line {number}: {error.what}") from None
+        if not (isinstance(line, dict) and _is_line(line)):
+            raise DamagedError(f"{path} is damaged in line {number}: it is none that training writes")
+        yield line
+
+
+def _is_line(line: dict[str, Any]) -> bool:
+    """Whether training writes such a line: of a step, or of an epoch with its numbers or null for them."""
+    numbers = [line.get(key, "") for key in ("loss", "validation_f1")]
+    is_epoch = isinstance(line.get("seconds"), int | float) and all(
+        isinstance(number, int | float | None) for number in numbers
+    )
+    return line.get("kind") == "step" or (line.get("kind") == "epoch" and is_epoch)

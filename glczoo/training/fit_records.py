@@ -21,6 +21,7 @@ from glczoo.data.tables import read_samples, read_species
 from glczoo.decoding import Decoding, Rule
 from glczoo.errors import GlczooError
 from glczoo.files import whole
+from glczoo.json_text import read_json
 from glczoo.recipe import Recipe, write_run_recipe
 from glczoo.regions.coordinates import COORDINATES, sample_cells, write_coordinates
 from glczoo.runs.export import export_run
@@ -68,7 +69,7 @@ class RecordsLeaderboard:
         if not path.is_file():
             return None
         try:
-            values = json.loads(path.read_text("utf-8"))
+            values = read_json(path)
             if values.get("kind") != "records":
                 return None
             board = cls(**{**values, "candidates": [Candidate(**each) for each in values["candidates"]]})
