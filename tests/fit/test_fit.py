@@ -181,6 +181,6 @@ def test_surveys_alone_are_fitted_without_records(world, tmp_path):
 
 
 def test_a_mistake_in_a_setting_names_the_nearest_key(world, tmp_path):
-    with pytest.raises(ValueError, match="did you mean 'trees'"):
+    with pytest.raises(ValueError, match="did you mean 'forest.trees'"):
         small(world, tmp_path / "run", "forest.tree=3")
     assert not (tmp_path / "run").exists()

@@ -91,7 +91,7 @@ def test_cells_within_a_polygon(told, crs, tmp_path):
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ("{", "cannot be read as GeoJSON: JSONDecodeError"),
+        ("{", "cannot be read as GeoJSON"),
         ({"type": "Point", "coordinates": [5, 44]}, "polygons are needed, it holds Point"),
         ({"type": "FeatureCollection", "features": []}, "it holds no geometry"),
         ({"features": []}, "cannot be read as GeoJSON: KeyError"),
