@@ -124,16 +124,21 @@ def stats(
     "--cells", cls=Several, metavar="CELLS", type=float, default=[1.5, 5.0, 15.0],
     help="Standard deviations of the Gaussians, in cells of the first raster.",
 )  # fmt: skip
-def densities(region: Path, out: Path, cells: tuple[float, ...]) -> None:
+@click.option(
+    "--coarser", type=click.IntRange(min=1), default=1,
+    help="So many cells of that raster along each side are one cell here, which --cells count too.",
+)  # fmt: skip
+def densities(region: Path, out: Path, cells: tuple[float, ...], coarser: int) -> None:
     """Presence-only records as rasters: each species' share of those nearby.
 
-    REGION is a region.yaml or its folder.
+    REGION is a region.yaml or its folder. A published model brings no rasters along, and says of its bands
+    with which options they are made anew; the records must be the same.
     """
     from glczoo.data.region import Region
     from glczoo.regions.densities import write_densities
 
     will_write(out, folder=True)
-    made = write_densities(Region.load(region), out, list(cells))
+    made = write_densities(Region.load(region), out, list(cells), coarser)
     print(f"{out}: {len(made.modalities[-1].bands)} bands; name it: region={out}")
 
 

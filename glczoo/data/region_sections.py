@@ -25,6 +25,9 @@ __all__ = [
 LARGEST_PATCH = 1024
 """Cells along a side: 135 MB for a sample of 33 bands."""
 _MOST_COLUMNS = 4096  # of one modality
+_MADE_BY = re.compile(
+    r"(glczoo region (?:densities|coordinates))((?: --[a-z]+(?: -?[\d.]{1,20}){1,20}){1,5})"
+)
 Name = Annotated[
     str,
     Field(
@@ -114,6 +117,12 @@ class Modality(_Provenance):
     citation: str = Field(default="", description="how to cite the data, repeated on cards and reports")
     doi: str = Field(default="", description="of the data, without https://doi.org/")
     bands: list[Band] = []
+
+    @property
+    def made_by(self) -> str:
+        """The command that made its rasters of other data of the region; "" where none did."""
+        made = _MADE_BY.match(self.bands[0].provenance if self.bands else "")
+        return f"{made[1]} REGION {made[2].strip()} --out OUT" if made else ""
 
     @field_validator("file", "columns", mode="before")
     @classmethod
