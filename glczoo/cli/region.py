@@ -108,13 +108,21 @@ def stats(
         training = split_samples(described, samples, kind="random", validation=share).train
     source = PatchSource(described, None, patch_size)
     training = training.subset(source.complete(training, f"training {ROWS[table]}", drop=True))
+    source.fix_levels(training)
     statistics = source.statistics(training)
     print(f"{described.name}: {len(training)} training {ROWS[table]}, patches of {source.size} cells")
     print(f"{'band':12} {'mean':>14} {'std':>14} {'filled':>8}")
     columns = zip(source.bands, statistics.mean, statistics.std, statistics.filled, strict=True)
     for band, mean, std, filled in columns:
         print(f"{band:12} {mean:14.4f} {std:14.4f} {100 * filled:6.2f} %")
-    write_json(json_file, {"bands": source.bands, ROWS[table]: len(training), **vars(statistics)})
+    names = source.level_names()
+    for band, levels in names.items():
+        if levels:
+            print(f"{band}: " + ", ".join(f"{level} {name}" for level, name in levels.items()))
+    write_json(
+        json_file,
+        {"bands": source.bands, ROWS[table]: len(training), **vars(statistics), "levels": names},
+    )
 
 
 @click.command("densities", cls=Verb)

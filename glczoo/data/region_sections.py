@@ -73,6 +73,11 @@ class Band(_Provenance):
     kind: Literal["number", "categorical"] = Field(
         default="number", description="categorical: whole numbers that stand for classes, such as land cover"
     )
+    levels: dict[int, Annotated[str, Field(max_length=200)]] = Field(
+        default={},
+        max_length=1000,
+        description="of a categorical band: names of its numbers; others as the file names them",
+    )
     unit: str = Field(default="", description="unit of the values, after scale and offset")
     scale: float | None = Field(
         default=None, description="values are stored * scale + offset; null: as the file's tags say"
