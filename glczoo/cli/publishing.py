@@ -1,11 +1,14 @@
 """Verbs of the Hub: save a run as a folder to publish, push, pull and verify it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from glczoo.cli.verbs import PATH, Verb, licence_option, will_write
+
+if TYPE_CHECKING:
+    from glczoo.data.region import Region
 
 __all__ = ["export", "pull", "push", "save", "verify"]
 
@@ -22,13 +25,26 @@ def save(run: Path, out: Path, name: str | None, licence: str) -> None:
 
     RUN is the folder of a finished run or of an ensemble.
     """
+    from glczoo.data.region import Region
     from glczoo.hub.publish import save as save_run
 
     will_write(out, folder=True)
     folder = save_run(run, out, repo_id=name, licence=licence)
+    _tell_what_stays_here(Region.load(folder))
     target = name or "ORG/NAME"
     card = folder / "README.md"
     print(f"{folder}: read {card}, add what it does not know, then: glczoo push {folder} {target}")
+
+
+def _tell_what_stays_here(region: "Region") -> None:
+    """Rasters that were made of other data are not published: who uses the model must make them anew."""
+    for modality in region.modalities:
+        if modality.made_by:
+            records = ", of the same records" if "densities" in modality.made_by else ""
+            print(
+                f"not published: the rasters of modality {modality.name}. Who uses the model makes them anew"
+                f"{records}: {modality.made_by}"
+            )
 
 
 @click.command("export", cls=Verb)
@@ -72,11 +88,13 @@ def push(
     is not there.
     """
     from glczoo.hub.publish import push as push_runs
+    from glczoo.runs.run import Run
 
     address = push_runs(
         list(runs), name, private=private or None, revision=revision, create_pr=create_pr, tag=tag,
         licence=licence,
     )  # fmt: skip
+    _tell_what_stays_here(Run.find(runs[0]).region)
     print(f"{address}\nload it: timm.create_model({'hf-hub:' + name!r}, pretrained=True)")
 
 

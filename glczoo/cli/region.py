@@ -108,13 +108,21 @@ def stats(
         training = split_samples(described, samples, kind="random", validation=share).train
     source = PatchSource(described, None, patch_size)
     training = training.subset(source.complete(training, f"training {ROWS[table]}", drop=True))
+    source.fix_levels(training)
     statistics = source.statistics(training)
     print(f"{described.name}: {len(training)} training {ROWS[table]}, patches of {source.size} cells")
     print(f"{'band':12} {'mean':>14} {'std':>14} {'filled':>8}")
     columns = zip(source.bands, statistics.mean, statistics.std, statistics.filled, strict=True)
     for band, mean, std, filled in columns:
         print(f"{band:12} {mean:14.4f} {std:14.4f} {100 * filled:6.2f} %")
-    write_json(json_file, {"bands": source.bands, ROWS[table]: len(training), **vars(statistics)})
+    names = source.level_names()
+    for band, levels in names.items():
+        if levels:
+            print(f"{band}: " + ", ".join(f"{level} {name}" for level, name in levels.items()))
+    write_json(
+        json_file,
+        {"bands": source.bands, ROWS[table]: len(training), **vars(statistics), "levels": names},
+    )
 
 
 @click.command("densities", cls=Verb)
@@ -124,16 +132,21 @@ def stats(
     "--cells", cls=Several, metavar="CELLS", type=float, default=[1.5, 5.0, 15.0],
     help="Standard deviations of the Gaussians, in cells of the first raster.",
 )  # fmt: skip
-def densities(region: Path, out: Path, cells: tuple[float, ...]) -> None:
+@click.option(
+    "--coarser", type=click.IntRange(min=1), default=1,
+    help="So many cells of that raster along each side are one cell here, which --cells count too.",
+)  # fmt: skip
+def densities(region: Path, out: Path, cells: tuple[float, ...], coarser: int) -> None:
     """Presence-only records as rasters: each species' share of those nearby.
 
-    REGION is a region.yaml or its folder.
+    REGION is a region.yaml or its folder. A published model brings no rasters along, and says of its bands
+    with which options they are made anew; the records must be the same.
     """
     from glczoo.data.region import Region
     from glczoo.regions.densities import write_densities
 
     will_write(out, folder=True)
-    made = write_densities(Region.load(region), out, list(cells))
+    made = write_densities(Region.load(region), out, list(cells), coarser)
     print(f"{out}: {len(made.modalities[-1].bands)} bands; name it: region={out}")
 
 

@@ -19,6 +19,7 @@ from glczoo.data.band_statistics import (
     raster_levels,
     raster_moments,
 )
+from glczoo.data.levels import level_names
 from glczoo.data.occurrences import Points
 from glczoo.data.raster_files import band_file
 from glczoo.data.rasters import few, open_stacks
@@ -88,7 +89,7 @@ class PatchSource:
         self.size = patch_size or region.patch_size
         if not 1 <= self.size <= LARGEST_PATCH:
             raise GlczooError(f"patches of {self.size} cells along a side: 1 to {LARGEST_PATCH} can be built")
-        self._chosen = region.select(modalities)
+        self._region, self._chosen = region, region.select(modalities)
         files = [
             band_file(region, m, band, (units or {}).get(band.name))
             for m in self._chosen if m.kind == "raster" for band in m.bands
@@ -145,6 +146,10 @@ class PatchSource:
         if band not in self.levels:
             return [band]
         return [f"{band}={level}" for level in self.levels[band]]
+
+    def level_names(self) -> dict[str, dict[int, str]]:
+        """Names of the levels of categorical bands, band → level → name, as far as they are known."""
+        return level_names(self._region, self.levels, self._chosen)
 
     def fix_levels(self, points: Points) -> None:
         """Take the levels of categorical bands from the patches of these points, the training samples.

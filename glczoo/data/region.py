@@ -239,7 +239,17 @@ class Region(Strict):
 
     def find_file(self, modality: Modality, file: str) -> Path:
         """Where a modality's raster or tree of JPEGs lies; see `find`."""
-        return self.find(str(Path(modality.folder, file)))
+        try:
+            return self.find(str(Path(modality.folder, file)))
+        except MissingError as error:
+            if not modality.made_by:
+                raise
+            of = " of the same records (tables.po)" if "densities" in modality.made_by else ""
+            raise MissingError(
+                error.what,
+                remedy=f"No model brings it along: `{modality.made_by}` makes it anew{of}; then name OUT in "
+                "place of REGION",
+            ) from None
 
     def find(self, *spellings: str) -> Path:
         """The first of the spellings that exists under the root, letter case ignored.

@@ -25,6 +25,9 @@ __all__ = [
 LARGEST_PATCH = 1024
 """Cells along a side: 135 MB for a sample of 33 bands."""
 _MOST_COLUMNS = 4096  # of one modality
+_MADE_BY = re.compile(
+    r"(glczoo region (?:densities|coordinates))((?: --[a-z]+(?: -?[\d.]{1,20}){1,20}){1,5})"
+)
 Name = Annotated[
     str,
     Field(
@@ -70,6 +73,11 @@ class Band(_Provenance):
     kind: Literal["number", "categorical"] = Field(
         default="number", description="categorical: whole numbers that stand for classes, such as land cover"
     )
+    levels: dict[int, Annotated[str, Field(max_length=200)]] = Field(
+        default={},
+        max_length=1000,
+        description="of a categorical band: names of its numbers; others as the file names them",
+    )
     unit: str = Field(default="", description="unit of the values, after scale and offset")
     scale: float | None = Field(
         default=None, description="values are stored * scale + offset; null: as the file's tags say"
@@ -114,6 +122,12 @@ class Modality(_Provenance):
     citation: str = Field(default="", description="how to cite the data, repeated on cards and reports")
     doi: str = Field(default="", description="of the data, without https://doi.org/")
     bands: list[Band] = []
+
+    @property
+    def made_by(self) -> str:
+        """The command that made its rasters of other data of the region; "" where none did."""
+        made = _MADE_BY.match(self.bands[0].provenance if self.bands else "")
+        return f"{made[1]} REGION {made[2].strip()} --out OUT" if made else ""
 
     @field_validator("file", "columns", mode="before")
     @classmethod

@@ -84,6 +84,7 @@ class BandDescription(_Checked):
     resolution: str = Field(description="size of a cell on the ground, for people")
     crs: str | None = None
     cell: float | None = Field(default=None, description="side of a cell, in units of the CRS")
+    level: str | None = Field(default=None, description="name of the level of a categorical band")
 
 
 class Calibration(_Checked):
@@ -155,6 +156,9 @@ class Section(_Checked):
     def to_json(self) -> dict[str, Any]:
         """What config.json keeps; what a model does not have is left out."""
         values = self.model_dump(mode="json")
+        for band in values["bands"]:
+            if band["level"] is None:
+                del band["level"]
         optional = ("init", "epoch", "calibration", "members")
         return {key: value for key, value in values.items() if key not in optional or value is not None}
 

@@ -21,8 +21,10 @@ from glczoo.data.tables import read_samples, read_species
 from glczoo.errors import ExistsError, GlczooError
 from glczoo.files import lock, whole
 
-__all__ = ["add_modality", "write_densities"]
+__all__ = ["DENSITIES", "add_modality", "write_densities"]
 
+DENSITIES = "densities"
+"""Name of the modality that holds shares of records nearby."""
 _PRIOR = (
     2.0  # records as the whole region has them, added everywhere: where none is near, the share is theirs
 )
@@ -40,7 +42,8 @@ def write_densities(
     Args:
         region: its first modality of rasters gives the grid, its PO table the records.
         out: folder for density_CELLS.tif, a band for each species, and for region.yaml: the region with one
-            more modality, `densities`, its last.
+            more modality, `densities`, its last. It takes the place of one that the region has: a published
+            model brings none along.
         cells: standard deviations of the Gaussians, in cells of the grid: where those are degrees, fewer
             kilometres from west to east than from south to north.
         coarser: so many cells of the grid along each side are one cell here, which `cells` count too.
@@ -88,7 +91,10 @@ def write_densities(
     prior = (_PRIOR * counts.sum((1, 2)) / counts.sum())[:, None, None]
     out.mkdir(parents=True, exist_ok=True)
     names = [str(each) for each in species.ids.tolist()]
-    provenance = f"{int(inside.sum())} presence-only records, Gaussian of {{:g}} cells"
+    widths = " ".join(f"{width_in_cells:g}" for width_in_cells in cells)
+    provenance = (
+        f"glczoo region densities --cells {widths} --coarser {coarser} of {int(inside.sum())} records"
+    )
     bands = []
     with lock(out / "region.yaml"):
         for width_in_cells in cells:
@@ -102,11 +108,13 @@ def write_densities(
                     file=file,
                     index=number,
                     unit="log share",
-                    provenance=provenance.format(width_in_cells),
+                    provenance=provenance,
                 )
                 for number, name in enumerate(names, 1)
             ]
-        return add_modality(region, out, "densities", bands, f"presence-only records of {region.name}")
+        others = [modality for modality in region.modalities if modality.name != DENSITIES]
+        plain = region.model_copy(update={"modalities": others})
+        return add_modality(plain, out, DENSITIES, bands, f"presence-only records of {region.name}")
 
 
 def _write(path: Path, shares: np.ndarray, crs: str, transform: rasterio.Affine, names: list[str]) -> None:

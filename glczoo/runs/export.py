@@ -74,9 +74,10 @@ def export_run(
 def describe_bands(region: Region, source: PatchSource) -> list[BandDescription]:
     """The bands that a source reads, in the order of their channels, as the region describes them."""
     grids = {band: stack for stack in source.stacks for band in stack.bands}
-    described = {}
+    described, names = {}, source.level_names()
     for band, modality in region.bands():
         grid = grids.get(band.name)
+        levels = {f"{band.name}={level}": name for level, name in names.get(band.name, {}).items()}
         for channel in source.channels_of(band.name):
             described[channel] = BandDescription(
                 name=channel,
@@ -86,6 +87,7 @@ def describe_bands(region: Region, source: PatchSource) -> list[BandDescription]
                 resolution=modality.resolution,
                 crs=grid.crs if grid else None,
                 cell=abs(grid.transform.a) if grid else None,
+                level=levels.get(channel),
             )
     return [described[name] for name in source.bands]
 

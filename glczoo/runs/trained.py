@@ -119,6 +119,13 @@ class TrainedModel:
         names = (self.bands[channel].partition("=") for channel in self.channels[band])
         return [level for _, equals, level in names if equals]
 
+    def level_names(self, band: str) -> list[str]:
+        """As `levels`, with the name behind the number of a level that the model's author named."""
+        named = {each.name: each.level for each in self.run.config.glczoo.bands} if self.run else {}
+        names = [named.get(f"{band}={level}") for level in self.levels(band)]
+        pairs = zip(self.levels(band), names, strict=True)
+        return [f"{level} {name}" if name else level for level, name in pairs]
+
     @property
     def number(self) -> int:
         """How many networks are averaged, those inside of an `ensemble_glc23` too."""

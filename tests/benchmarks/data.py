@@ -1,8 +1,9 @@
 """How fast the data are read, beside the ways that a user would otherwise choose.
 
-    python tests/benchmarks/data.py FOLDER [--json FILE] [--rounds 7]
+    python tests/benchmarks/data.py FOLDER [--json FILE] [--rounds 7] [--images]
 
-FOLDER is what full_size.py made; 16 GB of memory are needed. In every round each way reads other random
+FOLDER is what full_size.py made; 16 GB of memory are needed. With --images it is any folder: only cubes and
+TIFFs of samples are read, which are made there. In every round each way reads other random
 points, one way after the other, so that what slows the machine slows them all; a row's figure is the ratio of
 the medians, with the smallest and the largest ratio of a round behind it. Seconds, and those of speeds, are
 CPU time of one thread (of the clock for two loader threads), with the files in the page cache. A sample is 33
@@ -41,6 +42,7 @@ from glczoo.data.occurrences import Points
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
+from glczoo.data.sample_images import sample_files
 from glczoo.regions.pack import pack_region
 
 SIZE, BATCH = 128, 64
@@ -53,11 +55,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="made by full_size.py")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", action="store_true", help="only cubes and TIFFs of samples")
     given = parser.parse_args()
     torch.set_num_threads(1)
     os.environ.pop("GLCZOO_DATA", None)
     os.environ["GLCZOO_CACHE"] = str(given.folder / "cache")
-    rows = [*start_up(given.folder), *tables(given.folder), *speeds(given.folder, given.rounds)]
+    rows = sample_images(given.folder / "samples", given.rounds)
+    if not given.images:
+        rows = [*start_up(given.folder), *tables(given.folder), *speeds(given.folder, given.rounds), *rows]
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}\n")
     print("| what | to reach | measured | |\n|---|---:|---:|---|")
     for row in rows:
@@ -75,6 +80,7 @@ torch.set_num_threads(1)
 from glczoo.data.tables import read_species, read_samples
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region
+from glczoo.data.sample_images import sample_files
 import pandas
 def memory(key):
     lines = open("/proc/self/status").read().split(key + ":")
@@ -287,6 +293,92 @@ def whole_samples(
         ratio(found, "satellite from shards ÷ files by PIL", "–", "satellite", "PIL"),
         two_threads(build["packed"], rounds),
     ]
+
+
+SAMPLES = 2000
+IMAGES = """
+name: samples
+patch_size: 64
+modalities:
+  - {name: landsat, kind: cube, file: "landsat/landsat_{id}_cube.pt", columns: l1..l6}
+  - {name: climate, kind: cube, file: "climate/climate_{id}_cube.pt", columns: c1..c4}
+  - {name: sentinel, kind: tiff, file: "tiffs/{cd}/{ab}/{id}.tiff", columns: s1..s4}
+tables: {}
+"""
+
+
+def sample_images(folder: Path, rounds: int) -> list[dict[str, Any]]:
+    """Files of the shapes, types, names and compression of GeoPlant's, from shards and one by one."""
+    write_samples(folder)
+    (folder / "region.yaml").write_text(IMAGES)
+    region = Region.load(folder)
+    pack_region(region, progress=False)
+    source = PatchSource(region)
+    ids = np.arange(1000, 1000 + SAMPLES)
+    points = Points(np.zeros(SAMPLES), np.zeros(SAMPLES), ids, ids)
+    build = PatchBuilder(source, points, [100.0] * 14, [50.0] * 14)
+    files = {
+        images.modality: sample_files(region, m)
+        for images, m in zip(source.images, region.modalities, strict=True)
+    }
+    paths = {name: [each.path(number) for number in ids.tolist()] for name, each in files.items()}
+
+    def from_shards(names: list[str]) -> Callable[[Tensor], None]:
+        chosen = [images for images in source.images if images.modality in names]
+        return lambda index: [images.read(ids[index.numpy()]) for images in chosen] and None
+
+    def by_torch(i: int) -> list[np.ndarray]:
+        cubes = [torch.load(paths[name][i], weights_only=True) for name in ("landsat", "climate")]
+        return [cube.float().numpy() for cube in cubes]
+
+    def by_rasterio(i: int) -> np.ndarray:
+        with rasterio.open(paths["sentinel"][i]) as file:
+            values = file.read().astype(np.float32)
+            values[values == file.nodata] = np.nan
+            return values
+
+    for i in range(3):  # all read the same
+        ours = [images.read(ids[i : i + 1])[0] for images in source.images]
+        for values, other in zip(ours, [*by_torch(i), by_rasterio(i)], strict=True):
+            np.testing.assert_array_equal(values, other)
+    found = compare(
+        {
+            "cubes": (1024, batched(from_shards(["landsat", "climate"]))),
+            "TIFFs": (512, batched(from_shards(["sentinel"]))),
+            "torch.load": (256, lambda chosen: [by_torch(i) for i in chosen]),
+            "rasterio": (128, lambda chosen: [by_rasterio(i) for i in chosen]),
+            "x": (512, batched(lambda index: build(index))),
+            "files": (128, lambda chosen: [(by_torch(i), by_rasterio(i)) for i in chosen]),
+        },
+        SAMPLES,
+        rounds,
+    )
+    return [
+        ratio(found, "two cubes of a sample, from shards ÷ torch.load", "5", "cubes", "torch.load"),
+        ratio(found, "a TIFF of a sample, from shards ÷ rasterio", "5", "TIFFs", "rasterio"),
+        ratio(found, "patches of all three, exact float32 ÷ reading the files alone", "–", "x", "files"),
+    ]
+
+
+def write_samples(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    smooth = rng.normal(1000, 300, (4, 9, 9)).repeat(8, 1).repeat(8, 2)[:, :64, :64]
+    for number in range(1000, 1000 + SAMPLES):
+        digits = str(number)
+        path = folder / "tiffs" / digits[-2:] / digits[-4:-2] / f"{number}.tiff"
+        if path.exists():
+            continue
+        for name, shape in (("landsat", (6, 4, 21)), ("climate", (4, 19, 12))):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            cube = torch.from_numpy(rng.integers(0, 256, shape[::-1]).astype(np.float32)).permute(2, 1, 0)
+            torch.save(cube, folder / name / f"{name}_{number}_cube.pt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = (smooth + rng.integers(0, 40, smooth.shape)).astype("int16")
+        with rasterio.open(
+            path, "w", driver="GTiff", count=4, height=64, width=64, dtype="int16", nodata=-1, compress="lzw",
+            crs="EPSG:3035", transform=rasterio.Affine(10, 0, 4e6, 0, -10, 3e6),
+        ) as file:  # fmt: skip
+            file.write(values)
 
 
 def two_threads(build: PatchBuilder, rounds: int) -> dict[str, Any]:

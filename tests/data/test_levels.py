@@ -11,6 +11,7 @@ from glczoo.data.occurrences import Points
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
+from glczoo.runs.export import describe_bands
 
 CODES = np.array([[1, 1, 3, 3, 9], [1, 1, 3, 3, 9], [0, 0, 7, 7, 9], [0, 0, 7, 7, 9]], "uint8")  # 0: no data
 REGION = """
@@ -128,3 +129,35 @@ def test_a_band_in_another_unit_is_found(source: PatchSource):
 
 def test_points_at_an_odd_place_of_a_usual_raster_are_let_pass(source: PatchSource):
     assert source.shifted(at((0, 0)), [9.0, 0, 0, 19.0], [0.5, 1, 1, 1.0]) == []
+
+
+CATEGORIES = """<PAMDataset><PAMRasterBand band="1"><CategoryNames><Category>none</Category>
+<Category>forest</Category><Category></Category><Category>lake &amp; mire</Category></CategoryNames>
+</PAMRasterBand></PAMDataset>"""
+ATTRIBUTES = """<PAMDataset><PAMRasterBand band="1"><GDALRasterAttributeTable>
+<FieldDefn index="0"><Name>Value</Name><Type>0</Type><Usage>5</Usage></FieldDefn>
+<FieldDefn index="1"><Name>Class</Name><Type>2</Type><Usage>2</Usage></FieldDefn>
+<Row index="0"><F>1</F><F>forest</F></Row><Row index="1"><F>3</F><F>lake &amp; mire</F></Row>
+<Row index="2"><F>none</F><F>x</F></Row></GDALRasterAttributeTable></PAMRasterBand></PAMDataset>"""
+
+
+@pytest.mark.parametrize("text", [CATEGORIES, ATTRIBUTES])
+def test_names_of_levels_are_those_beside_the_raster(source: PatchSource, region: Region, text: str):
+    (region.root_path / "cover.tif.aux.xml").write_text(text)
+    assert source.level_names() == {"cover": {1: "forest", 3: "lake & mire"}}
+    assert [each.level for each in describe_bands(region, source)] == [None, "forest", "lake & mire", None]
+
+
+def test_names_in_the_region_go_before_others(region: Region):
+    (region.root_path / "cover.tif.aux.xml").write_text(CATEGORIES)
+    described = REGION.replace("kind: categorical", "kind: categorical, levels: {1: wood, 7: ice}")
+    (region.root_path / "region.yaml").write_text(described)
+    source = PatchSource(Region.load(region.root_path))
+    source.fix_levels(TRAINING)
+    assert source.level_names() == {"cover": {1: "wood", 3: "lake & mire"}}
+
+
+@pytest.mark.parametrize("text", ["", "<PAM", '<!DOCTYPE a [<!ENTITY b "c">]><PAMDataset/>', "<a/>"])
+def test_a_file_of_names_that_is_none_names_nothing(source: PatchSource, region: Region, text: str):
+    (region.root_path / "cover.tif.aux.xml").write_text(text)
+    assert source.level_names() == {"cover": {}}

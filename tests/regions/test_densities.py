@@ -59,3 +59,23 @@ def test_what_cannot_be_counted(world, tmp_path):
     (tmp_path / "region.yaml").touch()
     with pytest.raises(FileExistsError, match="name another folder"):
         write_densities(region, tmp_path)
+
+
+def test_who_has_none_is_told_how_to_make_them_anew(world, tmp_path):
+    made = write_densities(Region.load(world), tmp_path / "out", [2.0, 5.5], coarser=4)
+    published = tmp_path / "published"
+    published.mkdir()
+    (published / "region.yaml").write_text(made.published_text())
+    theirs = Region.load(published, published=True)
+    theirs._folder = world  # whose data they have, without densities
+    command = "glczoo region densities REGION --cells 2 5.5 --coarser 4 --out OUT"
+    assert theirs.modalities[-1].made_by == command
+    with pytest.raises(FileNotFoundError, match=f"`{command}` makes it anew of the same records"):
+        PatchSource(theirs, ["densities"], 1)
+    again = write_densities(theirs, tmp_path / "again", [2.0, 5.5], coarser=4)
+    assert again.band_names == made.band_names
+    with (
+        rasterio.open(tmp_path / "out/density_2.tif") as one,
+        rasterio.open(tmp_path / "again/density_2.tif") as two,
+    ):
+        assert np.array_equal(one.read(), two.read()) and one.transform == two.transform
