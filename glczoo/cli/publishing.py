@@ -1,5 +1,7 @@
 """Verbs of the Hub: save a run as a folder to publish, push, pull and verify it."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +10,17 @@ import click
 from glczoo.cli.verbs import PATH, Verb, licence_option, will_write
 
 __all__ = ["export", "pull", "push", "save", "verify"]
+
+
+def _warn_of_sensitive(runs: Sequence[str | Path]) -> None:
+    """Say what weights tell of sensitive species, before they are given away."""
+    from glczoo.runs.run import Run
+
+    guarded = [Run.find(run).species for run in runs]
+    number = sum(len(classes) for species in guarded for _, classes in species.sensitive_groups())
+    if number:
+        line = f"{number} sensitive species: glczoo shows them no finer than region.yaml says, but"
+        print(f"glczoo: {line} other software can ask these weights for any place", file=sys.stderr)
 
 
 @click.command("save", cls=Verb)
@@ -25,6 +38,7 @@ def save(run: Path, out: Path, name: str | None, licence: str) -> None:
     from glczoo.hub.publish import save as save_run
 
     will_write(out, folder=True)
+    _warn_of_sensitive([run])
     folder = save_run(run, out, repo_id=name, licence=licence)
     target = name or "ORG/NAME"
     card = folder / "README.md"
@@ -45,6 +59,7 @@ def export(run: str, out: Path, kind: Literal["torch", "onnx"]) -> None:
     from glczoo.runs.portable import export_portable
 
     will_write(out)
+    _warn_of_sensitive([run])
     difference = export_portable(run, out, kind)
     print(f"{out}: predicts what {run} predicts, to {difference:.1g}")
 
@@ -73,6 +88,7 @@ def push(
     """
     from glczoo.hub.publish import push as push_runs
 
+    _warn_of_sensitive(runs)
     address = push_runs(
         list(runs), name, private=private or None, revision=revision, create_pr=create_pr, tag=tag,
         licence=licence,
