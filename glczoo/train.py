@@ -28,6 +28,7 @@ from glczoo.data.region import Region
 from glczoo.errors import GlczooError, of_system
 from glczoo.files import require_writable
 from glczoo.losses import RANKS
+from glczoo.memory import announce
 from glczoo.progress import Track
 from glczoo.recipe import Recipe, describe, read_recipe
 from glczoo.runs.export import export_run
@@ -155,7 +156,24 @@ def _start(recipe: Recipe, run: Path, accelerator: Accelerator, prepared: Prepar
         f"{session.samples_per_step} samples a step: {recipe.batch_size} x {accelerator.num_processes} "
         f"process(es) x {recipe.optimizer.accumulate} accumulated; lr {session.base_lr:g}{scaled}"
     )
+    if accelerator.is_main_process:
+        _announce(session)
     return session
+
+
+def _announce(session: Session) -> None:
+    """Say what memory a step takes at the least: weights with gradients and optimiser, and its batches."""
+    prepared, recipe = session.prepared, session.recipe
+    size = sum(p.numel() * p.element_size() for p in prepared.model.parameters())
+    states = 2 if "betas" in prepared.optimizer.defaults else 1
+    patch = len(prepared.inputs.source.bands) * prepared.inputs.source.size**2
+    parts = {
+        "weights": size * (2 if recipe.ema else 1),
+        "gradients and optimiser": size * (1 + states),
+        "a batch": 4.0 * recipe.batch_size * (patch + len(prepared.inputs.vocabulary)),
+    }
+    on_device = session.accelerator.device.type != "cpu"
+    announce(f"training, {recipe.epochs} epochs", parts, on_device=on_device)
 
 
 def _train_epoch(session: Session, epoch: int, lr: float) -> Pace:

@@ -36,6 +36,7 @@ DOORS = {
         "data.geo_files",
         "data.occurrences",
         "data.places",
+        "data.point_tables",
         "data.presence",
         "data.record_filters",
         "data.sample_columns",

@@ -156,7 +156,9 @@ def predict(
 )  # fmt: skip
 @click.option("--bbox", type=float, nargs=4, metavar="W S E N", help="In units of --crs. Default: all.")
 @click.option("--polygon", type=PATH, metavar="GEOJSON", help="Only cells whose centre is inside.")
-@click.option("--points", type=PATH, metavar="CSV", help="Only cells that hold a point (JPEG bands).")
+@click.option("--points", type=PATH, metavar="TABLE", help="Only cells that hold a point (JPEG bands).")
+@click.option("--points-crs", help="Of the points, such as EPSG:2154; by default degrees.")
+@click.option("--encoding", help="Of the points' text; by default UTF-8, else Windows-1252.")
 @click.option(
     "--resolution", type=float, help="Side of a cell in units of --crs. Default: the finest raster's cells."
 )
@@ -183,6 +185,8 @@ def map_(
     bbox: tuple[float, float, float, float] | None,
     polygon: Path | None,
     points: Path | None,
+    points_crs: str | None,
+    encoding: str | None,
     resolution: float | None,
     crs: str | None,
     species: tuple[str, ...],
@@ -199,7 +203,8 @@ def map_(
 
     will_write(out, folder=True)
     result = make_map(
-        list(runs), out, resolution=resolution, bbox=bbox, polygon=polygon, points=points, crs=crs,
+        list(runs), out, resolution=resolution, bbox=bbox, polygon=polygon, points=points,
+        points_crs=points_crs, encoding=encoding, crs=crs,
         species=list(species), region=_loaded(region), against=_loaded(against),
         applicability=not no_applicability, masked=not unmasked, clamp=clamp, batch_size=batch_size,
     )  # fmt: skip
@@ -208,6 +213,8 @@ def map_(
             f"{result.file}: {result.height} x {result.width} cells, {result.cells} with data; "
             f"{result.places} places computed for {result.computed} cells in {result.seconds:.1f} s"
         )
+        for reason, count in result.left_out.items():
+            print(f"left out: {count} of the points {reason}")
         if result.applicable is not None:
             print(
                 f"{100 * result.applicable:.1f} % of them lie in the area of applicability (dissimilarity "

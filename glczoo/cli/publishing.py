@@ -1,5 +1,7 @@
 """Verbs of the Hub: save a run as a folder to publish, push, pull and verify it."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +13,17 @@ if TYPE_CHECKING:
     from glczoo.data.region import Region
 
 __all__ = ["export", "pull", "push", "save", "verify"]
+
+
+def _warn_of_sensitive(runs: Sequence[str | Path]) -> None:
+    """Say what weights tell of sensitive species, before they are given away."""
+    from glczoo.runs.run import Run
+
+    guarded = [Run.find(run).species for run in runs]
+    number = sum(len(classes) for species in guarded for _, classes in species.sensitive_groups())
+    if number:
+        line = f"{number} sensitive species: glczoo shows them no finer than region.yaml says, but"
+        print(f"glczoo: {line} other software can ask these weights for any place", file=sys.stderr)
 
 
 @click.command("save", cls=Verb)
@@ -29,6 +42,7 @@ def save(run: Path, out: Path, name: str | None, licence: str) -> None:
     from glczoo.hub.publish import save as save_run
 
     will_write(out, folder=True)
+    _warn_of_sensitive([run])
     folder = save_run(run, out, repo_id=name, licence=licence)
     _tell_what_stays_here(Region.load(folder))
     target = name or "ORG/NAME"
@@ -61,6 +75,7 @@ def export(run: str, out: Path, kind: Literal["torch", "onnx"]) -> None:
     from glczoo.runs.portable import export_portable
 
     will_write(out)
+    _warn_of_sensitive([run])
     difference = export_portable(run, out, kind)
     print(f"{out}: predicts what {run} predicts, to {difference:.1g}")
 
@@ -90,6 +105,7 @@ def push(
     from glczoo.hub.publish import push as push_runs
     from glczoo.runs.run import Run
 
+    _warn_of_sensitive(runs)
     address = push_runs(
         list(runs), name, private=private or None, revision=revision, create_pr=create_pr, tag=tag,
         licence=licence,

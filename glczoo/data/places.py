@@ -64,6 +64,7 @@ _DEGREES = re.compile(  # 48.5°N, 48°30'15" N, 48 30 15.2 N, 1.6 W
     r"(?:(\d+(?:[.,]\d+)?)\s*(?:\"|″|”|''|s(?!$))?\s*)?([nsew]?)",
     re.IGNORECASE,
 )
+_MOSTLY = 0.6  # share of a column's cells that are numbers: the others may say that nothing is known
 _COMMA = r"[+-]?\d*,\d+"
 _THOUSAND_OR_COMMA = r"[+-]?\d{1,3},\d{3}"
 # What sets thousands apart, the decimal sign, and a number in which these are plain.
@@ -168,7 +169,8 @@ def numbers(column: pd.Series) -> tuple[np.ndarray, bool]:
     commas = texts.str.fullmatch(_COMMA)
     if texts[~np.isnan(values)].str.contains(".", regex=False).any():  # 1,234 may be a thousand there
         commas &= ~texts.str.fullmatch(_THOUSAND_OR_COMMA)
-    if not commas.any() or not (commas | ~np.isnan(values) | (texts == "")).mean() > 0.9:
+    known, filled = commas | ~np.isnan(values), texts != ""
+    if not commas.any() or known.sum() <= _MOSTLY * filled.sum():
         return values, False
     return _with_points(texts.where(commas | ~np.isnan(values), ""), ","), True
 

@@ -6,6 +6,7 @@ pictures show its samples at the centres of their cells. Cells are those of `sph
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from glczoo.data.occurrences import Points, Samples, SpeciesIndex
 from glczoo.data.sphere import block_bounds, spatial_blocks
+
+Places = TypeVar("Places", bound=Points)
 
 __all__ = ["cell_centres", "shown_coarsely", "shown_places"]
 
@@ -56,7 +59,7 @@ def shown_coarsely(
     return shown
 
 
-def shown_places(points: Points, species: SpeciesIndex) -> Points:
+def shown_places(points: Places, species: SpeciesIndex) -> Places:
     """Points as pictures may show them: samples of a sensitive species at the centres of its cells."""
     if not isinstance(points, Samples):
         return points

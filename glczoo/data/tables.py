@@ -13,15 +13,9 @@ import numpy as np
 import pandas as pd
 
 from glczoo.data.cache import kept_arrays
-from glczoo.data.occurrences import Points, Samples, SpeciesIndex, Unplaced
-from glczoo.data.places import (
-    Places,
-    are_metres,
-    blank,
-    coordinate_columns,
-    crs_in_names,
-    numbers,
-)
+from glczoo.data.occurrences import Points, Samples, SpeciesIndex
+from glczoo.data.places import blank
+from glczoo.data.point_tables import read_points, row_ids
 from glczoo.data.presence import matrix_presences, presences
 from glczoo.data.record_filters import filter_columns, keep_by_columns, keep_by_place
 from glczoo.data.region import Region, Table
@@ -29,9 +23,7 @@ from glczoo.data.sample_columns import packed, sample_columns, survey_columns, u
 from glczoo.data.species_table import guard, read_species_table
 from glczoo.data.table_files import open_table
 from glczoo.data.table_rows import (
-    DATASET,
     DROP_HINT,
-    LARGEST_ID,
     Reading,
     Rows,
     column_or,
@@ -39,13 +31,11 @@ from glczoo.data.table_rows import (
     integers,
     lines,
     patch_ids,
-    placed,
     read_rows,
     require,
     species_columns,
     stop,
     survey_key,
-    unplaced_text,
 )
 from glczoo.errors import GlczooError
 
@@ -252,95 +242,6 @@ def _number_surveys(
     return number, first
 
 
-def read_points(
-    region: Region | None,
-    path: Path,
-    described: Table | None = None,
-    *,
-    crs: str | None = None,
-    encoding: str | None = None,
-) -> Points:
-    """Read places to predict at: a region's test table, or anyone's table of places.
-
-    Columns are known by their names (lon, decimalLongitude, x …). Rows of anyone's table without usable
-    coordinates stay, with nan for lon and lat (`Points.unplaced`), to be named where they are left out.
-
-    Args:
-        region: whose bounds show that lon and lat are exchanged.
-        path: of the table.
-        described: its description; None for anyone's table.
-        crs: of the coordinates of anyone's table; degrees if None.
-        encoding: of anyone's text; see `open_table`.
-
-    Raises:
-        MissingError: there is no such file.
-        GlczooError: no columns of coordinates, no row with any, or rows of a described table without.
-    """
-    if described is None:
-        file = open_table(path, None, encoding)
-        lon, lat = coordinate_columns(file.names, str(path), crs is not None)
-        if lon is None or lat is None:
-            raise GlczooError(
-                f"{path}: no column looks like longitude or latitude; it has {list(file.names)}. Name them "
-                "lon and lat, in degrees"
-            )
-        if crs is None and (named := crs_in_names(lon, lat)):
-            held = file.read([lon, lat])
-            crs = named if are_metres(held[lon], held[lat]) else None
-        own = [table.patch for table in region.tables.values()] if region is not None else []
-        patch = next((name for name in own if file.find(name) is not None), "patchID")
-        described = Table(file=[str(path)], lon=lon, lat=lat, crs=crs, patch=patch, incomplete="drop")
-    else:
-        file = open_table(path, described.separator, described.encoding)
-    needed = [described.lon, described.lat]
-    keys, values = region.sample_columns() if region is not None else ([], [])
-    frame = file.read([*needed, described.id, described.patch, DATASET, *keys, *values])
-    require(frame, path, needed, file.names)
-    places = placed(frame, described, region, path)
-    if places.unplaced.any() and described.incomplete == "error":
-        raise GlczooError(unplaced_text(path, frame, places))
-    if not len(frame):
-        raise GlczooError(f"{path} has a header and no rows")
-    if places.unplaced.all():
-        hint = "; metres need their CRS: --crs EPSG:2154" if described.crs is None else ""
-        raise GlczooError(unplaced_text(path, frame, places, hint))
-    dataset, dataset_names = datasets(frame) if DATASET in frame else (None, ())
-    return Points(
-        places.lon,
-        places.lat,
-        patch_ids(frame, described, path),
-        _row_ids(frame, described),
-        dataset=dataset,
-        dataset_names=dataset_names,
-        columns=sample_columns(frame, keys, values, path),
-        without_place=_without_place(frame, described, places) if places.unplaced.any() else None,
-    )
-
-
-def _without_place(frame: pd.DataFrame, table: Table, places: Places) -> Unplaced:
-    """Why rows have no usable coordinates, and what they hold instead."""
-    reason = np.select([*places.reasons.values()], [*places.reasons], default="")
-    lon, lat = (np.array([_as_read(cell) for cell in frame[name]], str) for name in (table.lon, table.lat))
-    return Unplaced(reason, lon, lat)
-
-
-def _as_read(cell: object) -> str:
-    """A cell as the table has it; pandas makes numbers of a column that holds nothing else."""
-    if cell is None or cell is pd.NA or cell != cell:
-        return ""
-    return f"{cell:.10g}" if isinstance(cell, float) else str(cell)
-
-
-def _row_ids(frame: pd.DataFrame, table: Table) -> np.ndarray:
-    """Ids of the rows, int64[n], or str[n] where they are no numbers; counted from 0 without any."""
-    if table.id not in frame or blank(frame[table.id]).any():
-        return np.arange(len(frame))
-    values, _ = numbers(frame[table.id])
-    if (np.abs(values) <= LARGEST_ID).all() and (values == np.round(values)).all():
-        return values.astype(np.int64)
-    return frame[table.id].astype(str).to_numpy(str)
-
-
 def read_species(region: Region) -> SpeciesIndex:
     """The region's vocabulary: its species table, or else every species of the PO and PA tables.
 
@@ -385,7 +286,7 @@ def read_test_samples(region: Region, truth: Path, vocabulary: SpeciesIndex) -> 
     file = open_table(truth, described.separator, described.encoding)
     frame = file.read([described.id, described.species])
     require(frame, truth, [described.id, described.species], file.names)
-    row = pd.Index(points.ids).get_indexer(pd.Index(_row_ids(frame, described)))
+    row = pd.Index(points.ids).get_indexer(pd.Index(row_ids(frame, described)))
     if (row < 0).any():
         raise GlczooError(f"{truth}: {(row < 0).sum()} rows have an Id that is not in the test table")
     classes = vocabulary.classes(integers(frame[described.species], truth), str(truth))

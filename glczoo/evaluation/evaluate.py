@@ -18,6 +18,7 @@ from glczoo.data.region import Region
 from glczoo.data.tables import read_test_samples
 from glczoo.decoding import Decoding, Rule
 from glczoo.errors import GlczooError
+from glczoo.memory import announce
 from glczoo.metrics import macro_auc, sample_f1, set_summary
 from glczoo.models.ensemble import mean_probabilities
 from glczoo.runs.run import Run
@@ -124,6 +125,8 @@ def evaluate(
             advice = f"it was fitted on all of them, and {board} has its scores out of fold"
         raise GlczooError(f"there are no {part} surveys in the split of {first.name}; {advice}")
     samples = readable(first, model, samples)
+    if accelerator.is_main_process:
+        _announce(model, samples, batch_size, accelerator)
     target = samples.targets(torch.arange(len(samples)), len(model.species))
     own = Decoding(Rule.TOP_K, k) if k is not None else None
     rows: list[Row] = []
@@ -142,6 +145,17 @@ def evaluate(
         rows += rows_of(name, probabilities, target, model.rules(own), samples.datasets)
     where = str(truth) if truth else part
     return Evaluation(first.region.name, where, samples, rows, probabilities)
+
+
+def _announce(model: TrainedModel, samples: Samples, batch_size: int, accelerator: Accelerator) -> None:
+    """Say what memory an evaluation takes: probabilities of a member, of all, and what was found."""
+    channels = max(len(member.bands) for member in model.each)
+    parts = {
+        "weights": sum(p.numel() * p.element_size() for m in model.each for p in m.model.parameters()),
+        "a batch": 4.0 * min(batch_size, len(samples)) * channels * model.patch_size**2,
+        "probabilities": 4.0 * 3 * len(samples) * len(model.species),
+    }
+    announce(f"evaluation of {len(samples):,} samples", parts, on_device=accelerator.device.type != "cpu")
 
 
 def readable(run: Run, model: TrainedModel, samples: Samples) -> Samples:

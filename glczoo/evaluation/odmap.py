@@ -15,6 +15,7 @@ import numpy as np
 
 from glczoo.data.occurrences import Samples
 from glczoo.data.region import RecordFilters
+from glczoo.data.sensitive import shown_places
 from glczoo.data.spreadsheet import texts
 from glczoo.data.table_writer import write_csv
 from glczoo.evaluation.held_out import PartScore
@@ -255,6 +256,7 @@ def _extent(run: Run) -> str:
     samples = run.split(kind).train
     if not len(samples):
         return ""
+    samples = shown_places(samples, run.species.guarded(run.region.sensitive))
     west, east, south, north = (f(v) for v in (samples.lon, samples.lat) for f in (np.min, np.max))
     return f"training samples: lon {west:.4f} to {east:.4f}, lat {south:.4f} to {north:.4f} (degrees, WGS84)"
 

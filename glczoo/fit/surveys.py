@@ -27,6 +27,7 @@ from glczoo.fit.inputs import SurveyInputs, prepare
 from glczoo.fit.leaderboard import Gain, Leaderboard, Line
 from glczoo.fit.settings import Fit
 from glczoo.fit.stacking import log_loss_each, stack
+from glczoo.memory import announce
 from glczoo.metrics import bootstrap, macro_auc, sample_f1
 from glczoo.runs.combine import combine
 from glczoo.runs.run import is_finished
@@ -84,6 +85,8 @@ def fit_surveys(
     candidates, left_out = candidates_of(inputs, jobs)
     if not candidates:
         raise GlczooError(f"none of the candidates {settings.candidates} can be fitted in {region.name}")
+    tables = 4.0 * (len(candidates) + 2) * len(inputs.surveys) * len(inputs.vocabulary)
+    announce(f"fit of {len(candidates)} candidates", {"probabilities of all of them": tables})
     budget = Budget(minutes, inputs.seconds)
     compared: list[Candidate] = []
     probabilities: list[np.ndarray] = []

@@ -60,6 +60,8 @@ class ChangeLayers:
         self._then = Layers(model, region, species, device, batch_size, clamp)
         self._before = Layers(model, against, species, device, batch_size, clamp)
         self._sides = (self._then, self._before)
+        for side in self._sides:  # a species that one of the two protects is protected in the change
+            side.species = model.species.guarded(region.sensitive).guarded(against.sensitive)
         self.sources = [source for side in self._sides for source in side.sources]
         self.predictions = self._described()
         self.uncertain = {"dissimilarity"}

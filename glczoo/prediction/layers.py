@@ -15,7 +15,7 @@ from glczoo.data.occurrences import Points, Samples
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
-from glczoo.data.sensitive import cell_centres
+from glczoo.data.sensitive import cell_centres, shown_places
 from glczoo.data.tables import read_folds
 from glczoo.decoding import Decoding, Rule
 from glczoo.errors import GlczooError
@@ -66,6 +66,7 @@ class Layers:
             GlczooError: the region is not the model's, a species is unknown, or there is nothing to map.
         """
         self.model, self.region, self.device, self._batch_size = model, region, device, batch_size
+        self.species = model.species.guarded(region.sensitive)  # which are shown no finer than what
         self.against, self.clamp = None, clamp
         columns = model.species.find(species)
         self.columns = torch.from_numpy(columns).to(device)
@@ -223,7 +224,7 @@ class Layers:
     def _at_centres(self, points: Points) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Classes[S] of sensitive species, cell[n] of the places, values[1 + members, cells, S] there."""
         groups = []
-        for km, classes in self.model.species.guarded(self.region.sensitive).sensitive_groups():
+        for km, classes in self.species.sensitive_groups():
             centres, number = cell_centres(points, km)
             reasons = [mask for source in self.sources for mask in source.unanswerable(centres).values()]
             there = np.flatnonzero(~np.any([*reasons, np.zeros(len(centres), bool)], axis=0))
@@ -374,4 +375,5 @@ def _training_values(model: TrainedModel, source: PatchSource) -> tuple[Samples,
     require_bands(trained_on.bands, seen, f"region {region.name}", model.name)
     samples = Samples.concatenate([run.split(table).train for table in run.recipe.data.tables])
     samples = samples.subset(np.random.default_rng(0).permutation(len(samples))[:_SURVEYS])
-    return samples, trained_on.values(samples)
+    shown = shown_places(samples, run.species.guarded(run.region.sensitive))
+    return samples, trained_on.values(shown)

@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from glczoo.errors import ExistsError, GlczooError
 from glczoo.figures.style import SEQUENTIAL, UNCERTAIN
 from glczoo.files import sha256, whole
 from glczoo.json_text import read_json
+from glczoo.memory import announce, require_disk, size_text
 from glczoo.prediction.cartography import draw, write_cog
 from glczoo.prediction.change import ChangeLayers
 from glczoo.prediction.grids import DEGREES, Block, Cells, Grid, bounds_of, box_of, grid_like, read_polygon
@@ -52,6 +53,7 @@ class DrawnMap:
     seconds: float
     cells: int  # with data; 0 in processes other than the first
     applicable: float | None  # share of them; None: not measured
+    left_out: dict[str, int] = field(default_factory=dict)  # rows of the points without a place, by reason
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -66,6 +68,8 @@ def make_map(
     bbox: Sequence[float] | None = None,
     polygon: Path | None = None,
     points: Path | None = None,
+    points_crs: str | None = None,
+    encoding: str | None = None,
     crs: str | None = None,
     species: Sequence[str] = (),
     region: Region | None = None,
@@ -102,6 +106,8 @@ def make_map(
             rasters reach.
         polygon: GeoJSON file; only cells whose centre is inside.
         points: table of points: only cells that hold one are mapped; JPEG bands cannot be mapped otherwise.
+        points_crs: of the table of points; see `tables.read_points`.
+        encoding: of its text.
         crs: of the map, such as EPSG:3035; None: that of the finest raster, degrees with a resolution.
         species: speciesIds or names.
         region: where the rasters are; the first run's if None.
@@ -124,7 +130,8 @@ def make_map(
     model = Run.load(runs)
     region = region or model.region
     shapes = read_polygon(polygon) if polygon else None
-    places = read_points(region, points).placed() if points else None
+    table = read_points(region, points, crs=points_crs, encoding=encoding) if points else None
+    places = table.placed() if table else None
     stacks = model.open(region).stacks
     if resolution is None:
         grid = grid_like(stacks, bbox, shapes, places, crs)
@@ -141,9 +148,30 @@ def make_map(
     if applicability:
         layers.add_applicability()
     cells = Cells(grid, shapes, places)
+    if accelerator.is_main_process:
+        _announce(layers, grid, out, batch_size, accelerator)
     with accelerator.main_process_first():
         _agree(out / ".map", _plan(layers, grid, cells, batch_size))
-    return _drawn(out, grid, layers, cells, masked, accelerator)
+    drawn = _drawn(out, grid, layers, cells, masked, accelerator)
+    reasons = table.unplaced_reasons() if table else {}
+    return replace(drawn, left_out={reason: int(mask.sum()) for reason, mask in reasons.items()})
+
+
+def _announce(
+    layers: Layers | ChangeLayers, grid: Grid, out: Path, batch_size: int, accelerator: Accelerator
+) -> None:
+    """Say what a map takes, and refuse one that has no room on the disk."""
+    model, channels = layers.model, max(len(member.bands) for member in layers.model.each)
+    size = sum(p.numel() * p.element_size() for member in model.each for p in member.model.parameters())
+    parts = {
+        "weights": size,
+        "a batch": 4.0 * batch_size * (channels * model.patch_size**2 + len(model.species)),
+    }
+    cells, number = grid.height * grid.width, len(layers.layers)
+    require_disk(out, 4.0 * cells * number, f"{number} layers of {cells:,} cells")
+    disk = size_text(4.0 * cells * number)
+    work = f"map of {cells:,} cells ({disk} of disk while it is made)"
+    announce(work, parts, on_device=accelerator.device.type != "cpu")
 
 
 def _plan(layers: Layers | ChangeLayers, grid: Grid, cells: Cells, batch_size: int) -> dict[str, Any]:

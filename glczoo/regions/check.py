@@ -10,6 +10,7 @@ from glczoo.data.patch_source import PatchSource
 from glczoo.data.rasters import RasterStack
 from glczoo.data.region import Region
 from glczoo.data.sample_columns import NO_KEY
+from glczoo.data.sensitive import shown_places
 from glczoo.data.splits import leakage
 from glczoo.data.table_rows import Reading
 from glczoo.data.tables import read_and_report, read_folds, read_points, read_samples, read_species
@@ -80,7 +81,7 @@ def check_region(
         check.problems += [f"{name}: {problem}" for problem in reading.stops]
         if isinstance(points, Samples):
             check.problems += [f"{name}: {doubt}" for doubt in doubts_of_samples(points, species)]
-        check.tables[name] = _check_table(name, points, source, check.problems, progress)
+        check.tables[name] = _check_table(name, points, source, species, check.problems, progress)
         check.tables[name].left_out, check.tables[name].notes = reading.left_out, reading.notes
         tables[name], odd[name] = points, suspects(points, source, region.bounds)
         check.tables[name].suspicious = {reason: int(mask.sum()) for reason, mask in odd[name].items()}
@@ -122,7 +123,12 @@ def _check_split(region: Region, species: SpeciesIndex, buffer_km: float, proble
 
 
 def _check_table(
-    name: TableName, points: Points, source: PatchSource, problems: list[str], progress: bool
+    name: TableName,
+    points: Points,
+    source: PatchSource,
+    species: SpeciesIndex,
+    problems: list[str],
+    progress: bool,
 ) -> TableCheck:
     places = len(np.unique(np.stack([points.lon, points.lat]), axis=1).T)
     check = TableCheck(name, len(points), places)
@@ -137,7 +143,7 @@ def _check_table(
     for reason, mask in reasons.items():
         check.incomplete[reason] = int(mask.sum())
         if mask.any():
-            first = points.named(int(mask.argmax()))
+            first = shown_places(points, species).named(int(mask.argmax()))
             problems.append(f"{name}: {mask.sum()} of {len(points)} {reason}, the first: {first}")
     for reason, mask in source.gaps(points).items():
         check.filled_samples[reason] = int(mask.sum())

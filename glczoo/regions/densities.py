@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Band, Modality, Region
+from glczoo.data.sensitive import shown_places
 from glczoo.data.tables import read_samples, read_species
 from glczoo.errors import ExistsError, GlczooError
 from glczoo.files import lock, whole
@@ -72,7 +73,9 @@ def write_densities(
             f"{len(cells)} densities of {len(species)} species on {height} x {width} cells would take "
             f"{size / 1e9:.0f} GB; they are meant for smaller regions, of hundreds of species"
         )
-    records = read_samples(region, "po", species)
+    records = shown_places(
+        read_samples(region, "po", species), species
+    )  # sensitive ones at their cells' centres
     row, col = stack.locate(records.lon, records.lat)
     inside = ~stack.outside(row, col)
     if not inside.any():

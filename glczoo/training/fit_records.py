@@ -22,6 +22,7 @@ from glczoo.decoding import Decoding, Rule
 from glczoo.errors import GlczooError
 from glczoo.files import whole
 from glczoo.json_text import read_json
+from glczoo.memory import announce
 from glczoo.recipe import Recipe, write_run_recipe
 from glczoo.regions.coordinates import COORDINATES, sample_cells, write_coordinates
 from glczoo.runs.export import export_run
@@ -157,6 +158,8 @@ def fit_records(
         levels=tuple(channel for channel, band in enumerate(source.bands) if "=" in band),
     )
     log(f"{len(records)} records of {len(vocabulary)} species at {len(sites.points)} places")
+    cells = float(len(sites.points) * (len(source.bands) + len(vocabulary)))
+    announce("fit to records", {"places, their values and species": 4.0 * cells})
     fitted = fit_suitability(
         sites,
         sample_cells(source, _PLACES, seed),

@@ -130,6 +130,16 @@ def test_check_lists_what_is_wrong(address_region: Region) -> None:
     assert "problems\n  po: 1 of 7" in check.text()
 
 
+def test_check_names_no_exact_place_of_a_sensitive_species(address_region: Region) -> None:
+    with open(address_region.root_path / "po.csv", "a") as table:
+        table.write(";;;record;;160;2020;5.055;44.995;;;;11;123;\n")
+    assert any("lon 5.05500, lat 44.99500" in line for line in check_region(address_region).problems)
+    address_region.sensitive = {11: 10.0}
+    problems = check_region(address_region).problems
+    assert any("outside the grid of shifted" in line for line in problems)
+    assert not any("5.05500" in line or "44.99500" in line for line in problems)
+
+
 def test_check_measures_how_near_a_fixed_split_comes(world, tmp_path):
     folder = tmp_path / "region"
     shutil.copytree(world, folder)
