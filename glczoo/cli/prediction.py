@@ -65,7 +65,7 @@ def evaluate(
     from glczoo.evaluation.evaluate import markdown
     from glczoo.evaluation.records import evaluate_records
 
-    will_write(json_file)
+    will_write(json_file, runs=runs, region=region)
     where = _loaded(region)
     if truth is None and _without_surveys(runs, where):
         judged = evaluate_records(list(runs), region=where, batch_size=batch_size)
@@ -122,7 +122,7 @@ def predict(
 
     if submission == (points is not None):
         raise click.UsageError("give either --points CSV or --submission")
-    will_write(out)
+    will_write(out, runs=runs, region=region)
     model = Run.load(list(runs))
     place = _loaded(region) or model.region
     if points is not None:
@@ -201,7 +201,7 @@ def map_(
     """
     from glczoo.prediction.map import make_map
 
-    will_write(out, folder=True)
+    will_write(out, folder=True, runs=runs, region=region)
     result = make_map(
         list(runs), out, resolution=resolution, bbox=bbox, polygon=polygon, points=points,
         points_crs=points_crs, encoding=encoding, crs=crs,
@@ -261,7 +261,7 @@ def report(
     from glczoo.evaluation.report import report as write_report
     from glczoo.runs.run import Run
 
-    will_write(out, odmap)
+    will_write(out, odmap, runs=[model], region=region)
     named = [name.strip() for name in species.split(",")] if species else []
     command, where = shlex.join(["glczoo", *words]), _loaded(region)
     if truth is None and _without_surveys([model], where):

@@ -41,7 +41,7 @@ def save(run: Path, out: Path, name: str | None, licence: str) -> None:
     from glczoo.data.region import Region
     from glczoo.hub.publish import save as save_run
 
-    will_write(out, folder=True)
+    will_write(out, folder=True, runs=[run])
     _warn_of_sensitive([run])
     folder = save_run(run, out, repo_id=name, licence=licence)
     _tell_what_stays_here(Region.load(folder))
@@ -74,7 +74,7 @@ def export(run: str, out: Path, kind: Literal["torch", "onnx"]) -> None:
     """
     from glczoo.runs.portable import export_portable
 
-    will_write(out)
+    will_write(out, runs=[run])
     _warn_of_sensitive([run])
     difference = export_portable(run, out, kind)
     print(f"{out}: predicts what {run} predicts, to {difference:.1g}")

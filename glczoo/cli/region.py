@@ -69,7 +69,7 @@ def check(
 
     beside = region if region.is_dir() else region.parent
     picture = out or beside / "check.png"
-    will_write(picture, json_file)
+    will_write(picture, json_file, region=region)
     checked = check_region(Region.load(region), patch_size, picture=picture, buffer_km=buffer)
     print(checked.text() + (f"\n\npicture: {checked.picture}" if checked.picture else ""))
     write_json(json_file, checked.to_json())
@@ -145,7 +145,7 @@ def densities(region: Path, out: Path, cells: tuple[float, ...], coarser: int) -
     from glczoo.data.region import Region
     from glczoo.regions.densities import write_densities
 
-    will_write(out, folder=True)
+    will_write(out, folder=True, region=region)
     made = write_densities(Region.load(region), out, list(cells), coarser)
     print(f"{out}: {len(made.modalities[-1].bands)} bands; name it: region={out}")
 
@@ -166,7 +166,7 @@ def coordinates(region: Path, middle: tuple[float, float], out: Path) -> None:
     from glczoo.data.region import Region
     from glczoo.regions.coordinates import COORDINATES, write_coordinates
 
-    will_write(out, folder=True)
+    will_write(out, folder=True, region=region)
     described = Region.load(region)
     rasters = [m.name for m in described.modalities if m.kind == "raster" and m.name != COORDINATES]
     write_coordinates(described, PatchSource(described, rasters, 1), middle, out)

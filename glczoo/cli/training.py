@@ -57,7 +57,7 @@ def train(recipe: str, overrides: tuple[str, ...]) -> None:
     from glczoo.train import train as run_recipe
 
     settings = read_recipe(recipe, list(overrides))
-    will_write(Path(settings.runs), folder=True)
+    will_write(Path(settings.runs), folder=True, region=Path(settings.region))
     run_recipe(settings)
 
 
@@ -131,7 +131,7 @@ def fit(
     """
     from glczoo.fit.fit import fit as run_fit
 
-    will_write(out or Path("runs"), folder=True)
+    will_write(out or Path("runs"), folder=True, region=region)
     will_write(json_file)
     fitted = run_fit(region, out, minutes, jobs, list(overrides))
     print(f"\n{fitted.text()}")
@@ -153,7 +153,7 @@ def forest(recipe: str, overrides: tuple[str, ...], trees: int, min_leaf: int) -
     from glczoo.training.fit_forest import fit_forest
 
     settings = read_recipe(recipe, list(overrides))
-    will_write(Path(settings.runs), folder=True)
+    will_write(Path(settings.runs), folder=True, region=Path(settings.region))
     run = fit_forest(settings, trees, min_leaf)
     print(f"{run}: {trees} trees. Average it: glczoo ensemble {run} RUN --out DIR")
 
@@ -171,7 +171,8 @@ def crossval(recipe: Path, overrides: tuple[str, ...], json_file: Path | None) -
     from glczoo.evaluation.crossval import crossval as run_folds
     from glczoo.recipe import read_recipe
 
-    will_write(Path(read_recipe(recipe, list(overrides)).runs), folder=True)
+    settings = read_recipe(recipe, list(overrides))
+    will_write(Path(settings.runs), folder=True, region=Path(settings.region))
     will_write(json_file)
     result = run_folds(recipe, list(overrides))
     if first_process():
@@ -219,7 +220,7 @@ def ensemble(runs: tuple[Path, ...], out: Path, average: Literal["probabilities"
     """
     from glczoo.runs.combine import combine
 
-    will_write(out, folder=True)
+    will_write(out, folder=True, runs=runs if len(runs) > 1 else ())
     folder = combine(list(runs), out, average)
     print(f'{folder}: {len(runs)} members; timm.create_model("local-dir:{folder}", pretrained=True)')
 

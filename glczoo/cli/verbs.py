@@ -114,22 +114,39 @@ def first_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def will_write(*paths: Path | None, folder: bool = False) -> None:
-    """Print where a verb will write, and refuse a place that cannot be written, before the work.
+def will_write(
+    *paths: Path | None, folder: bool = False, runs: Sequence[str | Path] = (), region: Path | None = None
+) -> None:
+    """Print where a verb will write, before the work, once it is known that it can.
 
     Args:
         paths: of files, those that are None are not wanted.
         folder: whether these are folders.
+        runs: that the verb reads: what is no finished run is refused before anything is printed.
+        region: that it reads, likewise.
 
     Raises:
-        GlczooError: it cannot be written.
+        GlczooError: a path cannot be written.
+        MissingError, GlczooError: an input cannot be read.
     """
     if not first_process():
         return
-    for path in paths:
-        if path is not None:
-            require_writable(path, folder=folder)
-            print(f"glczoo: writes {path}", file=sys.stderr)
+    wanted = [path for path in paths if path is not None]
+    for path in wanted:
+        require_writable(path, folder=folder)
+    if runs:
+        from glczoo.hub_client import PREFIX
+        from glczoo.runs.run import Run
+
+        for run in runs:
+            if not str(run).startswith(PREFIX):  # the Hub is asked once, by the verb itself
+                Run.find(run)
+    if region is not None:
+        from glczoo.data.region import Region
+
+        Region.load(region)
+    for path in wanted:
+        print(f"glczoo: writes {path}", file=sys.stderr)
 
 
 def write_json(path: Path | None, result: Any) -> None:

@@ -151,21 +151,29 @@ class PatchSource:
         """Names of the levels of categorical bands, band → level → name, as far as they are known."""
         return level_names(self._region, self.levels, self._chosen)
 
-    def fix_levels(self, points: Points) -> None:
+    def fix_levels(self, points: Points, extend: bool = False) -> None:
         """Take the levels of categorical bands from the patches of these points, the training samples.
+
+        Args:
+            points: training samples.
+            extend: levels that a trained model does not know come after those that it knows.
 
         Raises:
             GlczooError: a band holds no whole numbers, or too many different ones to be classes.
         """
         for stack, place in zip(self.stacks, self.locate(points), strict=True):
             for position, band in enumerate(stack.bands):
-                if band in self._categorical and band not in self.levels:
-                    self.levels[band] = raster_levels(stack, position, place, self.size)
+                if band in self._categorical and (extend or band not in self.levels):
+                    self._add_levels(band, raster_levels(stack, position, place, self.size))
         for table in self.tables:
             for band, values in zip(table.bands, table.at(points).T, strict=True):
-                if band in self._categorical and band not in self.levels:
+                if band in self._categorical and (extend or band not in self.levels):
                     found = checked_levels(band, np.unique(values[~np.isnan(values)]))
-                    self.levels[band] = found.astype(int).tolist()
+                    self._add_levels(band, found.astype(int).tolist())
+
+    def _add_levels(self, band: str, levels: list[int]) -> None:
+        known = self.levels.get(band, [])
+        self.levels[band] = known + [level for level in levels if level not in known]
 
     def tensors(self, device: torch.device) -> list[Tensor]:
         """The stacks' values on a device, copied there once; on the CPU they are the memory maps."""

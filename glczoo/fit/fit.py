@@ -59,10 +59,16 @@ def fit(
     Raises:
         MissingError: data are missing.
         ExistsError: `out` holds another fit, or another model.
-        GlczooError: a table or an override cannot be read, or there are too few surveys for the folds.
+        GlczooError: a table or an override cannot be read, there are too few surveys for the folds, or none
+            and no records.
     """
     region = Region.load(path)
     settings = read_settings(region, overrides)
+    if not {"po", "pa"} & set(region.tables):
+        raise GlczooError(
+            f"region {region.name} has neither surveys nor records: there is nothing to fit to",
+            remedy="Name a table of either under tables: in region.yaml",
+        )
     by_records = "pa" not in region.tables
     if by_records and (others := [text for text in overrides if not text.startswith("seed=")]):
         raise GlczooError(

@@ -22,6 +22,7 @@ from glczoo.data.region import Region
 from glczoo.data.sphere import block_size, spatial_blocks
 from glczoo.data.splits import block_folds
 from glczoo.data.tables import read_samples
+from glczoo.errors import GlczooError
 from glczoo.files import whole
 from glczoo.fit.settings import Fit
 from glczoo.models.covariates import Covariates
@@ -37,6 +38,7 @@ _CELLS = 220  # along a region's side, of the grid that records are counted on
 _MOST_SPECIES = 1000  # whose densities are written: three bands each
 _FULL = 300  # values of all species up to which a model reads each of them, and above which components
 _COMPONENTS = 150
+_FEWEST = 20  # surveys
 DENSITIES = "densities"
 """Name of the modality that holds the shares of records nearby."""
 
@@ -79,7 +81,7 @@ def prepare(settings: Fit, region: Region, name: str, out: Path) -> SurveyInputs
 
     Raises:
         MissingError: data are missing.
-        GlczooError: a table cannot be read, or there are fewer blocks than folds.
+        GlczooError: a table cannot be read, or there are too few surveys, or places of them, for the folds.
     """
     start = time.monotonic()
     notes: dict[str, str] = {}
@@ -87,12 +89,17 @@ def prepare(settings: Fit, region: Region, name: str, out: Path) -> SurveyInputs
     recipe = _recipe(settings, name, modalities)
     inputs = read_inputs(recipe, region)
     vocabulary, environment, surveys = inputs.vocabulary, inputs.source, inputs.training
+    _refuse_few(settings, region, surveys)
     statistics = environment.statistics(surveys)
     keywords: dict[str, Any] = {"windows": settings.windows}
     records: list[Pointwise] = []
     source = environment
+    places: Samples | None = None
     if "po" in region.tables:
-        records = _records_models(settings, region, vocabulary, environment, statistics, out)
+        places, notes["presence-only records"] = _places_of_records(settings, region, vocabulary, environment)
+    if places is not None:
+        del notes["presence-only records"]
+        records = _records_models(settings, vocabulary, environment, statistics, places, out)
         keywords["records"] = [_spec(model, len(environment.bands)) for model in records]
         if settings.densities and len(vocabulary) <= _MOST_SPECIES and environment.stacks:
             region = _with_densities(region, surveys, out / DENSITIES)
@@ -191,12 +198,57 @@ def _spec(model: Pointwise, bands: int) -> list[Any]:
     return ["pointwise_glc23", keywords, [0, bands]]
 
 
+def _refuse_few(settings: Fit, region: Region, surveys: Samples) -> None:
+    """See that folds can be held out, before anything is fitted.
+
+    Raises:
+        GlczooError: there are too few surveys, they lie at too few places, or none found a species.
+    """
+    number, folds = len(surveys), settings.folds
+    if number < _FEWEST:
+        raise GlczooError(
+            f"{number} surveys of region {region.name} train, fewer than {_FEWEST}: too few to hold some out",
+            remedy="Add surveys, or leave the table pa out of region.yaml to fit presence-only records alone",
+        )
+    if not len(surveys.species):
+        raise GlczooError(f"no survey of region {region.name} that trains found a species")
+    blocks = int(spatial_blocks(surveys, block_size(surveys, settings.blocks)).max()) + 1
+    if blocks < folds:
+        more = f", or set folds={blocks}" if blocks > 1 else ""
+        raise GlczooError(
+            f"the {number} surveys of region {region.name} lie at so few places that they make {blocks} "
+            f"blocks, fewer than {folds} folds",
+            remedy=f"Add surveys of other places{more}",
+        )
+
+
+def _places_of_records(
+    settings: Fit, region: Region, vocabulary: SpeciesIndex, source: PatchSource
+) -> tuple[Samples | None, str]:
+    """The places of the presence-only records that can be read; None where there are none, and why."""
+    records = read_samples(region, "po", vocabulary)
+    if not len(records):
+        return None, "the table has none"
+    readable = ~np.any([*source.incomplete(records).values(), np.zeros(len(records), bool)], axis=0)
+    if not readable.any():
+        return None, f"none of {len(records)} lies on the rasters or has a patch"
+    records = records.subset(readable)
+    places = records.merged(source.places(records))
+    if len(places) < 2:
+        return None, "all lie in one cell"
+    most = settings.records.most
+    if len(places) > most:
+        chosen = np.random.default_rng(settings.seed).permutation(len(places))[:most]
+        places = places.subset(np.sort(chosen))
+    return places, ""
+
+
 def _records_models(
     settings: Fit,
-    region: Region,
     vocabulary: SpeciesIndex,
     source: PatchSource,
     statistics: Statistics,
+    places: Samples,
     out: Path,
 ) -> list[Pointwise]:
     """The models of presence-only records, fitted once and kept in records.safetensors."""
@@ -222,12 +274,6 @@ def _records_models(
                 {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             )
         return models
-    records = read_samples(region, "po", vocabulary)
-    records = records.subset(source.complete(records, "presence-only records", drop=True))
-    places = records.merged(source.places(records))
-    if len(places) > own.most:
-        chosen = np.random.default_rng(settings.seed).permutation(len(places))[: own.most]
-        places = places.subset(np.sort(chosen))
     build = PatchBuilder(source, places, statistics.mean, statistics.std)
     with torch.no_grad():
         means = torch.cat([models[0].means(x) for x in _patches(build)])

@@ -35,8 +35,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Gain:
-    """What the ensemble gains over the simplest candidate: the mean and 95 % by resampling blocks."""
+    """What the ensemble gains over a single candidate: the mean and 95 % by resampling blocks."""
 
+    over: str  # name of the candidate
     log_loss: tuple[float, float, float]  # mean, low, high; above 0 is better
     f1: tuple[float, float, float]
 
@@ -45,6 +46,11 @@ class Gain:
         """Whether the log loss is lower beyond chance."""
         return self.log_loss[1] > 0
 
+    def text(self) -> str:
+        """The differences for people."""
+        log_loss = "log loss lower by {:.4f} [{:.4f}, {:.4f}]".format(*self.log_loss)
+        return log_loss + ", F1 higher by {:.3f} [{:.3f}, {:.3f}]".format(*self.f1)
+
 
 @dataclass(frozen=True)
 class Leaderboard:
@@ -52,8 +58,8 @@ class Leaderboard:
 
     lines: list[Line]  # the lowest log loss first
     together: Line
-    simplest: str  # name of the candidate that others must beat
-    gain: Gain
+    over_best: Gain  # the single candidate with the lowest log loss
+    over_simplest: Gain  # the one that asks least: what others must beat
     samples: int
     blocks: int
     folds: int
@@ -74,22 +80,18 @@ class Leaderboard:
         """
         lines = [Line(**line) for line in [*values["lines"], values["together"]]]
         left_out = values["left_out"]
-        texts = [line.name for line in lines] + [
-            values["simplest"],
-            values["rule"],
-            *left_out,
-            *left_out.values(),
-        ]
+        over_best, over_simplest = map(_gain, (values["over_best"], values["over_simplest"]))
+        texts = [line.name for line in lines] + [over_best.over, over_simplest.over, values["rule"]]
+        texts += [*left_out, *left_out.values()]
         if odd := [text for text in texts if not _PLAIN.fullmatch(text)]:
             raise GlczooError(f"{odd[0]!r} is no name")
-        gain = values["gain"]
-        intervals = {key: tuple(gain[key]) for key in ("log_loss", "f1")}
         return cls(
             **{
                 **values,
                 "lines": lines[:-1],
                 "together": lines[-1],
-                "gain": Gain(**intervals),
+                "over_best": over_best,
+                "over_simplest": over_simplest,
             }
         )
 
@@ -123,16 +125,27 @@ class Leaderboard:
         return [_cells(line) for line in [*self.lines, self.together]]
 
     def verdict(self) -> str:
-        """Whether anything beats the simplest candidate."""
-        mean, low, high = self.gain.log_loss
-        interval = f"log loss lower by {mean:.4f} [{low:.4f}, {high:.4f}]"
-        interval += ", F1 higher by {:.3f} [{:.3f}, {:.3f}]".format(*self.gain.f1)
-        how = f"{interval}, 95 % by resampling {self.blocks} blocks"
-        if any(line.weight == 1 and line.name == self.simplest for line in self.lines):
-            return f"Nothing beats the simplest candidate, {self.simplest}: it has all the weight."
-        if not self.gain.certain:
-            return f"Nothing beats the simplest candidate, {self.simplest}, beyond chance: {how}."
-        return f"The ensemble beats the simplest candidate, {self.simplest}: {how}."
+        """Whether the ensemble beats its best candidate, and whether anything beats the simplest."""
+        best, simplest = self.over_best, self.over_simplest
+        alone = next((line.name for line in self.lines if line.weight == 1), None)
+        if alone == simplest.over:
+            return f'Nothing beats the simplest candidate, "{alone}": it has all the weight.'
+        if alone:
+            sentences = [f'"{alone}" has all the weight: no mean with others has a lower log loss.']
+            subject = "It"
+        elif best.over == simplest.over:
+            sentences, subject = [], "The ensemble"
+        else:
+            verb = "beats" if best.certain else "does not beat, beyond chance,"
+            sentences = [f'The ensemble {verb} the best single candidate, "{best.over}": {best.text()}.']
+            subject = "And it" if best.certain else "It"
+        if simplest.certain:
+            sentences.append(f'{subject} beats the simplest, "{simplest.over}": {simplest.text()}.')
+        else:
+            sentences.append(
+                f'Nothing beats the simplest, "{simplest.over}", beyond chance: {simplest.text()}.'
+            )
+        return " ".join([*sentences, f"In brackets: 95 % by resampling {self.blocks} blocks."])
 
     def text(self) -> str:
         """The leaderboard for people."""
@@ -147,6 +160,16 @@ class Leaderboard:
         ]
         lines += [f"Left out: {name} ({reason})" for name, reason in self.left_out.items()]
         return "\n".join(lines)
+
+
+def _gain(values: Mapping[str, Any]) -> Gain:
+    """One of the differences that `to_json` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is something else.
+    """
+    (mean, low, high), (f1, f1_low, f1_high) = values["log_loss"], values["f1"]
+    return Gain(values["over"], (mean, low, high), (f1, f1_low, f1_high))
 
 
 def leaderboard_text(folder: Path) -> str:

@@ -10,9 +10,19 @@ from glczoo.errors import GlczooError
 from glczoo.recipe import override
 from glczoo.recipe.sections import Blocks
 
-__all__ = ["CandidateName", "Fit", "Forest", "Linear", "Network", "Records", "Surveys", "read_settings"]
+__all__ = [
+    "CandidateName",
+    "Cnn",
+    "Fit",
+    "Forest",
+    "Linear",
+    "Network",
+    "Records",
+    "Surveys",
+    "read_settings",
+]
 
-CandidateName = Literal["points", "slopes", "linear", "network", "quadratic", "forest"]
+CandidateName = Literal["points", "slopes", "linear", "network", "quadratic", "forest", "cnn"]
 """The candidates of a fit by surveys."""
 
 
@@ -71,12 +81,41 @@ class Forest(Strict):
     min_leaf: int = Field(default=2, ge=1, description="surveys in a leaf at least")
 
 
+class Cnn(Strict):
+    """Small ResNets, trained on surveys, then records, then surveys again."""
+
+    patch_sizes: list[int] = Field(default=[9, 17], description="cells along a side: a candidate for each")
+    layers: list[int] = Field(default=[1, 1, 1, 1], description="blocks of each stage")
+    channels: list[int] = Field(default=[32, 64, 128, 256], description="width of each stage")
+    epochs: int = Field(default=20, ge=1, description="of each step on surveys, at most")
+    epochs_records: int = Field(default=6, ge=1, description="of the step on places of records, at most")
+    minutes: float = Field(
+        default=5.0,
+        gt=0,
+        description="that each patch size may take, by the time of a few steps: one that would take longer "
+        "is named and not tried",
+    )
+    samples: int = Field(
+        default=50_000,
+        ge=1,
+        description="patches that a step sees, at most: of many it has fewer epochs; where the places of "
+        "records are more, no CNN is tried",
+    )
+
+    @field_validator("patch_sizes")
+    @classmethod
+    def _the_point_is_in_the_middle(cls, sizes: list[int]) -> list[int]:
+        if any(size % 2 == 0 or not 3 <= size < 128 for size in sizes) or len(set(sizes)) < len(sizes):
+            raise GlczooError("patch sizes are different odd numbers of cells from 3 to 127")
+        return sizes
+
+
 class Fit(Strict):
     """All that determines a fit beside the region's data."""
 
     data: Surveys = Surveys()
     modalities: list[str] | None = Field(default=None, description="what the models see; null: all")
-    patch_size: int = Field(default=9, ge=1, description="cells along a side")
+    patch_size: int = Field(default=9, ge=1, description="cells along a side, but for CNNs")
     windows: list[int] = Field(
         default=[1, 3, 9], description="sides of the windows that are averaged, in cells"
     )
@@ -88,6 +127,7 @@ class Fit(Strict):
     linear: Linear = Linear()
     network: Network = Network()
     forest: Forest = Forest()
+    cnn: Cnn = Cnn()
     least_weight: float = Field(default=0.02, ge=0, lt=1, description="candidates of less are dropped")
     seed: int = Field(default=0, ge=0, description="of folds, networks and forests")
 

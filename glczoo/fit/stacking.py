@@ -6,9 +6,14 @@ al. 2018, "Using stacking to average Bayesian predictive distributions", doi:10.
 Shapes: probabilities[M, N, K] of M candidates · target[N, K] in 0/1 · likelihood[M, N × K] · weights[M].
 """
 
-import numpy as np
+from collections.abc import Sequence
 
-__all__ = ["likelihood", "log_loss_each", "simplex_weights", "stack"]
+import numpy as np
+import torch
+
+from glczoo.metrics import bootstrap
+
+__all__ = ["likelihood", "log_loss_each", "simplex_weights", "stack", "worth_it"]
 
 _EDGE = 1e-5  # probabilities nearer to 0 and 1 count as that near
 
@@ -46,10 +51,51 @@ def simplex_weights(truth: np.ndarray, gap: float = 1e-6, iterations: int = 1000
 
 def stack(probabilities: np.ndarray, target: np.ndarray, least: float) -> np.ndarray:
     """Weights of the candidates, float64[M]; those below `least` are dropped and the others found anew."""
-    truth = likelihood(probabilities, target)
-    weights = simplex_weights(truth)
+    return _stack(likelihood(probabilities, target), np.arange(len(probabilities)), least)
+
+
+def _stack(truth: np.ndarray, kept: np.ndarray, least: float) -> np.ndarray:
+    """Weights of the candidates at `kept`; others have none."""
+    weights = np.zeros(len(truth))
+    weights[kept] = simplex_weights(truth[kept])
     while len(weak := np.flatnonzero((weights > 0) & (weights < least))):
         kept = np.setdiff1d(np.flatnonzero(weights), weak)
         weights = np.zeros(len(truth))
         weights[kept] = simplex_weights(truth[kept])
     return weights
+
+
+def worth_it(
+    probabilities: np.ndarray, target: np.ndarray, block: np.ndarray, costly: Sequence[int], least: float
+) -> tuple[np.ndarray, dict[int, tuple[float, float, float]]]:
+    """Weights where costly candidates must lower the log loss beyond chance.
+
+    Beginning with the last, each is left out, and stays out unless the others alone are worse by more than
+    resampling the blocks explains (the lower end of 95 % is above 0).
+
+    Args:
+        probabilities: out of fold, [M, N, K].
+        target: [N, K].
+        block: of neighbours, int64[N].
+        costly: positions of the candidates, the costliest last.
+        least: see `stack`.
+
+    Returns:
+        Weights float64[M]; and by how much each costly candidate with some lowers the log loss: the mean, and
+        95 % by resampling blocks.
+    """
+    truth = likelihood(probabilities, target)
+    kept, gains = np.arange(len(truth)), {}
+    weights = _stack(truth, kept, least)
+    for number in reversed(costly):
+        if not weights[number] or len(kept) == 1:
+            continue
+        others = _stack(truth, np.setdiff1d(kept, [number]), least)
+        each = np.log(weights @ truth) - np.log(others @ truth)
+        differences = torch.from_numpy(each.reshape(target.shape).mean(1))
+        low, high = bootstrap(differences, torch.from_numpy(block))
+        gains[number] = float(differences.mean()), low, high
+        if low <= 0:
+            kept = np.setdiff1d(kept, [number])
+            weights = others
+    return weights, gains

@@ -22,11 +22,12 @@ from glczoo.data.region import Region
 from glczoo.decoding import Decoding, Rule, tune
 from glczoo.errors import ExistsError, GlczooError
 from glczoo.files import whole, whole_files
-from glczoo.fit.candidate import Candidate, candidates_of
+from glczoo.fit.candidate import Candidate, Verdict
+from glczoo.fit.candidates import candidates_of
 from glczoo.fit.inputs import SurveyInputs, prepare
 from glczoo.fit.leaderboard import Gain, Leaderboard, Line
 from glczoo.fit.settings import Fit
-from glczoo.fit.stacking import log_loss_each, stack
+from glczoo.fit.stacking import log_loss_each, worth_it
 from glczoo.memory import announce
 from glczoo.metrics import bootstrap, macro_auc, sample_f1
 from glczoo.runs.combine import combine
@@ -34,6 +35,7 @@ from glczoo.runs.run import is_finished
 
 __all__ = ["Budget", "fit_surveys", "out_of_fold"]
 
+_FEW = 100  # surveys
 _FINAL = 4 / 3  # a fit on all surveys takes about as much longer than one on three quarters of them
 
 
@@ -82,7 +84,9 @@ def fit_surveys(
         f"{len(inputs.surveys)} surveys of {len(inputs.vocabulary)} species in {inputs.block.max() + 1} "
         f"blocks{', with records' if inputs.has_records else ''}: {inputs.seconds:.0f} s"
     )
-    candidates, left_out = candidates_of(inputs, jobs)
+    if len(inputs.surveys) < _FEW:
+        log(f"{len(inputs.surveys)} surveys are few: differences between candidates may be chance")
+    candidates, left_out = candidates_of(inputs, out, jobs)
     if not candidates:
         raise GlczooError(f"none of the candidates {settings.candidates} can be fitted in {region.name}")
     tables = 4.0 * (len(candidates) + 2) * len(inputs.surveys) * len(inputs.vocabulary)
@@ -105,7 +109,16 @@ def fit_surveys(
         seconds.append(result[1])
         loss = log_loss_each(result[0], inputs.target.numpy()).mean()
         log(f"{candidate.name}: log loss {loss:.4f} out of fold, {result[1]:.0f} s")
-    weights = stack(np.stack(probabilities), inputs.target.numpy(), settings.least_weight)
+    costly = [number for number, candidate in enumerate(compared) if candidate.costly]
+    weights, gains = worth_it(
+        np.stack(probabilities), inputs.target.numpy(), inputs.block, costly, settings.least_weight
+    )
+    for number, (gain, low, high) in gains.items():
+        if not weights[number]:
+            left_out[compared[number].name] = (
+                f"the ensemble's log loss is lower with it by {gain:.5f}, from {low:.5f} to {high:.5f}: not "
+                "beyond chance"
+            )
     together = np.einsum("m,mnk->nk", weights, np.stack(probabilities)).astype(np.float32)
     decoding, tuned = _decoding(together, inputs)
     board = _leaderboard(inputs, compared, probabilities, seconds, weights, together, decoding, left_out)
@@ -115,7 +128,7 @@ def fit_surveys(
         folder = out / "members" / candidate.slug
         start = time.monotonic()
         if not is_finished(folder):
-            candidate.final(folder, decoding, tuned, seconds[compared.index(candidate)])
+            candidate.final(folder, Verdict(decoding, tuned, seconds[compared.index(candidate)]))
         log(f"{candidate.name}: on all surveys, {time.monotonic() - start:.0f} s")
         runs.append(folder)
     board.save(out)
@@ -154,10 +167,13 @@ def out_of_fold(
     budget.spent += taken
     number = int(fold.max()) + 1
     for k in range(done, number):
-        each = taken / k if k else 0.0
+        bounded = not needed and budget.seconds < float("inf")
+        each = 0.0
+        if bounded:
+            each = taken / k if k else candidate.expected_seconds()
         more = each * (number - k + _FINAL)
-        if not needed and budget.lacks(reserved + more):
-            left = f"about {(more + taken) / 60:.1f} minutes more" if k else "no time is left to begin it"
+        if bounded and budget.lacks(reserved + more):
+            left = f"about {more / 60:.1f} minutes more" if more else "no time is left to begin it"
             return f"{left}, beyond --minutes {budget.seconds / 60:g}"
         start = time.monotonic()
         probabilities[fold == k] = candidate.out_of_fold(k)
@@ -207,15 +223,20 @@ def _leaderboard(
         line(candidate.name, float(weight), p, took)
         for candidate, weight, p, took in zip(compared, weights, probabilities, seconds, strict=True)
     ]
-    gain = Gain(
-        interval(loss_each(probabilities[0]) - loss_each(together)),
-        interval(f1_each(together) - f1_each(probabilities[0])),
-    )
+
+    def gain(number: int) -> Gain:
+        p = probabilities[number]
+        return Gain(
+            lines[number].name,
+            interval(loss_each(p) - loss_each(together)),
+            interval(f1_each(together) - f1_each(p)),
+        )
+
     return Leaderboard(
         lines=sorted(lines, key=lambda each: each.log_loss),
         together=line("ensemble", 1.0, together, inputs.seconds + sum(seconds)),
-        simplest=compared[0].name,
-        gain=gain,
+        over_best=gain(min(range(len(lines)), key=lambda number: lines[number].log_loss)),
+        over_simplest=gain(0),
         samples=len(target),
         blocks=int(inputs.block.max()) + 1,
         folds=int(inputs.fold.max()) + 1,
@@ -246,12 +267,13 @@ def claim(out: Path, determines: dict[str, object]) -> None:
     path = out / "fit.json"
     text = json.dumps(determines, indent=1, sort_keys=True) + "\n"
     if path.exists():
-        if path.read_text("utf-8") != text:
+        if path.read_text("utf-8") == text:
+            return
+        if [each.name for each in out.iterdir()] != [path.name]:  # of a fit that has begun
             raise ExistsError(
                 f"{out} holds a fit of other settings or of another region, see fit.json there; name "
                 "another folder, or delete it first"
             )
-        return
     if is_finished(out):
         raise ExistsError(f"{out} holds a model; name another folder or delete it first")
     out.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,8 @@ Shapes: x[B, C, H, W] · member m sees the channels [start, stop) of x · logits
 The mean of probabilities is returned as the logits whose sigmoid (or softmax, where every member was trained
 by cross-entropy) is that mean, so that the ensemble is used like any model. Members count alike, as in the
 paper, unless weights are given. Members that were fitted to presence-only records answer scores on scales of
-their own: `average: ranks` is the mean of their ranks among the places of the records (see `ranks`). This
-file is under the licence of the project, Apache-2.0.
+their own: `average: ranks` is the mean of their ranks among the places of the records (see `ranks`). Members
+of smaller patches see the middle of x. This file is under the licence of the project, Apache-2.0.
 """
 
 import math
@@ -28,7 +28,7 @@ from glczoo.models.fusresnet import checkpoint_filter_fn
 from glczoo.models.published import fit_cfg, from_zoo, refuse_unsafe
 from glczoo.models.ranks import LEVELS, place_scores
 
-__all__ = ["Ensemble", "activate", "mean_probabilities"]
+__all__ = ["Ensemble", "activate", "mean_probabilities", "middle"]
 
 # Architecture, its keywords, and the channels [start, stop) that it sees: lists, as JSON gives them back.
 Member = Sequence[Any]
@@ -84,6 +84,22 @@ def checked_weights(weights: Sequence[float] | None, number: int) -> tuple[float
     return checked
 
 
+def middle(x: Tensor, size: int | None) -> Tensor:
+    """The middle of x[B, C, H, W] as a patch of `size` cells at the same point would hold it; None: x.
+
+    Raises:
+        GlczooError: x is smaller, or of other parity, so that its middle is no patch of the same point.
+    """
+    if size is None or size == x.shape[2] == x.shape[3]:
+        return x
+    top, left = x.shape[2] - size, x.shape[3] - size
+    if min(top, left) < 0 or top % 2 or left % 2:
+        raise GlczooError(
+            f"x has {x.shape[2]} x {x.shape[3]} cells: their middle is no patch of {size} cells at the point"
+        )
+    return x[:, :, top // 2 : top // 2 + size, left // 2 : left // 2 + size]
+
+
 def _heads(number: int) -> tuple[str, ...]:
     return tuple(f"members.{i}.fc" for i in range(number))
 
@@ -100,6 +116,7 @@ class Ensemble(nn.Module):
             returned as logits of a sigmoid.
         drop_rate: Dropout before each member's head.
         weights: Of the members in the mean, non-negative and one in sum; None: they count alike.
+        patch_sizes: Side of the middle of x that each member sees; None: all of x.
 
     Raises:
         GlczooError: a member's channels are not within the input, or an argument is none of those named.
@@ -118,6 +135,7 @@ class Ensemble(nn.Module):
         activations: str | Sequence[str] = "sigmoid",
         drop_rate: float = 0.0,
         weights: Sequence[float] | None = None,
+        patch_sizes: Sequence[int] | None = None,
     ) -> None:
         """Make every member, with new weights."""
         super().__init__()
@@ -137,6 +155,11 @@ class Ensemble(nn.Module):
             refuse_unsafe(name, keywords, "a member of the ensemble")
         self.ranges, self.average, self.activations = ranges, average, kinds
         self.weights = checked_weights(weights, len(members))
+        self.patch_sizes = [None] * len(members) if patch_sizes is None else [int(s) for s in patch_sizes]
+        if len(self.patch_sizes) != len(members) or any(
+            size is not None and size < 1 for size in self.patch_sizes
+        ):
+            raise GlczooError(f"patch_sizes must be a side in cells for each of {len(members)} members")
         self.num_classes = num_classes
         if average == "ranks":  # of every member, [M, 199, K]
             self.register_buffer("reference", torch.zeros(len(members), len(LEVELS), num_classes))
@@ -187,13 +210,13 @@ class Ensemble(nn.Module):
         """x[B, C, H, W] to every member's last feature maps.
 
         Raises:
-            GlczooError: x has another number of channels.
+            GlczooError: x has another number of channels, or no middle of a member's size.
         """
         if x.shape[1] != self.in_chans:
             raise GlczooError(f"x has {x.shape[1]} channels, the ensemble takes {self.in_chans}")
         return [
-            member.forward_features(x[:, start:stop])
-            for member, (start, stop) in zip(self._each(), self.ranges, strict=True)
+            member.forward_features(middle(x[:, start:stop], size))
+            for member, (start, stop), size in zip(self._each(), self.ranges, self.patch_sizes, strict=True)
         ]
 
     def forward_head(self, x: list[Tensor], pre_logits: bool = False) -> Tensor:

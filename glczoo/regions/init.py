@@ -19,12 +19,11 @@ from glczoo.files import whole_files
 from glczoo.regions.bands import FoundModality, common_bounds, find_modalities
 from glczoo.regions.columns import KEYS, guess_table
 from glczoo.regions.guessed_table import GuessedTable
+from glczoo.regions.patch_sizes import suggest_patch_size
 from glczoo.regions.species_names import make_vocabulary
 from glczoo.regions.starter_recipes import ROWS, Sizes, starter_recipes
 
 __all__ = ["InitResult", "init_region"]
-
-_PATCH_KM = 128  # width of the paper's climate patches
 
 _REGION = """\
 # Written by `glczoo region init` from what the files say, and guessed where a comment says so: read it once.
@@ -120,7 +119,8 @@ def init_region(
     species_file = _species_file(folder, species.text)
     guesses = [*(_guess_text(table) for table in tables), *species.guesses]
     guesses += [f"modality {m.name}: {len(m.bands)} band(s), {m.resolution}" for m in modalities]
-    patch_size, reason = _patch_size(modalities)
+    lon, lat = (np.concatenate([getattr(table, axis) for table in tables]) for axis in ("lon", "lat"))
+    patch_size, reason = suggest_patch_size(folder, modalities, lon, lat)
     guesses += [f"patch_size {patch_size}: {reason}", f"{species.size} species"]
     outside = sum(int((~_inside(modalities, table)).sum()) for table in tables)
     if outside:
@@ -221,19 +221,6 @@ def _inside(modalities: list[FoundModality], table: GuessedTable, exchanged: boo
         stack = without_values(grid)
         inside &= ~stack.outside(*stack.locate(lon, lat))
     return inside
-
-
-def _patch_size(modalities: list[FoundModality]) -> tuple[int, str]:
-    """The power of two nearest to 128 km, an eighth of the rasters' shorter side, or 128 cells, if less."""
-    rasters = [m for m in modalities if m.kind == "raster"]
-    limits = {128: "the paper's 128"}
-    for modality in rasters:
-        limits[round(_PATCH_KM / modality.cell_km)] = f"the paper's {_PATCH_KM} km, of {modality.name}"
-        limits[modality.cells // 8] = f"an eighth of the shorter side of {modality.name}"
-    smallest = min(limits)
-    size = 2 ** max(3, round(np.log2(max(smallest, 1))))
-    width = f", {min(m.cell_km for m in rasters) * size:.3g} km at the finest" if rasters else ""
-    return size, f"about {limits[smallest]}{width}"
 
 
 def _region_text(

@@ -160,5 +160,8 @@ def _decoding(sizes: Sizes, table: str) -> str:
     if table == "pa":
         return "expected_f1"
     if "pa" not in sizes.rows:
-        return f"{{rule: top_k, value: {min(20, sizes.species)}}}"
+        k = min(20, max(1, sizes.species // 4))
+        return (
+            f"{{rule: top_k, value: {k}}}  # a guess of {sizes.species} species: records do not say how many"
+        )
     return "{rule: top_k, tune_on: train}"

@@ -41,7 +41,8 @@ def combine(
         ExistsError: `out` is there and not empty.
         MissingError: a run is not there or not finished.
         GlczooError: fewer than two runs, one of them twice, weights that do not fit, or runs that differ in
-            vocabulary, bands, statistics or patch size; the message says which.
+            vocabulary, bands, statistics or in whether the sides of their patches are even or odd; the
+            message says which.
     """
     if len(runs) < 2:
         raise GlczooError(f"an ensemble needs two runs or more, given {[str(run) for run in runs]}")
@@ -53,9 +54,12 @@ def combine(
     together = TrainedModel.ensemble([member.model for member in members], weights)
     widest = next(member for member in members if member.model is together.widest)
     ranges = [_channels(member, widest) for member in members]
+    sizes = _patch_sizes(members)
     keywords: dict[str, Any] = {"average": average}
     if together.weights is not None:
         keywords["weights"] = list(together.weights)
+    if len(set(sizes)) > 1:
+        keywords["patch_sizes"] = sizes
     model: Any = timm.create_model(
         "ensemble_glc23",
         members=[
@@ -74,6 +78,7 @@ def combine(
             "decoding": together.decoding,
             "tuned": together.tuned,
             "members": [member.name for member in members],
+            "patch_size": max(sizes),
         }
     )
     steps = [
@@ -104,14 +109,22 @@ def _refuse_twins(members: Sequence[Run]) -> None:
         seen[digest] = member.folder
 
 
+def _patch_sizes(members: Sequence[Run]) -> list[int]:
+    """The members' patch sizes: those of smaller ones are the middle of the largest."""
+    largest = max(members, key=lambda member: member.model.patch_size)
+    for member in members:
+        if (largest.model.patch_size - member.model.patch_size) % 2:
+            raise GlczooError(
+                f"{member.folder} was trained on patches of {member.model.patch_size} cells, "
+                f"{largest.folder} on those of {largest.model.patch_size}: of an even and an odd number none "
+                "is the middle of the other"
+            )
+    return [member.model.patch_size for member in members]
+
+
 def _channels(run: Run, widest: Run) -> tuple[int, int]:
     """The channels of `widest` that are the run's bands, with the same statistics."""
     member, whole = run.model, widest.model
-    if member.patch_size != whole.patch_size:
-        raise GlczooError(
-            f"{run.folder} was trained on patches of {member.patch_size} cells, {whole.name} on those of "
-            f"{whole.patch_size}"
-        )
     start = whole.bands.index(member.bands[0]) if member.bands[0] in whole.bands else 0
     stop = start + len(member.bands)
     if whole.bands[start:stop] != member.bands:

@@ -2,10 +2,12 @@
 
 A band that the model knows keeps its slice of the stem and the statistics it was normalised by (a
 temperature means the same everywhere); a new band of a known modality starts from the mean of that modality's
-slices; what the region lacks is dropped. Every other weight is carried over.
+slices; what the region lacks is dropped. Levels of a categorical band are matched by value: one that the
+model does not know starts from the mean of the band's others, or as a new band where there are none. Every
+other weight is carried over.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -34,7 +36,14 @@ class Plan:
     branches: dict[str, int] | None  # new branches and their channels; None: a network of one stem
 
     @classmethod
-    def make(cls, config: Config, region: Region, modalities: list[str] | None, name: str) -> "Plan":
+    def make(
+        cls,
+        config: Config,
+        region: Region,
+        modalities: list[str] | None,
+        name: str,
+        levels: Mapping[str, Sequence[int]] | None = None,
+    ) -> "Plan":
         """Match a region's bands to a trained model's.
 
         Args:
@@ -42,9 +51,11 @@ class Plan:
             region: to fine-tune on.
             modalities: which of it the new model shall see; all that the model knows something of if None.
             name: of the trained model, for messages.
+            levels: of the categorical bands; those that the model knows where they are not named.
 
         Raises:
-            GlczooError: no band is known, a unit differs, or the bands of a branch do not lie side by side.
+            GlczooError: no band is known, a unit differs, a band is categorical on one side alone, or the
+                bands of a branch do not lie side by side.
         """
         old = {name: channel for channel, name in enumerate(config.glczoo.band_names)}
         described = config.glczoo.bands
@@ -52,7 +63,10 @@ class Plan:
         bands: dict[str, tuple[str, list[int]]] = {}
         visible, left_out = [], []
         for modality in region.select(modalities):
-            channels = {band.name: _channels(band, old, name) for band in modality.bands}
+            channels = {
+                band.name: _channels(band, old, name, (levels or {}).get(band.name))
+                for band in modality.bands
+            }
             known = [old[channel] for each in channels.values() for channel in each if channel in old]
             kin = {described[channel].modality for channel in known} or {modality.name}
             siblings = [channel for channel, band in enumerate(described) if band.modality in kin]
@@ -69,8 +83,9 @@ class Plan:
             for band in modality.bands:
                 if band.name in old:
                     _same_unit(band.name, band.unit, described[old[band.name]].unit, name)
+                own_levels = _levels(band.name, old)
                 for channel in channels[band.name]:
-                    origin = [old[channel]] if channel in old else siblings
+                    origin = [old[channel]] if channel in old else list(own_levels.values()) or siblings
                     bands[channel] = (homes[0], [c for c in origin if branch_of[c] == homes[0]])
         if modalities is not None and left_out:
             raise GlczooError(
@@ -210,16 +225,33 @@ def _branch_of_channels(config: Config) -> tuple[list[str], bool]:
     return [branch for branch, number in branches.items() for _ in range(number)], list(branches) != [""]
 
 
-def _channels(band: Band, old: Mapping[str, int], name: str) -> list[str]:
-    """The channels of a band: those of the model's levels where it is categorical."""
+def _channels(
+    band: Band, old: Mapping[str, int], name: str, levels: Sequence[int] | None = None
+) -> list[str]:
+    """The channels of a band: of a categorical one its levels, or those that the model knows.
+
+    Raises:
+        GlczooError: it is categorical here and a number there, or the other way round.
+    """
+    known = list(_levels(band.name, old))
     if band.kind == "number":
+        if known:
+            raise GlczooError(_other_kind(band.name, "a number here and categorical", name))
         return [band.name]
-    levels = [channel for channel in old if channel.rpartition("=")[0] == band.name]
-    if not levels:
-        raise GlczooError(
-            f"band {band.name} is categorical and {name} knows nothing of it: leave it out for fine-tuning"
-        )
-    return levels
+    if band.name in old:
+        raise GlczooError(_other_kind(band.name, "categorical here and a number", name))
+    if levels is not None:
+        return [f"{band.name}={level}" for level in levels]
+    return known or [band.name]
+
+
+def _levels(band: str, old: Mapping[str, int]) -> dict[str, int]:
+    """The channels of a categorical band's levels that a model knows."""
+    return {channel: number for channel, number in old.items() if channel.rpartition("=")[0] == band}
+
+
+def _other_kind(band: str, what: str, name: str) -> str:
+    return f"band {band} is {what} in {name}: set its kind in region.yaml, or give it another name"
 
 
 def _same_unit(band: str, here: str, there: str, name: str) -> None:

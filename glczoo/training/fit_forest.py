@@ -4,6 +4,7 @@ Fitted by scikit-learn on the covariates at the surveys' places, normalised as t
 like any run, so that evaluate, predict, ensemble and push take it.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ from glczoo.training.initial_model import prior_of
 from glczoo.training.prepare import read_inputs
 from glczoo.training.tuning import Tuning, tune_decoding
 
-__all__ = ["fit_forest", "grow", "grow_suitability"]
+__all__ = ["bounded", "fit_forest", "grow", "grow_suitability"]
+
+_MOST_SHARES = 100_000_000  # numbers in all nodes of a forest: 400 MB
+_FEWEST_TREES = 50
 
 
 def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
@@ -112,6 +116,25 @@ def _without_tuning(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"decoding": decoding, "calibration": None, "keep": "last"})
 
 
+def bounded(rows: int, species: int, trees: int, min_leaf: int) -> tuple[int, int]:
+    """Trees and least rows of a leaf that keep a forest of many species within 400 MB.
+
+    Every node holds a number for each species. Where they would be too many there are fewer trees, but fifty,
+    and then larger leaves; growing takes less time in proportion.
+
+    Args:
+        rows: surveys or sites that it is grown on.
+        species: of its leaves.
+        trees: wanted.
+        min_leaf: wanted.
+    """
+    needed = 2 * rows / min_leaf * species * trees
+    if needed <= _MOST_SHARES:
+        return trees, min_leaf
+    trees = max(min(trees, _FEWEST_TREES), int(trees * _MOST_SHARES / needed))
+    return trees, max(min_leaf, math.ceil(2 * rows * species * trees / _MOST_SHARES))
+
+
 def grow(
     values: np.ndarray,
     target: np.ndarray,
@@ -158,6 +181,7 @@ def grow_suitability(
     trees: int,
     seed: int = 0,
     jobs: int = 1,
+    min_leaf: int = 5,
 ) -> Forest:
     """Extremely randomised trees on sites of presence-only records (Geurts, Ernst and Wehenkel 2006).
 
@@ -171,6 +195,7 @@ def grow_suitability(
         trees: in each forest.
         seed: of the draws.
         jobs: threads that grow trees.
+        min_leaf: sites in a leaf at least.
 
     Returns:
         All forests as one, whose outputs are a site's expected share of presences among sites of the group.
@@ -188,7 +213,7 @@ def grow_suitability(
         target = presence[rows][:, species]
         scale = np.sqrt(np.maximum(target.mean(0), 1e-3))
         fitted: Any = ExtraTreesRegressor(
-            trees, min_samples_leaf=5, max_features=0.4, bootstrap=True, random_state=seed, n_jobs=jobs
+            trees, min_samples_leaf=min_leaf, max_features=0.4, bootstrap=True, random_state=seed, n_jobs=jobs
         )
         scaled = target / scale
         # scikit-learn wants the labels of a single species as a vector.

@@ -206,7 +206,8 @@ def _export(
         [*statistics.std, sites.length, sites.length],
         [*statistics.filled, 0.0, 0.0],
     )
-    size = max(1, round(float(sites.presence.sum(1).mean())))
+    size = round(float(sites.presence.sum(1).mean()))
+    size = max(1, min(size, len(vocabulary) - 1))  # all of them would say nothing
     recipe = Recipe.model_validate(
         {
             "name": out.name,

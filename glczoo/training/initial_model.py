@@ -1,7 +1,7 @@
 """What a step starts from: its samples, what its model sees, and the weights before the first batch."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -285,13 +285,15 @@ def find_run(recipe: Recipe, region: Region, named: str, key: str = "init") -> P
     return sibling
 
 
-def _plan(recipe: Recipe, region: Region, config: Config) -> Plan:
+def _plan(
+    recipe: Recipe, region: Region, config: Config, levels: Mapping[str, Sequence[int]] | None = None
+) -> Plan:
     if config.architecture != recipe.model:
         raise GlczooError(
             f"init: {recipe.init} is a {config.architecture}, the recipe's model is {recipe.model}; set "
             f"model={config.architecture}"
         )
-    return Plan.make(config, region, recipe.modalities, recipe.init)
+    return Plan.make(config, region, recipe.modalities, recipe.init, levels)
 
 
 def _finetuned_model(
@@ -305,7 +307,7 @@ def _finetuned_model(
     """A trained model with the stem and the head that the region asks for."""
     before = find_run(recipe, region, recipe.init)
     config = read_config(before)
-    plan, species = _plan(recipe, region, config), _labels(vocabulary)
+    plan, species = _plan(recipe, region, config, source.levels), _labels(vocabulary)
     log(plan.text(species))
     model = _create(recipe, **(plan.model_args(len(vocabulary)) | recipe.model_args))
     plan.fill(model, build(before, config).state_dict(), species)

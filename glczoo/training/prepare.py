@@ -67,9 +67,11 @@ def read_inputs(recipe: Recipe, region: Region) -> Inputs:
 
     Raises:
         MissingError: data are missing.
-        GlczooError: a table cannot be read, a sample has no patch, or no sample is left to train or tune on.
+        GlczooError: a table cannot be read, a sample has no patch, no sample is left to train or tune on, or
+            top k would name every species.
     """
     parts = starting_samples(recipe, region)
+    _refuse_all_species(recipe, len(parts.vocabulary))
     before = None if recipe.init in ("imagenet", "random") else find_run(recipe, region, recipe.init)
     known = read_config(before).glczoo if before else None
     source = PatchSource(
@@ -102,8 +104,19 @@ def read_inputs(recipe: Recipe, region: Region) -> Inputs:
             f"{recipe.data.tables} are none",
             remedy="Raise data.validation, or set keep=last",
         )
-    source.fix_levels(training)
+    source.fix_levels(training, extend=recipe.finetune is not None and recipe.model != "ensemble_glc23")
     return Inputs(region, parts.vocabulary, training, validation, tuning, source)
+
+
+def _refuse_all_species(recipe: Recipe, species: int) -> None:
+    """The most probable k of k species are all of them, wherever one asks."""
+    k = recipe.decoding.value
+    if recipe.decoding.rule is Rule.TOP_K and k != "auto" and k >= species > 1:
+        raise GlczooError(
+            f"decoding by top {k} would predict all {species} species of region {recipe.region} everywhere",
+            remedy="Set decoding.value below the number of species, or decoding=expected_f1 after a step of "
+            "bce on surveys",
+        )
 
 
 def _refuse_hollow_promise(recipe: Recipe, tuning: int) -> None:

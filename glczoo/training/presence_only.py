@@ -27,7 +27,7 @@ from glczoo.files import whole
 from glczoo.models.ensemble import Ensemble
 from glczoo.models.loglinear import LogLinear
 from glczoo.models.ranks import mid_ranks, reference_scores
-from glczoo.training.fit_forest import grow_suitability
+from glczoo.training.fit_forest import bounded, grow_suitability
 from glczoo.training.fit_loglinear import fit_loglinear
 from glczoo.training.held_out_records import (
     Blocks,
@@ -49,6 +49,7 @@ _LINEAR: dict[str, dict[str, Any]] = {
     "hinges, kernel, surfaces": {"hinges": True, "kernel": True, "surfaces": 2},
 }
 _RIDGES = (1000.0, 300.0, 100.0)  # the strongest first: each fit starts from the one before
+_LEAF = 5  # sites in a leaf of a tree at least
 _TREES = {"trees": False, "trees, coordinates": True}
 _FOLDS = 4
 _MANY = 5000  # sites beyond which two of the folds are enough to choose by
@@ -315,8 +316,10 @@ def _described(kind: str, sites: Sites, seed: int) -> Any:
 
 def _grow(kind: str, sites: Sites, trees: int, seed: int, jobs: int) -> Any:
     groups = [columns.numpy() for columns in target_groups(sites.group)]
+    number, species = sites.presence.shape
+    trees, min_leaf = bounded(number, species, trees, _LEAF)
     return grow_suitability(
-        sites.seen(_TREES[kind]).numpy(), sites.presence.numpy(), groups, trees, seed, jobs
+        sites.seen(_TREES[kind]).numpy(), sites.presence.numpy(), groups, trees, seed, jobs, min_leaf
     )
 
 

@@ -11,17 +11,20 @@ import torch
 import glczoo
 from glczoo.data.region import Region
 from glczoo.evaluation.evaluate import evaluate
-from glczoo.fit.candidate import candidates_of
+from glczoo.fit.candidate import Verdict
+from glczoo.fit.candidates import candidates_of
 from glczoo.fit.fit import Fitted, fit
 from glczoo.fit.inputs import SurveyInputs, prepare
 from glczoo.fit.leaderboard import Leaderboard
 from glczoo.fit.settings import read_settings
+from glczoo.fit.surveys import claim
 from glczoo.hub.publish import save, verify
 from glczoo.runs.run import Run
 
 SMALL = [
     "patch_size=5", "windows=[1, 3]", "modalities=[bioclim, soil]", "folds=2", "blocks=8", "records.copies=1",
     "records.epochs_species=2", "records.epochs_sites=2", "records.windows=[1]", "linear.iterations=20",
+    "candidates=[points, slopes, linear, network, quadratic, forest]",
     "network.copies=1", "network.hidden=8", "network.epochs=2", "forest.trees=8", "least_weight=0",
 ]  # fmt: skip
 
@@ -49,7 +52,7 @@ def test_every_candidate_has_a_line_and_the_weights_are_one_in_sum(fitted):
     board = fitted.leaderboard
     assert len(board.lines) == 6 and board.left_out == {}
     assert sum(line.weight for line in board.lines) == pytest.approx(1)
-    assert board.simplest == "forest at the points" and (board.samples, board.folds) == (120, 2)
+    assert board.over_simplest.over == "forest at the points" and (board.samples, board.folds) == (120, 2)
     assert board.together.log_loss <= min(line.log_loss for line in board.lines)
 
 
@@ -99,9 +102,9 @@ def test_it_is_published_with_its_leaderboard_though_no_survey_is_held_out(fitte
     assert verify(folder).architecture == "ensemble_glc23"
 
 
-def test_a_fold_is_predicted_by_what_has_not_seen_it(inputs):
+def test_a_fold_is_predicted_by_what_has_not_seen_it(inputs, tmp_path):
     held_out = np.flatnonzero(inputs.fold == 0)
-    for candidate in candidates_of(inputs)[0]:
+    for candidate in candidates_of(inputs, tmp_path)[0]:
         before = candidate.out_of_fold(0)
         kept = inputs.target[held_out].clone()
         inputs.target[held_out] = 1 - kept
@@ -119,8 +122,8 @@ def test_no_block_is_in_two_folds(inputs):
 def test_the_models_in_a_run_compute_what_was_fitted_on_values(inputs, tmp_path):
     from glczoo.decoding import Decoding, Rule
 
-    for candidate in candidates_of(inputs)[0]:
-        folder = candidate.final(tmp_path / candidate.slug, Decoding(Rule.EXPECTED_F1), {}, 0.0)
+    for candidate in candidates_of(inputs, tmp_path)[0]:
+        folder = candidate.final(tmp_path / candidate.slug, Verdict(Decoding(Rule.EXPECTED_F1), {}, 0.0))
         model = candidate.fitted(np.arange(len(inputs.surveys)))
         expected = candidate.logits(model, inputs.values).sigmoid()
         found = Run.find(folder).model.probabilities(inputs.surveys)
@@ -154,6 +157,14 @@ def test_what_is_done_is_not_done_again(fitted, world):
 def test_a_folder_of_another_fit_is_refused(fitted, world):
     with pytest.raises(FileExistsError, match="a fit of other settings"):
         small(world, fitted.folder, "seed=1")
+
+
+def test_a_folder_in_which_a_fit_has_only_failed_is_free(tmp_path):
+    claim(tmp_path / "run", {"seed": 0})
+    claim(tmp_path / "run", {"seed": 1})
+    (tmp_path / "run" / "records.safetensors").touch()
+    with pytest.raises(FileExistsError, match="a fit of other settings"):
+        claim(tmp_path / "run", {"seed": 2})
 
 
 def test_what_would_take_too_long_is_named(world, tmp_path):

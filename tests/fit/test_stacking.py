@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from glczoo.fit.stacking import likelihood, log_loss_each, simplex_weights, stack
+from glczoo.fit.stacking import likelihood, log_loss_each, simplex_weights, stack, worth_it
 
 
 @pytest.fixture
@@ -59,3 +59,27 @@ def test_weights_below_the_least_are_dropped_and_the_others_found_anew(candidate
 def test_log_loss_of_a_survey_is_the_mean_over_its_species():
     each = log_loss_each(np.array([[0.5, 0.25], [0.0, 1.0]]), np.array([[1, 0], [0, 1]]))
     assert each == pytest.approx([-(np.log(0.5) + np.log(0.75)) / 2, 1e-5], rel=1e-4)
+
+
+def test_a_costly_candidate_that_adds_nothing_beyond_chance_has_no_weight(candidates):
+    probabilities, target = candidates
+    noise = np.random.default_rng(1).normal(0, 0.02, probabilities[0].shape)
+    twin = 1 / (1 + np.exp(-(np.log(probabilities[0] / (1 - probabilities[0])) + noise)))
+    both = np.concatenate([probabilities, twin[None]])
+    costly = 3 if stack(both, target, least=0)[3] > 0 else 0  # one of the two has all the weight of both
+    weights, gains = worth_it(both, target, np.arange(80) // 4, [costly], least=0)
+    assert weights[costly] == 0 and gains[costly][1] <= 0
+    others = [number for number in range(4) if number != costly]
+    np.testing.assert_allclose(weights[others], stack(both[others], target, least=0))
+
+
+def test_a_costly_candidate_that_lowers_the_log_loss_keeps_its_weight(candidates):
+    probabilities, target = np.concatenate([candidates[0]] * 5, 1), np.concatenate([candidates[1]] * 5)
+    weights, gains = worth_it(probabilities, target, np.arange(400) // 4, [0], least=0)
+    np.testing.assert_array_equal(weights, stack(probabilities, target, least=0))
+    assert 0 < gains[0][1] < gains[0][0] < gains[0][2]
+
+
+def test_a_costly_candidate_may_be_the_only_one(candidates):
+    probabilities, target = candidates
+    assert worth_it(probabilities[:1], target, np.arange(80), [0], least=0)[0].tolist() == [1]

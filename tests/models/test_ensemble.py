@@ -93,3 +93,17 @@ def test_what_cannot_work_is_refused(keywords, message):
 def test_a_wrong_number_of_channels_is_named(x):
     with pytest.raises(ValueError, match="x has 20 channels, the ensemble takes 33"):
         make()(x[:, :20])
+
+
+def test_members_of_smaller_patches_see_the_middle():
+    member = ["test_bioresnet_glc23", {"branches": {"a": 2}}, [0, 2]]
+    kwargs = {"members": [member, member], "num_classes": 3}
+    model = timm.create_model("ensemble_glc23", patch_sizes=[9, 5], **kwargs).eval()
+    x = torch.randn(2, 2, 9, 9)
+    first, second = model.members
+    expected = (first(x).sigmoid() + second(x[:, :, 2:7, 2:7]).sigmoid()) / 2
+    torch.testing.assert_close(model(x).sigmoid(), expected)
+    with pytest.raises(ValueError, match="x has 8 x 8 cells: their middle is no patch of 9"):
+        model(x[:, :, :8, :8])
+    with pytest.raises(ValueError, match="a side in cells for each of 2 members"):
+        timm.create_model("ensemble_glc23", patch_sizes=[9], **kwargs)

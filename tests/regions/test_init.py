@@ -195,7 +195,7 @@ def test_presence_only_data_get_a_recipe_of_their_own(folder: Path, tmp_path: Pa
     elsewhere = Path(shutil.move(folder / "0012345-gbif.csv", tmp_path / "gbif.csv"))
     init_region(folder, elsewhere, name="Drôme: trees")
     recipe = read_recipe(folder / "recipes/step2.yaml")
-    assert (recipe.init, recipe.data.tables, recipe.decoding.value) == ("random", ["po"], 3)
+    assert (recipe.init, recipe.data.tables, recipe.decoding.value) == ("random", ["po"], 1)
     assert not (folder / "recipes/step1.yaml").exists()
     shutil.rmtree(folder / "recipes")
     for file in ("species.csv", "region.yaml"):
@@ -373,7 +373,8 @@ def test_rasters_of_another_place_are_left_out_and_swapped_columns_are_suspected
 @pytest.mark.parametrize(("cell", "side", "size"), [(0.0083, 2000, 128), (0.1667, 300, 8), (0.0083, 200, 32)])
 def test_patches_are_sized_to_the_rasters(tmp_path, cell, side, size):
     write_raster(tmp_path / "a.tif", [np.eye(side, dtype="uint8")], cell=cell, nodata=255)
-    (tmp_path / "po.csv").write_text("lon,lat,species\n5.5,44.5,3\n5.6,44.6,4\n")
+    lon, lat = 5 + side / 2 * cell, 45 - side / 2 * cell  # its middle
+    (tmp_path / "po.csv").write_text(f"lon,lat,species\n{lon},{lat},3\n{lon + cell},{lat},4\n")
     init_region(tmp_path, tmp_path / "po.csv")
     assert Region.load(tmp_path).patch_size == size
 

@@ -1,12 +1,16 @@
 """Fine-tuning on another region: which weight goes where, what is refused, and what learns."""
 
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import timm
 import torch
 import yaml
+from conftest import write_raster
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
@@ -220,3 +224,63 @@ def test_from_the_hub_to_a_card_that_tells_where_it_came_from(hub, trained, othe
     assert "1. **step1** on presence–absence surveys of virtual" in card.text
     assert "2. **finetune** on presence–absence surveys of other" in card.text
     assert verify(folder).difference == 0
+
+
+def with_cover(world: Path, folder: Path, levels: list[int], kind: str = "categorical") -> Path:
+    """The virtual region with a band of classes among its soils, one strip of the map for each level."""
+    region = yaml.safe_load((world / "region.yaml").read_text())
+    soil = next(m for m in region["modalities"] if m["name"] == "soil")
+    with rasterio.open(world / soil.get("folder", "") / soil["bands"][0]["file"]) as raster:
+        height, width, transform = raster.height, raster.width, raster.transform
+    strips = np.repeat(levels, -(-width // len(levels)))[:width].astype("uint8")
+    folder.mkdir(parents=True)
+    write_raster(
+        folder / "cover.tif", [np.tile(strips, (height, 1))], west=transform.c, north=transform.f,
+        cell=transform.a, nodata=0,
+    )  # fmt: skip
+    file = os.path.relpath(folder / "cover.tif", world / soil.get("folder", ""))
+    soil["bands"].append({"name": "cover", "file": file, "kind": kind})
+    region |= {"name": folder.name, "root": str(world)}
+    region["modalities"] = [soil]
+    (folder / "region.yaml").write_text(yaml.safe_dump(region, sort_keys=False))
+    return folder
+
+
+ONE_BRANCH = ["model_args={branches: {soil: 9}}", "modalities=[soil]", "patch_size=8"]
+
+
+def test_a_categorical_band_that_the_model_does_not_know_gets_channels_for_its_levels(world, tmp_path):
+    settings = [f"region={world}", f"runs={tmp_path}", "model=test_fusresnet_glc23", *TINY, *ONE_BRANCH]
+    before = train(read_recipe(RECIPES / "step1.yaml", [*settings, "init=random"]))
+    region = with_cover(world, tmp_path / "cover", [2, 5])
+    run = finetuned(region, before, tmp_path / "runs", "patch_size=8", "modalities=[soil]")
+    bands = read_config(run).glczoo.band_names
+    assert bands[:9] == read_config(before).glczoo.band_names and bands[9:] == ["cover=2", "cover=5"]
+    plan = Plan.make(read_config(before), Region.load(region), None, "A", {"cover": [2, 5]})
+    model = timm.create_model("test_fusresnet_glc23", **plan.model_args(3))
+    plan.fill(model, weights(before), ["1"] * 3)
+    stem = "branches.soil.conv1.0.weight"
+    expected = weights(before)[stem].mean(1)
+    torch.testing.assert_close(model.state_dict()[stem][:, 10], expected)
+
+
+def test_levels_are_matched_by_value(world, tmp_path):
+    settings = [f"runs={tmp_path}", "model=test_fusresnet_glc23", *TINY, "patch_size=8", "init=random"]
+    first = with_cover(world, tmp_path / "first", [2, 5])
+    args = "model_args={branches: {soil: 11}}"
+    before = train(read_recipe(RECIPES / "step1.yaml", [f"region={first}", *settings, args]))
+    second = with_cover(world, tmp_path / "second", [5, 7])
+    run = finetuned(second, before, tmp_path / "runs", "patch_size=8")
+    assert read_config(run).glczoo.band_names[9:] == ["cover=2", "cover=5", "cover=7"]
+    plan = Plan.make(read_config(before), Region.load(second), None, "A", {"cover": [5, 7]})
+    assert [plan.bands[f"cover={level}"] for level in (5, 7)] == [("soil", [10]), ("soil", [9, 10])]
+
+
+def test_a_band_of_another_kind_is_refused(world, tmp_path):
+    settings = [f"runs={tmp_path}", "model=test_fusresnet_glc23", *TINY, "patch_size=8", "init=random"]
+    first = with_cover(world, tmp_path / "first", [2, 5], "number")
+    args = "model_args={branches: {soil: 10}}"
+    before = train(read_recipe(RECIPES / "step1.yaml", [f"region={first}", *settings, args]))
+    second = with_cover(world, tmp_path / "second", [2, 5])
+    with pytest.raises(ValueError, match="band cover is categorical here and a number in"):
+        finetuned(second, before, tmp_path / "runs", "patch_size=8")

@@ -12,7 +12,7 @@ from glczoo.recipe import read_recipe
 from glczoo.runs.combine import combine
 from glczoo.runs.run import load_model
 from glczoo.train import train
-from glczoo.training.fit_forest import fit_forest, grow
+from glczoo.training.fit_forest import bounded, fit_forest, grow
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -61,3 +61,16 @@ def test_what_a_forest_cannot_do(world, data, tmp_path):
     model, _ = grow(*data, trees=40)
     with pytest.raises(ValueError, match="the 3 species that it was fitted on, not 5"):
         model.reset_classifier(5)
+
+
+@pytest.mark.parametrize("rows", [100, 800, 10_000])
+@pytest.mark.parametrize("species", [2, 300, 2000, 10_000])
+def test_forests_of_thousands_of_species_stay_within_400_mb(rows, species):
+    trees, min_leaf = bounded(rows, species, 200, 2)
+    assert 50 <= trees <= 200 and min_leaf >= 2
+    leaves = rows / min_leaf
+    assert 2 * leaves * species * trees * 4 <= 400e6
+
+
+def test_forests_of_few_species_are_as_they_were():
+    assert bounded(8009, 30, 200, 2) == (200, 2) and bounded(1000, 300, 200, 2) == (200, 2)

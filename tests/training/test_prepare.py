@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file
 from timm.optim import list_optimizers
 
+from glczoo.data.region import Region
+from glczoo.errors import GlczooError
 from glczoo.recipe import Recipe, read_recipe
 from glczoo.runs.run import load_model
 from glczoo.train import train
 from glczoo.training.checkpoints import Progress
 from glczoo.training.divergence import refuse_diverged
-from glczoo.training.prepare import Prepared, _try_optimizer
+from glczoo.training.prepare import Prepared, _try_optimizer, read_inputs
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -153,3 +155,9 @@ def test_the_first_band_that_is_not_finite_is_named():
 
 def recipe_of_step1() -> Recipe:
     return read_recipe(RECIPES / "step1.yaml")
+
+
+def test_as_many_species_as_there_are_is_no_answer(world):
+    recipe = read_recipe(RECIPES / "step1.yaml", [f"region={world}", "top_k=24"])
+    with pytest.raises(GlczooError, match="top 24 would predict all 24 species"):
+        read_inputs(recipe, Region.load(world))
