@@ -42,11 +42,11 @@ COPIED = {
 """Pages that are files of the repository."""
 
 FILES: dict[str, tuple[str, type[BaseModel], str]] = {
-    "recipe": ("Recipe", Recipe, "All that determines a training run: `glczoo train RECIPE`."),
+    "recipe": ("a recipe", Recipe, "All that determines a training run: `glczoo train RECIPE`."),
     "region": ("region.yaml", Region, "All that is known about a region's data before it is read."),
-    "fit": ("Fit", Fit, "Keys that can be set behind `glczoo fit REGION`, such as `folds=5`."),
-    "study": ("Study", Study, "A grid of runs and seeds: `glczoo study STUDY`."),
-    "benchmark": ("Benchmark", Benchmark, "A study of presence-only training, judged by surveys."),
+    "fit": ("a fit", Fit, "Keys that can be set behind `glczoo fit REGION`, such as `folds=5`."),
+    "study": ("a study", Study, "A grid of runs and seeds: `glczoo study STUDY`."),
+    "benchmark": ("a benchmark", Benchmark, "A study of presence-only training, judged by surveys."),
 }
 """Pages of keys: title, schema and opening sentence by the page's name."""
 
@@ -234,22 +234,19 @@ def _keys(title: str, schema: type[BaseModel], sentence: str) -> str:
         if inner and "." not in key:
             texts.append(f"## {key}")
         if inner:
-            texts.append(f"`{key}` (section{_fact(field, section=True)})\n:   {_sentence(_about(field))}")
+            texts.append(
+                f"`{key}` (section{_fact(field, section=True)})\n:   {_escaped(_about(field).strip())}"
+            )
             continue
         if "." not in key and not texts[-1].startswith("`") and not inner and len(texts) == 2:
             texts.append("## Top")
         texts.append(
             f"`{key}` ({type_words(field.annotation)}{_limits(field)}{_fact(field)})\n"
-            f":   {_sentence(_about(field))}"
+            f":   {_escaped(_about(field).strip())}"
         )
     if schema is Recipe:
         texts.append(_losses())
     return "\n\n".join(texts) + "\n"
-
-
-def _sentence(text: str) -> str:
-    text = _escaped(text.strip())
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "…")) else ".")
 
 
 def _fact(field: FieldInfo, section: bool = False) -> str:

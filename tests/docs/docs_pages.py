@@ -16,7 +16,9 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -56,11 +58,27 @@ class Block:
     def commands(self) -> list[list[str]]:
         """Words of each line of a shell block, continued lines joined, comments left out."""
         lines = self.text.replace("\\\n", " ").splitlines()
-        return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+        return [words for words in map(_words, _whole_lines(lines)) if words]
 
     def shortened(self, words: list[str]) -> list[str]:
-        """A command as a test runs it: options of a test stand before words, and the last one counts."""
+        """A command as a test runs it: of an option that is given twice the last one counts."""
         return [*words, *self.add] if words[0] == "glczoo" else words
+
+
+def _whole_lines(lines: list[str]) -> Iterator[str]:
+    """Lines, those of one quotation joined."""
+    whole = ""
+    for line in lines:
+        whole = f"{whole}\n{line}" if whole else line
+        if whole.count('"') % 2 == 0:
+            yield whole
+            whole = ""
+
+
+def _words(line: str) -> list[str]:
+    """Words as a shell splits them, a pattern as the paths that fit it."""
+    words = shlex.split(line, comments=True)
+    return [path for word in words for path in (sorted(glob(word)) if "*" in word else []) or [word]]
 
 
 def pages() -> list[Path]:
@@ -110,7 +128,10 @@ def _check_command(words: list[str]) -> None:
             assert locate(words[words.index("--config_file") + 1]).is_file(), words
         return _check_verb(["train", *words[place + 2 :]])
     if words[0] == "python":
-        assert words[1:3] == _MODULE or words[1] == "-m" or (ROOT / words[1]).is_file(), words
+        if words[1] == "-c":
+            compile(words[2], "python -c", "exec")
+            return None
+        assert (ROOT / words[1]).is_file(), words
         return None
     if words[:2] == ["pip", "install"]:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -165,6 +186,7 @@ class Scratch:
         """Run commands of glczoo by `run`, in the working directory, which is `path`."""
         self.path, self._run = path, run
         self._done: set[Path] = set()
+        self._commands: set[str] = set()
 
     def follow(self, page: Path) -> None:
         """Run a page, after the one that it builds on."""
@@ -173,17 +195,18 @@ class Scratch:
         if (before := prerequisite(page)) is not None:
             self.follow(before)
         self._done.add(page)
-        names: dict[str, Any] = {"__name__": "page"}
+        module = sys.modules["page"] = ModuleType("page")  # decorators look their function's module up
         for block in blocks(page):
             check(block)
             if block.parse or block.language == "yaml":
                 continue
             if block.language == "python":
-                exec(compile(block.text, str(page), "exec"), names)
+                exec(compile(block.text, str(page), "exec"), vars(module))
                 continue
-            for words in block.commands():
-                if words[0] == "glczoo":
-                    self._run(block.shortened(words)[1:])
+            for words in map(block.shortened, block.commands()):
+                if words[0] == "glczoo" and shlex.join(words) not in self._commands:
+                    self._commands.add(shlex.join(words))
+                    self._run(words[1:])
 
 
 def summary() -> Iterator[str]:
