@@ -63,6 +63,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         "[FILES]": [f"reference/{name}.md" for name in FILES] + ["reference/environment.md"],
         "[PYTHON]": ["reference/python/index.md", "reference/python/words.md", *_python_nav()],
         "[CARDS]": [f"evidence/cards/{path.name}" for path in _cards()],
+        "[FURTHER]": [path.name for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "index.md"],
     }
     config.nav = _filled(config.nav, made)
     return config
@@ -74,7 +75,10 @@ def _filled(nav: Any, made: dict[str, list[Any]]) -> Any:
         return {title: _filled(entry, made) for title, entry in nav.items()}
     if isinstance(nav, list) and len(nav) == 1 and isinstance(nav[0], str) and f"[{nav[0]}]" in made:
         return made[f"[{nav[0]}]"]
-    return [_filled(entry, made) for entry in nav] if isinstance(nav, list) else nav
+    if not isinstance(nav, list):
+        return nav
+    entries = [_filled(entry, made) for entry in nav]
+    return [entry for entry in entries if not isinstance(entry, dict) or list(entry.values()) != [[]]]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
