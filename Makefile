@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint faults fuzz bench clean help
+.PHONY: demo test lint docs faults fuzz bench clean help
 
 help:            ## what there is to make
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -23,6 +23,9 @@ lint: .venv/installed   ## ruff, ruff format, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/installed   ## the documentation as site/: broken links and unexplained names fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 faults: .venv/installed ## the tests of hostile days alone: kills, full disks, broken and hostile files
 	GLCZOO_KILLS=all GLCZOO_FUZZ=200 $(BIN)/python -m pytest tests/faults

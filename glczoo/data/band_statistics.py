@@ -44,7 +44,9 @@ def checked_levels(band: str, levels: np.ndarray) -> np.ndarray:
 def raster_levels(
     stack: RasterStack, position: int, place: tuple[np.ndarray, np.ndarray], size: int
 ) -> list[int]:
-    """Different values of a band in the patches of `size` around places (row[N], col[N]).
+    """Different values of a band in the patches of `size` around `place`: (row[N], col[N]).
+
+    `position`: of the band in its stack.
 
     Raises:
         GlczooError: see `checked_levels`.
@@ -59,7 +61,10 @@ def raster_levels(
 
 
 def raster_moments(stack: RasterStack, place: tuple[np.ndarray, np.ndarray], size: int) -> Moments:
-    """Mean and standard deviation of each band over the cells of patches, and the share without data."""
+    """Mean and standard deviation of each band over the cells of patches, and the share without data.
+
+    `place`: row[N] and col[N] of the patches' centres.
+    """
     bands, cells = range(len(stack.bands)), len(place[0]) * size**2
     number, total, squares = ([0.0] * len(bands) for _ in range(3))
     blocks = stack.coverage(*place, size)
@@ -89,6 +94,8 @@ def jpeg_moments(jpegs: SatellitePatches, patch_ids: np.ndarray, size: int, fill
     """Mean and standard deviation of each band over the pixels of patches, and the share without data.
 
     All patches are there, unless it `fills` those that are not.
+
+    `jpegs`: the opened trees.
     """
     total, number = torch.zeros(2, len(jpegs.bands), dtype=torch.float64), len(patch_ids)
     if fills:

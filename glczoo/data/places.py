@@ -141,7 +141,7 @@ def crs_in_names(*names: str) -> str | None:
 
 
 def are_metres(x: pd.Series, y: pd.Series) -> bool:
-    """Whether most of the numbers are too large for degrees."""
+    """Whether most of the numbers are too large for degrees. `x`, `y`: columns of coordinates."""
     return bool((np.abs(np.stack([numbers(x)[0], numbers(y)[0]])) > 1000).mean() > 0.5)
 
 

@@ -26,11 +26,15 @@ __all__ = [
     "unpacked",
 ]
 
-NO_KEY = np.iinfo(np.int64).min  # of a sample whose row names none; of texts ""
+NO_KEY = np.iinfo(np.int64).min
+"""Of a sample whose row names none; texts have an empty one."""
 
 
 def sample_keys(column: pd.Series) -> np.ndarray:
-    """Keys of the rows: int64[n] where all of them are whole numbers, else str[n]; see `NO_KEY`."""
+    """Keys of the rows: int64[n] where all of them are whole numbers, else str[n]; see `NO_KEY`.
+
+    `column`: as it is in the table.
+    """
     empty = blank(column)
     if pd.api.types.is_integer_dtype(column.dtype) and not empty.any():
         return column.to_numpy(np.int64)
@@ -42,7 +46,7 @@ def sample_keys(column: pd.Series) -> np.ndarray:
 
 
 def find_keys(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where keys stand among ascending ones, int64[N]; -1 where they do not."""
+    """Where keys stand among ascending ones, int64[N]; -1 where they do not. `wanted`: those to find."""
     if keys.dtype.kind == "U" and wanted.dtype.kind != "U":
         wanted = np.where(wanted == NO_KEY, "", wanted.astype(str))
     elif keys.dtype.kind != "U" and wanted.dtype.kind == "U":

@@ -25,6 +25,7 @@ from glczoo.errors import GlczooError
 __all__ = ["KEPT_TYPES", "LARGEST_IMAGE", "Image", "ImageKind", "SampleFiles", "read_image"]
 
 ImageKind = Literal["cube", "tiff"]
+"""Kinds of files that hold an image of one sample."""
 LARGEST_IMAGE = 2**22
 """Values of one file, all planes together: 16 MB."""
 _LARGEST_PICKLE = 2**16  # bytes that describe one tensor

@@ -164,6 +164,8 @@ def patch_cells(shape: Sequence[int], size: int, kind: ImageKind) -> Tensor:
 
     A cube is resized to the patch, and its axes are no ground: it is not turned. A TIFF larger than the patch
     is cut around its centre, a smaller one is resized. Resizing takes the nearest cell.
+
+    `shape`: a and b.
     """
     lines = []
     for cells in shape:
@@ -184,7 +186,10 @@ def image_kind(modality: Modality) -> ImageKind:
 
 
 def image_folder(region: Region, modality: Modality, packed: Path | None = None) -> Path:
-    """The shards of a modality of images, under the region's folder of packs or another."""
+    """The shards of a modality of images, under the region's folder of packs or another.
+
+    `packed`: that other folder.
+    """
     return (packed or region.root_path / (region.packed or "packed")) / modality.name / "samples"
 
 

@@ -165,7 +165,7 @@ class Shards:
         return "", None
 
     def names(self, wanted: set[str]) -> list[str]:
-        """Those of some names that are shards."""
+        """Those of some names that are shards. `wanted`: those names."""
         return [name for name in sorted(wanted) if name in self._shards]
 
     def open(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,7 +14,8 @@ from glczoo.memory import available_memory, size_text
 
 __all__ = ["LONGEST_LINE", "counted", "refuse_bomb", "refuse_more_than_memory"]
 
-LONGEST_LINE = 2**26  # bytes: 67 MB
+LONGEST_LINE = 2**26
+"""Bytes: 67 MB."""
 _FREE = 2**28  # bytes that may be unpacked whatever they were packed in
 _MOST_TIMES = 200  # how many times its packed size a table may be
 _LARGEST = 2**40  # bytes of one table
@@ -37,6 +38,8 @@ def counted(opened: Callable[[], IO[bytes]], packed: int, where: str) -> Callabl
 
 def refuse_bomb(info: zipfile.ZipInfo, where: str) -> None:
     """Refuse a member of a zip archive that says itself that it is larger than any table.
+
+    `info`: what the archive says of the member.
 
     Raises:
         GlczooError: it is.

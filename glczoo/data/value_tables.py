@@ -46,6 +46,8 @@ def numeric_columns(path: Path, key: str) -> list[str]:
 def read_values(paths: Sequence[Path], key: str, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Keys, ascending, and values[n, V] of tables that are read as one; large ones are memory-mapped.
 
+    `paths`: of the tables.
+
     Raises:
         GlczooError: a column is missing, a cell is no number, or one key has two different rows.
     """

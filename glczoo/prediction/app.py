@@ -49,7 +49,7 @@ _CSS = """
 .gz figure {width: 92px; margin: 0; font-size: .72rem; line-height: 1.25}
 .gz figure.wide {width: 196px}
 .gz figure img {width: 100%; image-rendering: pixelated; border-radius: 3px; margin: 0}
-.gz figcaption b {display: block; font-size: .8rem}
+.gz figcaption b {display: block; font-size: .8rem; overflow-wrap: anywhere}
 """
 
 _TABLES = [".csv", ".tsv", ".txt", ".gz", ".zip", ".xlsx", ".parquet", ".geojson", ".json", ".gpkg"]

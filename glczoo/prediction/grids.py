@@ -169,6 +169,8 @@ def grid_like(
 ) -> Grid:
     """The cells of the finest raster: those that a box, polygons' vertices or points reach, else all.
 
+    `stacks`: the rasters; `bbox`: west, south, east, north in units of `crs`; `polygons`: in degrees.
+
     Raises:
         GlczooError: there is no raster, its cells are not square and upright, or its CRS is another one.
     """
@@ -199,7 +201,10 @@ def _own_grid(stack: RasterStack) -> Grid:
 
 
 def box_of(stacks: Sequence[RasterStack]) -> Polygons | None:
-    """The part of the globe that all rasters share, as a polygon in degrees; None: they share nothing."""
+    """The part of the globe that all rasters share, as a polygon in degrees; None: they share nothing.
+
+    `stacks`: the rasters.
+    """
     if not stacks:
         return None
     sides = np.array([stack.bounds for stack in stacks])
