@@ -32,15 +32,16 @@ def sample(part: Literal["model", "region"]) -> Path:
 
 
 def locate_model(name: str | Path) -> str | Path:
-    """A run as it is named, or, for `sample` where nothing of that name is here, the packaged model."""
-    return sample("model") if str(name) == SAMPLE and not Path(name).exists() else name
+    """A run as it is named, or, for `sample` where no run of that name is here, the packaged model."""
+    is_run = any((Path(name) / file).is_file() for file in ("config.json", "recipe.yaml"))
+    return sample("model") if str(name) == SAMPLE and not is_run else name
 
 
 def locate(path: str | Path) -> Path:
     """A file as it is named, or, where nothing is there, the packaged one of that name.
 
     `step2`, `step2.yaml` and `recipes/step2.yaml` name the same packaged recipe; that it is taken is printed.
-    `sample` names the region that travels with glczoo.
+    `sample` names the region that travels with glczoo, unless a folder of that name here holds a region.
 
     Args:
         path: of a recipe, a study, a region.yaml or its folder.
@@ -49,10 +50,10 @@ def locate(path: str | Path) -> Path:
         The packaged file if there is one and `path` does not exist, else `path`.
     """
     path = Path(path)
+    if str(path) == SAMPLE and not (path.is_file() or (path / "region.yaml").is_file()):
+        return sample("region")
     if path.exists() or path.is_absolute() or ".." in path.parts:
         return path
-    if str(path) == SAMPLE:
-        return sample("region")
     name = path.relative_to("recipes") if path.parts[:1] == ("recipes",) else path
     packaged = folder("recipes") / (name if name.suffix == ".yaml" else f"{name}.yaml")
     if not packaged.is_file():

@@ -136,8 +136,11 @@ def test_the_verbs_take_its_name(elsewhere, capsys, monkeypatch):
     assert f"{MODEL}: whole" in capsys.readouterr().out
 
 
-def test_a_run_of_that_name_that_is_here_wins(elsewhere):
+def test_what_is_here_under_that_name_wins_if_it_is_a_run_or_a_region(elsewhere):
     Path("sample").mkdir()
+    assert Run.find("sample").folder == MODEL and Region.load("sample").root_path == REGION
+    Path("sample/recipe.yaml").write_text("name: started", "utf-8")
+    Path("sample/region.yaml").write_text("name: mine", "utf-8")
     with pytest.raises(GlczooError, match="sample is no finished run"):
         Run.find("sample")
     with pytest.raises(GlczooError, match=r"sample/region.yaml"):
