@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs faults fuzz bench clean help
+.PHONY: demo sample test walk lint docs faults fuzz bench clean help
 
 help:            ## what there is to make
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -16,8 +16,18 @@ help:            ## what there is to make
 demo: .venv/installed   ## a virtual region, three steps, two models, an ensemble, a map: minutes on two cores
 	$(BIN)/glczoo demo --out demo
 
+sample: .venv/installed ## remake the region and the model that travel with glczoo: minutes on a core
+	rm -rf build/sample
+	OMP_NUM_THREADS=1 $(BIN)/python -m glczoo.make_sample build/sample
+	rm -rf glczoo/sample && mkdir glczoo/sample
+	cp -R build/sample/model build/sample/region glczoo/sample/
+
 test: .venv/installed   ## the tests; GLCZOO_TEST_DATA=folder adds those on real data
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
+walk: .venv/installed   ## README.md from top to bottom in an empty environment
+	rm -rf build/walk
+	$(BIN)/python tests/readme_walk.py build/walk
 
 lint: .venv/installed   ## ruff, ruff format, mypy
 	$(BIN)/ruff check .

@@ -21,8 +21,8 @@ def load(run: "str | Path | Sequence[str | Path]") -> "Predictor":
     """Load a trained model, or several as their mean, and ask it: `glczoo.load(RUN).predict(6.52, 46.91)`.
 
     Args:
-        run: folder of a finished run or of a published model, or `hf-hub:ORG/NAME[@REVISION]`; several of
-            them that share a vocabulary are averaged.
+        run: folder of a finished run or of a published model, `hf-hub:ORG/NAME[@REVISION]`, or `sample`, the
+            model of an invented world that travels with glczoo; several that share a vocabulary are averaged.
 
     Raises:
         MissingError: there is no such run, or it is not finished.
@@ -33,3 +33,8 @@ def load(run: "str | Path | Sequence[str | Path]") -> "Predictor":
     from glczoo.prediction.points import Predictor
 
     return Predictor.load(run)
+
+
+def __dir__() -> list[str]:
+    """What is public: names that this module itself imports are not."""
+    return sorted([*__all__, "__version__", "__doc__", "__file__", "__name__", "__path__"])

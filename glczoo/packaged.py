@@ -1,8 +1,10 @@
-"""What travels with glczoo: recipes, descriptions of regions, studies, and the template of cards.
+"""What travels with glczoo: recipes, regions' descriptions, studies, the template of cards, and the sample.
 
-In a clone they lie at the top, in an installed package inside of it.
+In a clone all but the sample lie at the top, in an installed package inside of it. The sample is a small
+region of an invented world and a model trained on it: where a run or a region is named, `sample` names them.
 """
 
+import difflib
 import os
 import re
 import shutil
@@ -12,7 +14,10 @@ from typing import Literal
 
 from glczoo.errors import GlczooError
 
-__all__ = ["copy_recipes", "folder", "locate", "recipes"]
+__all__ = ["SAMPLE", "copy_recipes", "folder", "locate", "locate_model", "recipes", "sample"]
+
+SAMPLE = "sample"
+"""What the packaged region and the packaged model are called."""
 
 
 def folder(name: Literal["recipes", "model_cards"]) -> Path:
@@ -21,10 +26,22 @@ def folder(name: Literal["recipes", "model_cards"]) -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[1] / name
 
 
+def sample(part: Literal["model", "region"]) -> Path:
+    """The folder of the packaged model (a published one, see `hub.publish`), or of the region it knows."""
+    return Path(__file__).parent / SAMPLE / part
+
+
+def locate_model(name: str | Path) -> str | Path:
+    """A run as it is named, or, for `sample` where no run of that name is here, the packaged model."""
+    is_run = any((Path(name) / file).is_file() for file in ("config.json", "recipe.yaml"))
+    return sample("model") if str(name) == SAMPLE and not is_run else name
+
+
 def locate(path: str | Path) -> Path:
     """A file as it is named, or, where nothing is there, the packaged one of that name.
 
-    `step2`, `step2.yaml` and `recipes/step2.yaml` name the same packaged recipe. That it is taken is printed.
+    `step2`, `step2.yaml` and `recipes/step2.yaml` name the same packaged recipe; that it is taken is printed.
+    `sample` names the region that travels with glczoo, unless a folder of that name here holds a region.
 
     Args:
         path: of a recipe, a study, a region.yaml or its folder.
@@ -33,6 +50,8 @@ def locate(path: str | Path) -> Path:
         The packaged file if there is one and `path` does not exist, else `path`.
     """
     path = Path(path)
+    if str(path) == SAMPLE and not (path.is_file() or (path / "region.yaml").is_file()):
+        return sample("region")
     if path.exists() or path.is_absolute() or ".." in path.parts:
         return path
     name = path.relative_to("recipes") if path.parts[:1] == ("recipes",) else path
@@ -54,16 +73,21 @@ def recipes() -> dict[str, str]:
     }
 
 
-def copy_recipes(target: Path) -> list[Path]:
-    """Copy the packaged files to a folder, to edit them.
+def copy_recipes(target: Path, only: str | None = None) -> list[Path]:
+    """Copy packaged files to a folder, to edit them.
+
+    Args:
+        target: folder, made where it is not there.
+        only: the name of one of them, such as `step2` or `regions/glc23.yaml`; None: all.
 
     Raises:
-        GlczooError: one of them is there already; nothing is copied.
+        GlczooError: there is no such file, or one is in the folder already; nothing is copied.
     """
-    names = list(recipes())
+    names = [_packaged_name(only)] if only else list(recipes())
     if there := [name for name in names if (target / name).exists()]:
+        shown = ", ".join(there[:3]) + (" and others" if len(there) > 3 else "")
         raise GlczooError(
-            f"{', '.join(there[:3])}{' and others' if len(there) > 3 else ''} are there already",
+            f"{shown} {'are' if len(there) > 1 else 'is'} there already",
             where=target,
             remedy="Name another folder: nothing is overwritten.",
         )
@@ -71,6 +95,20 @@ def copy_recipes(target: Path) -> list[Path]:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder("recipes") / name, target / name)
     return [target / name for name in names]
+
+
+def _packaged_name(name: str) -> str:
+    """A packaged file by its name, with or without `recipes/` and `.yaml`."""
+    plain, names = name.removeprefix("recipes/"), list(recipes())
+    for spelling in (plain, f"{plain}.yaml"):
+        if spelling in names:
+            return spelling
+    near = difflib.get_close_matches(plain, [each.removesuffix(".yaml") for each in names], 3)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    raise GlczooError(
+        f"no packaged recipe is called {name}",
+        remedy=f"{hint}`glczoo recipes` lists them; `glczoo recipes copy --to {name}` copies all there.",
+    )
 
 
 def _sentence(path: Path) -> str:

@@ -1,15 +1,12 @@
-"""The demo and the README's first snippet, as a newcomer meets them."""
+"""The demo, as a newcomer meets it."""
 
 import csv
 import re
-from pathlib import Path
 
 from matplotlib.image import imread
 
 from glczoo import demo as demo_module
 from glczoo.demo import demo
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_the_demo_makes_everything_it_names_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
@@ -29,10 +26,3 @@ def test_the_demo_makes_everything_it_names_and_goes_on_where_it_was(tmp_path, m
     demo(tmp_path / "demo", seed=3)
     printed = capsys.readouterr().out
     assert printed.count("is finished already") == 7 and "epoch 1/1" not in printed
-
-
-def test_the_readme_snippet_prints_what_it_says(capsys):
-    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert snippet is not None
-    exec(compile(snippet.group(1), "README.md", "exec"), {})
-    assert "torch.Size([1, 20])" in capsys.readouterr().out

@@ -22,7 +22,7 @@ ORDER = [
     {"evaluation", "bench"},
     {"fit"},  # trains and compares; a card shows its leaderboard
     {"hub"},
-    {"demo"},
+    {"demo", "make_sample"},
     {"cli"},
     {"__main__", ""},  # the face of the package: registers the models
 ]
@@ -60,6 +60,7 @@ DOORS = {
         "regions.densities",
         "data.raster_files",
         "data.rasters",
+        "regions.sample_region",
         "regions.virtual_files",
         "regions.virtual_world",
         "prediction.cartography",

@@ -1,5 +1,6 @@
 """Recipes that travel with the package: found by name, listed with a sentence, copied to be edited."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -66,15 +67,16 @@ def test_a_region_may_be_packaged_and_the_recipe_not(elsewhere):
     assert recipe.region == str(TOP / "recipes/regions/swiss_trees.yaml")
 
 
-def test_every_packaged_file_has_a_sentence(capsys):
-    main(["recipes"])
+@pytest.mark.parametrize("words", [["recipes"], ["recipes", "list"]])
+def test_every_packaged_file_has_a_sentence(words, capsys):
+    main(words)
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert sorted(name for name, _ in lines) == FILES and len(FILES) > 20
     assert all(sentence[-1] in ".?…" for _, sentence in lines)
 
 
 def test_copies_are_whole_and_overwrite_nothing(elsewhere, capsys):
-    main(["recipes", "copy", "mine"])
+    main(["recipes", "copy", "--to", "mine"])
     assert sorted(path.relative_to("mine").as_posix() for path in Path("mine").rglob("*.*")) == FILES
     assert Path("mine/step1.yaml").read_text("utf-8") == (TOP / "recipes/step1.yaml").read_text("utf-8")
     assert f"mine: {len(FILES)} files" in capsys.readouterr().out
@@ -82,8 +84,25 @@ def test_copies_are_whole_and_overwrite_nothing(elsewhere, capsys):
     with pytest.raises(
         SystemExit, match="mine: baseline.yaml, finetune.yaml, step1.yaml and others are there"
     ):
-        main(["recipes", "copy", "mine"])
+        main(["recipes", "copy", "--to", "mine"])
     assert not Path("mine/studies").exists()
+
+
+@pytest.mark.parametrize("name", ["step2", "step2.yaml", "recipes/step2.yaml"])
+def test_one_recipe_is_copied_alone(name, elsewhere, capsys):
+    main(["recipes", "copy", name])
+    assert [path.as_posix() for path in Path().rglob("*.*")] == ["recipes/step2.yaml"]
+    assert capsys.readouterr().out == "recipes/step2.yaml\n"
+    with pytest.raises(SystemExit, match="recipes: step2.yaml is there already"):
+        main(["recipes", "copy", name])
+
+
+def test_a_recipe_that_there_is_not_is_no_folder(elsewhere):
+    with pytest.raises(SystemExit, match="no packaged recipe is called stpe2.*mean step2"):
+        main(["recipes", "copy", "stpe2"])
+    with pytest.raises(SystemExit, match="copy --to mine` copies all there"):
+        main(["recipes", "copy", "mine"])
+    assert not any(Path().iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +133,8 @@ def test_the_wheel_holds_all_that_it_needs(installed):
     assert {"py.typed", "evaluation/report.html", "model_cards/template.md"} <= names
     assert {f"recipes/{name}" for name in FILES} <= names
     source = {path.relative_to(TOP / "glczoo").as_posix() for path in (TOP / "glczoo").rglob("*.py")}
+    travelling = (path for path in (TOP / "glczoo/sample").rglob("*") if path.is_file())
+    assert {path.relative_to(TOP / "glczoo").as_posix() for path in travelling} <= names
     assert source <= names and not any(name.startswith("tests/") for name in names)
 
 
@@ -122,12 +143,31 @@ TINY = ["model=test_resnet", "modalities=[soil]", "patch_size=8", "epochs=1", "b
 
 def test_a_wheel_trains_a_packaged_recipe_from_an_empty_folder(installed, world, tmp_path):
     words = [f"region={world}", *TINY]
+    launch = [installed / "python", "-m", "accelerate.commands.accelerate_cli", "launch"]
     for command in (
         [installed / "python", "-m", "glczoo.train", "recipes/step1.yaml", *words],
-        [installed / "glczoo", "train", "step2", *words],
+        [*launch, "-m", "glczoo.train", "recipes/step2.yaml", *words],
+        [installed / "glczoo", "train", "step3", *words],
     ):
         shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert shown.returncode == 0, shown.stderr
         assert f"is not here, the packaged {installed.parent}" in shown.stderr
-    assert (tmp_path / "runs/virtual/test_resnet/step1/model.safetensors").is_file()
-    assert (tmp_path / "runs/virtual/test_resnet/step2/model.safetensors").is_file()
+    for step in ("step1", "step2", "step3"):
+        assert (tmp_path / f"runs/virtual/test_resnet/{step}/model.safetensors").is_file()
+
+
+SNIPPET = """
+import glczoo, timm
+print(glczoo.load("sample").predict(5.4, 46.6)["species"].iloc[0])
+print(timm.create_model("test_fusresnet_glc23", pretrained=True).num_classes)
+"""
+
+
+def test_a_wheel_answers_without_a_network(installed, tmp_path):
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    python = subprocess.run(
+        [installed / "python", "-c", SNIPPET], cwd=tmp_path, env=offline, capture_output=True, text=True
+    )
+    assert python.returncode == 0, python.stderr
+    first, classes = python.stdout.splitlines()
+    assert first[0].isupper() and len(first.split()) == 2 and classes == "120"

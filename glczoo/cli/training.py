@@ -61,28 +61,42 @@ def train(recipe: str, overrides: tuple[str, ...]) -> None:
     run_recipe(settings)
 
 
+@click.command("list", cls=Verb)
+def list_recipes() -> None:
+    """List the packaged recipes, studies and regions, each with its sentence; so does `glczoo recipes`."""
+    _print_recipes()
+
+
 @click.command("copy", cls=Verb)
-@click.argument("folder", type=PATH, default=Path("recipes"))
-def copy(folder: Path) -> None:
+@click.argument("name", required=False)
+@click.option("--to", "folder", type=PATH, default=Path("recipes"), help="Folder to copy to.")
+def copy(name: str | None, folder: Path) -> None:
     """Copy the packaged recipes, descriptions of regions and studies to a folder, to edit them.
 
-    FOLDER is recipes if none is named; no file that is there is overwritten.
+    NAME copies one alone, such as step2 or regions/glc23. No file that is there is overwritten.
     """
     from glczoo.packaged import copy_recipes
 
-    paths = copy_recipes(folder)
-    print(f"{folder}: {len(paths)} files. Now: glczoo train {folder / 'step1.yaml'} region=REGION")
+    paths = copy_recipes(folder, name)
+    if name:
+        print(paths[0])
+    else:
+        print(f"{folder}: {len(paths)} files. Now: glczoo train {folder / 'step1.yaml'} region=REGION")
 
 
 @click.pass_context
 def _list(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        _print_recipes()
+
+
+def _print_recipes() -> None:
     from glczoo.packaged import recipes as packaged
 
-    if ctx.invoked_subcommand is None:
-        names = packaged()
-        width = max(len(name) for name in names)
-        for name, sentence in names.items():
-            print(f"{name:{width}}  {sentence}")
+    names = packaged()
+    width = max(len(name) for name in names)
+    for name, sentence in names.items():
+        print(f"{name:{width}}  {sentence}")
 
 
 recipes = Verbs(
@@ -90,9 +104,9 @@ recipes = Verbs(
     callback=_list,
     invoke_without_command=True,
     help="List the packaged recipes, studies and regions, each of which a verb takes by its name.",
-    subcommand_metavar="[copy]",
+    subcommand_metavar="[list|copy]",
     context_settings=CONTEXT,
-    sections={"Verbs": [copy]},
+    sections={"Verbs": [list_recipes, copy]},
 )
 
 

@@ -29,6 +29,7 @@ from glczoo.hub.card import card_text
 from glczoo.hub.metadata import Published
 from glczoo.hub_client import PREFIX, organisation, pull, upload
 from glczoo.models.published import tensor_header
+from glczoo.packaged import locate_model
 from glczoo.published_files import SUMS, DamagedError, check_sums, listed_files, write_sums
 from glczoo.recipe import write_recipe
 from glczoo.runs.combine import combine
@@ -161,12 +162,13 @@ def verify(model: str | Path) -> Verified:
     against those stored with the golden input; and the golden logits, recomputed.
 
     Args:
-        model: folder made by `save`, or `ORG/NAME[@REVISION]` on the Hub.
+        model: folder made by `save`, `ORG/NAME[@REVISION]` on the Hub, or `sample`.
 
     Raises:
         HubError: it cannot be had from the Hub.
         DamagedError: something is not what was saved; the message says which.
     """
+    model = locate_model(model)
     local = not str(model).startswith(PREFIX) and Path(model).is_dir()
     folder = Path(model) if local else pull(str(model))
     if local:
@@ -226,4 +228,15 @@ def write_golden(folder: Path, trained: TrainedModel) -> None:
     network = trained.to("cpu").model
     with torch.inference_mode():
         logits = network(x)
-    save_file({"x": x, "logits": logits.clone()}, folder / "golden.safetensors", metadata=_identity(trained))
+    path = folder / "golden.safetensors"
+    save_file({"x": x, "logits": logits.clone()}, path, metadata=_identity(trained))
+    _sort_header(path)
+
+
+def _sort_header(path: Path) -> None:
+    """Order the header of a safetensors file: metadata come in any order, and twice saved is alike."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # as the format asks: numbers begin at a multiple of 8
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[start:])

@@ -26,7 +26,8 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
 from glczoo.errors import CheckpointError, GlczooError
-from glczoo.models.published import from_zoo
+from glczoo.models.published import SAMPLE_ARCHITECTURE, from_zoo
+from glczoo.packaged import SAMPLE, sample
 
 __all__ = ["FusResNet"]
 
@@ -238,7 +239,7 @@ default_cfgs = generate_default_cfgs(
         "fusresnet34_glc23": _cfg(33, hf_hub_id="glczoo/fusresnet34_glc23"),
         "fusresnet50_glc23": _cfg(33, hf_hub_id="glczoo/fusresnet50_glc23"),
         "test_bioresnet_glc23": _cfg(19),
-        "test_fusresnet_glc23": _cfg(33),
+        f"{SAMPLE_ARCHITECTURE}.{SAMPLE}": _cfg(33, file=str(sample("model") / "model.safetensors")),
     }
 )
 
@@ -299,5 +300,5 @@ def test_bioresnet_glc23(pretrained: bool = False, **kwargs: Any) -> FusResNet:
 
 @register_model
 def test_fusresnet_glc23(pretrained: bool = False, **kwargs: Any) -> FusResNet:
-    """Tiny three-branch model for tests."""
+    """Tiny three-branch model for tests; its weights are those of the packaged sample."""
     return _create_fusresnet("test_fusresnet_glc23", pretrained, kwargs, **_TINY, branches=GLC23_BRANCHES)

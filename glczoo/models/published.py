@@ -7,6 +7,7 @@ values, and only safetensors of exactly its names, shapes and types are loaded; 
 file's header before anything is allocated.
 """
 
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,8 +33,10 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from glczoo.decoding import Decoding
 from glczoo.errors import GlczooError, MissingError
 from glczoo.hub_client import DamagedError, HubError, pull
+from glczoo.packaged import SAMPLE, sample
 
 __all__ = [
+    "SAMPLE_ARCHITECTURE",
     "Activation",
     "BandDescription",
     "Calibration",
@@ -49,6 +52,9 @@ __all__ = [
     "refuse_unsafe",
     "tensor_header",
 ]
+
+SAMPLE_ARCHITECTURE = "test_fusresnet_glc23"
+"""What the packaged sample is."""
 
 Activation = Literal["sigmoid", "softmax", "rank"]
 """`rank`: a sigmoid too, but what it gives ranks places by suitability and is no probability of presence."""
@@ -360,19 +366,26 @@ def from_zoo(variant: str, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments for a plain `timm.create_model(variant, pretrained=True)`: those of the published model.
 
     The weights come from `ORG/VARIANT` (see `hub_client.organisation`), or from the id, with @revision or
-    not, given as `pretrained_cfg_overlay=dict(hf_hub_id="ORG/NAME@v1")`. Where the caller names other weights
-    (`hf-hub:`, `local-dir:`, a file, a state dict) nothing is changed.
+    not, given as `pretrained_cfg_overlay=dict(hf_hub_id="ORG/NAME@v1")`. Those of SAMPLE_ARCHITECTURE are the
+    packaged sample's unless GLCZOO_HUB_ORG is set; the tag `.sample` always names them. Where the caller
+    names other weights (`hf-hub:`, `local-dir:`, a file, a state dict) nothing is changed.
 
     Raises:
         HubError: they cannot be had; the message says what was tried and the ways out.
         DamagedError: what came is not a whole published model of this architecture.
     """
-    overlay = kwargs.get("pretrained_cfg_overlay") or {}
-    if kwargs.get("pretrained_cfg") is not None or {"file", "url", "state_dict"} & overlay.keys():
+    overlay, tag = kwargs.get("pretrained_cfg_overlay") or {}, kwargs.get("pretrained_cfg")
+    if tag not in (None, SAMPLE) or {"file", "url", "state_dict"} & overlay.keys():
         return kwargs
+    named = "hf_hub_id" in overlay or (tag is None and os.environ.get("GLCZOO_HUB_ORG"))
+    packaged = variant == SAMPLE_ARCHITECTURE and not named
     model = overlay.get("hf_hub_id", variant)
     try:
-        folder = pull(model, files=("config.json", "model.safetensors"), cache_dir=kwargs.get("cache_dir"))
+        if packaged:
+            folder = sample("model")
+        else:
+            wanted = ("config.json", "model.safetensors")
+            folder = pull(model, files=wanted, cache_dir=kwargs.get("cache_dir"))
         config = read_config(folder)
     except HubError as error:
         raise HubError(f"no pretrained weights for {variant}: {error}") from None

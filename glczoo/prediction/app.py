@@ -67,6 +67,7 @@ def page(predictor: PlacePredictor) -> Any:
         raise GlczooError("the app needs Gradio: pip install 'glczoo[app]'") from None
 
     model = predictor.model
+    text, pixels, answer, seen = _first(predictor)
     with gr.Blocks(
         title=f"glczoo · {model.name}", analytics_enabled=False, delete_cache=(3600, 3600)
     ) as blocks:
@@ -74,7 +75,7 @@ def page(predictor: PlacePredictor) -> Any:
         with gr.Row():
             with gr.Column(scale=5):
                 picture = gr.Image(
-                    predictor.map.pixels,
+                    pixels,
                     format="png",
                     show_label=False,
                     interactive=False,
@@ -82,6 +83,7 @@ def page(predictor: PlacePredictor) -> Any:
                     elem_id="map",
                 )
                 place = gr.Textbox(
+                    text,
                     label="Longitude, latitude (degrees)",
                     placeholder="6.52, 46.91",
                     submit_btn="Predict",
@@ -89,10 +91,8 @@ def page(predictor: PlacePredictor) -> Any:
                 )
                 gr.HTML(_quiet(_legend(predictor)))
             with gr.Column(scale=4):
-                species = gr.HTML(
-                    _quiet("The species appear here once a place is chosen."), elem_id="species"
-                )
-        patches = gr.HTML(elem_id="patches")
+                species = gr.HTML(answer, elem_id="species")
+        patches = gr.HTML(seen, elem_id="patches")
         patch_id = f" and {' and '.join(predictor.source.keyed.values())}" if predictor.source.keyed else ""
         gr.Markdown(
             f"## Many places\nUpload a CSV with the columns `lon` and `lat`{patch_id}, and download a table "
@@ -118,6 +118,26 @@ def page(predictor: PlacePredictor) -> Any:
     return blocks
 
 
+def _first(predictor: PlacePredictor) -> tuple[str, np.ndarray, str, str]:
+    """What stands there before anybody has clicked: the answer of a surveyed place in the middle, if any."""
+    nothing = _quiet("The species appear here once a place is chosen.")
+    place = predictor.middle
+    if place is None:
+        return "", predictor.map.pixels, nothing, ""
+    try:
+        answer = predictor.at(*place)
+    except ValueError:  # such as a place without data
+        return "", predictor.map.pixels, nothing, ""
+    text = f"{place[0]:.5f}, {place[1]:.5f}"
+    return text, *_shown(predictor, answer)
+
+
+def _shown(predictor: PlacePredictor, answer: PlaceAnswer) -> tuple[np.ndarray, str, str]:
+    """The map with the place marked, its species, and what the model saw there."""
+    marked = predictor.map.marked(float(answer.place.lon[0]), float(answer.place.lat[0]))
+    return marked, species_html(answer), patches_html(answer.patches, predictor.shown.name)
+
+
 def _handlers(predictor: PlacePredictor) -> tuple[Callable, Callable, Callable]:
     """What a click on the map, a pasted place and an uploaded table do."""
     import gradio as gr
@@ -129,8 +149,7 @@ def _handlers(predictor: PlacePredictor) -> tuple[Callable, Callable, Callable]:
             answer = predictor.at(*read_place(text))
         except ValueError as error:
             return drawn.pixels, error_html(str(error)), ""
-        marked = drawn.marked(float(answer.place.lon[0]), float(answer.place.lat[0]))
-        return marked, species_html(answer), patches_html(answer.patches, predictor.shown.name)
+        return _shown(predictor, answer)
 
     def clicked(event: gr.SelectData) -> tuple[str, np.ndarray, str, str]:
         place = drawn.place(*event.index)

@@ -98,6 +98,15 @@ class PlacePredictor:
         self.background = next((band for band in self.source.bands if band in rasters), "")
         self.map = self._drawn()
 
+    @property
+    def middle(self) -> tuple[float, float] | None:
+        """lon, lat of the known place nearest to the middle of all of them; None where there are none."""
+        if not len(self.places):
+            return None
+        lon, lat = self.places.lon, self.places.lat
+        nearest = np.hypot(lon - np.median(lon), lat - np.median(lat)).argmin()
+        return float(lon[nearest]), float(lat[nearest])
+
     def at(self, lon: float, lat: float, top: int = 15) -> PlaceAnswer:
         """Predict at a place, or, where the models see JPEG patches, at the nearest place that has one.
 

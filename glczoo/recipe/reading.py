@@ -43,10 +43,14 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     here, beside = Path(recipe.region), path.parent / recipe.region
     overridden = any(text.startswith("region=") for text in overrides or [])
     places = [here, beside] if overridden else [beside, here]  # a recipe speaks of its own folder first
-    region = next((place for place in places if place.exists()), None) or locate(recipe.region)
+    region = next((place for place in places if _is_region(place)), None) or locate(recipe.region)
     if not region.exists():
         raise MissingError(f"{path}: region {recipe.region} is neither here nor at {beside}")
     return recipe.model_copy(update={"region": str(region)})
+
+
+def _is_region(place: Path) -> bool:
+    return place.is_file() or (place / "region.yaml").is_file()
 
 
 def override(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ __all__ = [
     "KELVIN",
     "SOIL",
     "credits",
+    "surfaces",
     "visits",
     "write_climate",
     "write_patches",
@@ -123,8 +124,7 @@ def write_patches(
     warmth, moisture and soil tint, then 56 of buildings, which disturbance multiplies.
     """
     shade = np.linspace(0, 1, 200)[:, None]
-    canopy, ground = (base + z @ tint for base, tint in (_CANOPY, _GROUND))
-    built = np.linspace([85, 82, 80, 75], [165, 160, 155, 125], 56)
+    canopy, ground, built = surfaces(z)
     share_built = (0.05 * np.exp(z[:, 4])).clip(0, 0.6)
     texture, blocks = (
         Tile(noise_field(1024, 0.8, rng)),
@@ -145,6 +145,12 @@ def write_patches(
             path = folder / tree / name[-2:] / name[-4:-2] / f"{name}.jpeg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encode_jpeg(channels, quality=80).numpy().tobytes())
+
+
+def surfaces(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Red, green, blue and near infrared of canopy[N, 4] and ground[N, 4] at places, of buildings[56, 4]."""
+    canopy, ground = (base + z @ tint for base, tint in (_CANOPY, _GROUND))
+    return canopy, ground, np.linspace([85, 82, 80, 75], [165, 160, 155, 125], 56)
 
 
 def visits(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-__all__ = ["AXES", "Flora", "Grid", "Landscape", "Tile", "noise_field", "standard"]
+__all__ = ["AXES", "Flora", "Grid", "Landscape", "Tile", "bilinear", "noise_field", "standard"]
 
 AXES = ("temperature", "moisture", "reaction", "nutrients", "disturbance", "light")
 """Names of the axes, in order."""
@@ -116,6 +116,12 @@ class Landscape:
     def fine_light(self, row: int, col: int) -> np.ndarray:
         """The part of light that no raster knows, float32[128, 128]; the pixel itself is at [64, 64]."""
         return self.tiles[0].around(row, col) + self.tiles[1].around(row, col)
+
+    def light(self, lonlat: np.ndarray) -> np.ndarray:
+        """The part of light that no raster knows, at many places, float64[N]."""
+        row, col = np.array(self.pixels(lonlat)).T
+        pictures = ((tile.wrapped, tile.period) for tile in self.tiles)
+        return sum(picture[row % period, col % period] for picture, period in pictures)
 
     def even_places(self, num: int, rng: np.random.Generator) -> np.ndarray:
         """Places spread evenly, lonlat[num, 2], by Roberts' (2018) additive recurrence."""

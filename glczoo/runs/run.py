@@ -20,6 +20,7 @@ from glczoo.errors import GlczooError, MissingError
 from glczoo.hub_client import PREFIX, DamagedError, pull, split_id
 from glczoo.json_text import parse_json, read_json
 from glczoo.models.published import Config, build, read_config
+from glczoo.packaged import SAMPLE, locate_model, sample
 from glczoo.published_files import SUMS
 from glczoo.recipe import Recipe, read_run_recipe
 from glczoo.runs.lineage import Step, own_step
@@ -58,8 +59,9 @@ class Run:
         """A finished run by its name.
 
         Args:
-            name: `hf-hub:ORG/NAME[@REVISION]`, which is downloaded if need be; a folder; or, with
-                `sibling_of`, the name of a run beside that folder (also `../MODEL/NAME`).
+            name: `hf-hub:ORG/NAME[@REVISION]`, which is downloaded if need be; a folder; `sample`, the model
+                that travels with glczoo; or, with `sibling_of`, the name of a run beside that folder (also
+                `../MODEL/NAME`).
             sibling_of: folder of a run, finished or not.
             tables: see `Run`.
 
@@ -70,6 +72,9 @@ class Run:
         """
         if isinstance(name, Run):
             return name
+        packaged = locate_model(name)
+        if packaged != name:
+            return cls(Path(packaged), SAMPLE, tables)
         if str(name).startswith(PREFIX):
             return cls(pull(str(name)), split_id(str(name))[0], tables)
         places = [Path(name)]
@@ -143,6 +148,8 @@ class Run:
             MissingError: the region's file is not where it was.
         """
         own = self.folder / "region.yaml"
+        if self.folder.resolve() == sample("model").resolve():
+            return Region.load(sample("region"))  # its data travel with it
         if self.from_others and not own.is_file():
             raise DamagedError(f"{self.folder} holds no region.yaml: it was not published with glczoo")
         if own.is_file():

@@ -21,6 +21,7 @@ from glczoo.errors import GlczooError, MissingError
 from glczoo.hub_client import PREFIX, DamagedError, pull
 from glczoo.models import init_from_imagenet
 from glczoo.models.published import Config, build, keywords_of, load_weights, read_config
+from glczoo.packaged import locate_model
 from glczoo.recipe import Recipe
 from glczoo.recipe.sections import TableName
 from glczoo.runs.run import is_finished
@@ -259,7 +260,7 @@ def _require_vocabulary(config: Config, species: SpeciesIndex, before: Path, hin
 
 
 def find_run(recipe: Recipe, region: Region, named: str, key: str = "init") -> Path:
-    """The run that a key of the recipe names: on the Hub, a sibling, or any folder.
+    """The run that a key of the recipe names: on the Hub, a sibling, any folder, or the packaged sample.
 
     `named`: what that key says.
 
@@ -269,7 +270,7 @@ def find_run(recipe: Recipe, region: Region, named: str, key: str = "init") -> P
     if named.startswith(PREFIX):
         return pull(named)
     sibling = Path(os.path.normpath(recipe.run_folder(region, named)))  # also of ../MODEL/NAME
-    folder = Path(named)
+    folder = Path(locate_model(named))
     if not is_finished(sibling) and (folder / "config.json").exists():
         return folder
     if not is_finished(sibling):

@@ -256,6 +256,7 @@ def test_push_then_load_cold_warm_and_by_commit(logged_in, saved, run, monkeypat
 
 
 def test_plain_names_come_from_an_organisation(logged_in, saved, runs, run, monkeypatch, tmp_path):
+    monkeypatch.setenv("GLCZOO_HUB_ORG", "glczoo")  # else the packaged sample is meant by this name
     push(saved, "glczoo/test_fusresnet_glc23")
     name = "test_fusresnet_glc23"
     model = timm.create_model(name, pretrained=True)
@@ -296,6 +297,8 @@ def refused(call, *told: str) -> None:
 
 
 def test_what_cannot_be_had_says_what_was_tried_and_the_ways_out(hub, saved, monkeypatch, tmp_path):
+    monkeypatch.setenv("GLCZOO_HUB_ORG", "glczoo")  # else the packaged sample is meant by this name
+
     def create():
         timm.create_model("test_fusresnet_glc23", pretrained=True)
 
