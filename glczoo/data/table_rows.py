@@ -36,7 +36,8 @@ __all__ = [
 DATASET = "datasetName"
 """The column of a sample's source: Darwin Core's and GeoLifeCLEF's."""
 DAY_OF = "day of "  # before a column of tables.pa.survey: without its time of day
-LARGEST_ID = 2**53  # above it not every whole number is a float64, which pandas makes of ids beside blanks
+LARGEST_ID = 2**53
+"""Above it not every whole number is a float64, which pandas makes of ids beside blanks."""
 DROP_HINT = "; `incomplete: drop` in region.yaml leaves them out, `glczoo region check` counts them"
 """How to leave out rows without a place, for the end of a message."""
 

@@ -158,7 +158,12 @@ def auc_by_records(auc: np.ndarray, records: Mapping[str, np.ndarray]) -> Figure
             axis.plot(*zip(*middle, strict=True), color="black", lw=1.4)
         least = x.min(initial=x.max(initial=1))
         if least > 0:
-            axis.set(xscale="log", xlim=(least / 1.5, 1.5 * x.max(initial=least)))
+            most = x.max(initial=least)
+            axis.set(xscale="log", xlim=(least / 1.5, 1.5 * most))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            if most < 50 * least:  # powers of ten alone would be one tick, or none
+                axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.xaxis.set_major_formatter("{x:g}")
         else:
             axis.set_xscale("symlog", linthresh=1)
             axis.set_xlim(-0.2, max(2, 1.5 * x.max()))

@@ -83,7 +83,7 @@ def _words(line: str) -> list[str]:
 
 def pages() -> list[Path]:
     """Every page that people write."""
-    return sorted(path for path in DOCS.rglob("*.md") if "_from_readme" not in path.parts)
+    return sorted(DOCS.rglob("*.md"))
 
 
 def blocks(page: Path) -> list[Block]:

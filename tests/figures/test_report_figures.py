@@ -40,6 +40,18 @@ def test_species_without_an_auc_are_left_out():
         np.testing.assert_allclose(axis.collections[0].get_offsets(), np.stack([counts, [0.6, 0.9]], 1))
 
 
+def test_ticks_of_few_records_do_not_write_over_each_other():
+    counts = np.array([16, 20, 30, 45, 60, 83])
+    figure = auc_by_records(np.linspace(0.4, 0.9, 6), {"PO": counts, "PA": counts})
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        labels = [label for label in axis.get_xticklabels(which="both") if label.get_text()]
+        boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.x0)
+        shown = [box for box in boxes if axis.bbox.x0 <= (box.x0 + box.x1) / 2 <= axis.bbox.x1]
+        assert len(shown) >= 2
+        assert all(left.x1 < right.x0 for left, right in zip(shown, shown[1:], strict=False))
+
+
 def test_a_step_goes_on_where_the_one_before_ended():
     figure = training_curves(
         {
