@@ -117,7 +117,7 @@ class Leaderboard:
             board = cls.from_json(values)
             board.text()  # numbers that are none are noticed here, and not on a card
             return board
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise GlczooError(f"{path} is damaged: {error}") from None
 
     def rows(self) -> list[dict[str, str]]:
@@ -145,7 +145,7 @@ class Leaderboard:
             sentences.append(
                 f'Nothing beats the simplest, "{simplest.over}", beyond chance: {simplest.text()}.'
             )
-        return " ".join([*sentences, f"In brackets: 95 % by resampling {self.blocks} blocks."])
+        return "\n".join([*sentences, f"In brackets: 95 % by resampling {self.blocks} blocks."])
 
     def text(self) -> str:
         """The leaderboard for people."""

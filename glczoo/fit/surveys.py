@@ -133,6 +133,7 @@ def fit_surveys(
         runs.append(folder)
     board.save(out)
     _join(runs, [weight for _, weight in members], out)
+    shutil.rmtree(out / "cnn", ignore_errors=True)  # folders in which CNNs trained, empty by now
     return board
 
 

@@ -76,3 +76,17 @@ def test_a_category_is_a_channel_for_each_level():
     assert covariates.levels == (1, 2)
     assert covariates(table).tolist() == [[-1, 1, 0], [0, 0, 1], [1, 1, 0]]
     assert covariates(table | {"c": np.array(["8", "NA", "7"])})[:, 1:].tolist() == [[0, 0], [0, 0], [1, 0]]
+
+
+def test_a_region_of_several_groups_is_judged_by_the_surveys_of_each(study):
+    folder = study.parent / "data" / "xyz"
+    header, *rows = (folder / "po.csv").read_text("utf-8").splitlines()
+    others = [row.replace(",a,tree,", ",c,moss,").replace(",b,tree,", ",d,moss,") for row in rows]
+    (folder / "po.csv").write_text("\n".join([header, *rows, *others]) + "\n", "utf-8")
+    for kind in ("env", "pa"):
+        text = (folder / f"{kind}_tree.csv").read_text("utf-8")
+        lines = text.replace("siteid,x,y,a,b", "siteid,x,y,c,d").splitlines()
+        (folder / f"{kind}_moss.csv").write_text("\n".join(lines[:41]) + "\n", "utf-8")
+    (score,) = run_benchmark(study).each
+    assert set(score.auc_each) == {"a", "b", "c", "d"} and min(score.auc_each.values()) > 0.9
+    assert score.surveys == 60 + 40

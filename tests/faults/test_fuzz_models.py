@@ -161,8 +161,9 @@ def test_fuzzed_checksums(data, saved, folder):
 
 
 LINE = Line("forest", 0.5, 0.2, 0.7, 0.1, 3.0)
+GAIN = Gain("forest", (0.1, 0.0, 0.2), (0.0, 0.0, 0.1))
 BOARDS = [
-    Leaderboard([LINE], LINE, "forest", Gain((0.1, 0.0, 0.2), (0.0, 0.0, 0.1)), 9, 3, 2, "top 5").to_json(),
+    Leaderboard([LINE], LINE, GAIN, GAIN, 9, 3, 2, "top 5").to_json(),
     RecordsLeaderboard([Candidate("linear", 1.0, 0.5, 1.0)], 0.5, {"3": 0.5}, 1, 1, 1.0).to_json(),
 ]
 

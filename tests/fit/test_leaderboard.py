@@ -52,8 +52,10 @@ CHANCE = ((0.01, -0.001, 0.02), (0.0, -0.01, 0.01))
 def test_it_says_what_is_gained_over_the_best_candidate_and_over_the_simplest():
     assert BOARD.verdict() == (
         'The ensemble beats the best single candidate, "linear": log loss lower by 0.0010 [0.0005, 0.0015], '
-        'F1 higher by 0.008 [0.001, 0.015]. And it beats the simplest, "forest": log loss lower by 0.0100 '
-        "[0.0050, 0.0150], F1 higher by 0.020 [0.010, 0.030]. In brackets: 95 % by resampling 60 blocks."
+        "F1 higher by 0.008 [0.001, 0.015].\n"
+        'And it beats the simplest, "forest": log loss lower by 0.0100 [0.0050, 0.0150], F1 higher by 0.020 '
+        "[0.010, 0.030].\n"
+        "In brackets: 95 % by resampling 60 blocks."
     )
 
 
@@ -77,5 +79,5 @@ def test_it_says_when_the_simplest_has_all_the_weight():
 def test_it_says_when_another_has_all_the_weight():
     alone = replace(BOARD, lines=[replace(BOARD.lines[0], weight=1.0), BOARD.lines[1]])
     assert alone.verdict().startswith(
-        '"linear" has all the weight: no mean with others has a lower log loss. It beats the simplest, '
+        '"linear" has all the weight: no mean with others has a lower log loss.\nIt beats the simplest, '
     )
