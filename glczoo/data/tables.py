@@ -14,7 +14,7 @@ import pandas as pd
 
 from glczoo.data.cache import kept_arrays
 from glczoo.data.occurrences import Points, Samples, SpeciesIndex
-from glczoo.data.places import blank
+from glczoo.data.places import blank, numbers
 from glczoo.data.point_tables import read_points, row_ids
 from glczoo.data.presence import matrix_presences, presences
 from glczoo.data.record_filters import filter_columns, keep_by_columns, keep_by_place
