@@ -60,7 +60,8 @@ def read_image(path: Path, kind: ImageKind) -> Image:
     if values.dtype.name not in KEPT_TYPES:
         with np.errstate(over="ignore"):
             values = values.astype(np.float32)
-    return Image(np.ascontiguousarray(values), nodata)
+    is_value = nodata is not None and nodata == nodata  # nan is no data of itself
+    return Image(np.ascontiguousarray(values), nodata if is_value else None)
 
 
 def _read_cube(path: Path) -> np.ndarray:

@@ -121,7 +121,7 @@ class SampleImages:
 
     def _blank(self, values: np.ndarray, nodata: float | None) -> None:
         """Make NaN of what means no data in values[B, J, a, b]."""
-        if nodata is not None and nodata == nodata:
+        if nodata is not None:
             values[values == np.float32(nodata)] = np.nan
         for channel, own in enumerate(self._nodata):
             if own is not None:

@@ -257,6 +257,24 @@ def test_a_tiff_that_claims_much_is_not_read(tmp_path: Path):
         read_image(tmp_path / "a.tiff", "tiff")
 
 
+def test_nan_as_the_value_for_no_data(tmp_path: Path):
+    with rasterio.open(
+        tmp_path / "1.tiff", "w", driver="GTiff", count=1, height=2, width=2, dtype="float32",
+        nodata=np.nan, transform=rasterio.Affine(10, 0, 4e6, 0, -10, 3e6),
+    ) as target:  # fmt: skip
+        target.write(np.array([[[1, np.nan], [3, 4]]], "float32"))
+    assert read_image(tmp_path / "1.tiff", "tiff").nodata is None
+
+
+@pytest.mark.parametrize("file", ["/etc/{id}.pt", "../{id}.pt", ["cubes/{id}.pt", "~/{id}.pt"]])
+def test_a_published_description_reads_no_file_elsewhere(region: Region, file: str | list[str]):
+    described = yaml.safe_load((region.root_path / "region.yaml").read_text())
+    described["modalities"][1]["file"] = file
+    (region.root_path / "region.yaml").write_text(yaml.safe_dump(described))
+    with pytest.raises(GlczooError, match="inside of the data folder only"):
+        Region.load(region.root_path, published=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

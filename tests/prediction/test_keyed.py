@@ -13,9 +13,14 @@ import glczoo
 from glczoo.cli import main
 from glczoo.data.region import Region
 from glczoo.data.tables import read_samples, read_species
+from glczoo.errors import GlczooError
 from glczoo.hub.publish import save, verify
+from glczoo.prediction.points import predict_points
 from glczoo.recipe import read_recipe
+from glczoo.runs.run import Run
 from glczoo.train import train
+from glczoo.training.fit_forest import fit_forest
+from glczoo.training.fit_records import fit_records
 
 NEEDED = "without values: they need a patchID that has a cube of months or a patchID that ground.csv has"
 
@@ -99,3 +104,30 @@ def test_a_published_model_describes_its_values(run: Path, region: Region, tmp_p
     described = Region.load(folder, published=True)
     assert [modality.file for modality in described.modalities[1:]] == [["ground.csv"], ["{id}.pt"]]
     assert described.band_names == region.band_names
+
+
+def test_a_forest_reads_values_as_covariates(region: Region, tmp_path: Path):
+    overrides = {
+        "region": region._folder, "runs": tmp_path, "init": "random", "patch_size": 1,
+        "decoding": "top_k", "data.incomplete": "fill",
+    }  # fmt: skip
+    recipe = read_recipe(RECIPES / "step1.yaml", [f"{key}={value}" for key, value in overrides.items()])
+    model = Run.find(fit_forest(recipe, trees=30)).model
+    assert model.bands == region.band_names
+    surveys = read_samples(region, "pa", read_species(region)).at(np.arange(20, 30))
+    assert 0 < model.probabilities(surveys).max() <= 1
+
+
+def test_records_are_fitted_with_values_of_their_rows(world: Path, tmp_path: Path):
+    described = yaml.safe_load((world / "region.yaml").read_text("utf-8"))
+    raster = next(m for m in described["modalities"] if m.get("kind", "raster") == "raster")
+    described["modalities"] = [raster, {"name": "own", "kind": "values", "columns": ["dayOfYear"]}]
+    described["root"], described["tables"] = str(world), {"po": described["tables"]["po"]}
+    described.pop("split", None)
+    (tmp_path / "region.yaml").write_text(yaml.safe_dump(described))
+    region = Region.load(tmp_path)
+    fit_records(region, str(tmp_path), tmp_path / "run", minutes=0, log=lambda text: None)
+    model = Run.find(tmp_path / "run").model
+    assert model.bands == [*region.band_names, "east", "north"] and model.mean[-3] > 1
+    with pytest.raises(GlczooError, match="without values: they need the columns dayOfYear"):
+        predict_points(model, read_samples(Region.load(world), "pa", model.species), tmp_path / "species.csv")
