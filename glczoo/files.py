@@ -23,10 +23,10 @@ except ImportError:  # Windows: nothing is locked there
 
 __all__ = ["disk_errors", "lock", "lock_file", "require_writable", "sha256", "whole", "whole_files"]
 
-# What is being written is called .NAME.glczoo-MACHINE-PROCESS-NUMBER.SUFFIX.
-_MARK = f".glczoo-{re.sub(r'[^A-Za-z0-9]', '', platform.node())}-"
-_PARTIAL = re.compile(rf"\..*{_MARK}(\d+)-\d+(\.[^.]*)?")
+# What is being written is called .NAME.glczoo-MACHINE-PROCESS-START-NUMBER.SUFFIX.
+_PARTIAL = re.compile(r"\..*\.glczoo-(\w*)-(\d+)-(\d+)-\d+(\.[^.]*)?", re.ASCII)
 _NUMBER = itertools.count()
+_FORGOTTEN = 86400  # seconds without a change after which another machine's are taken for left behind
 _BLOCK = 4096  # bytes that any output needs
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MANY = 100  # files of a folder: from there on one flush of the system is faster than one for each file
@@ -39,8 +39,8 @@ def whole(path: Path) -> Iterator[Path]:
         with whole(path) as partial:
             partial.write_text(text, "utf-8")
 
-    Whatever fails or is killed leaves what was at `path` before, or nothing. What killed processes of this
-    machine left there is deleted.
+    Whatever fails or is killed leaves what was at `path` before, or nothing. What killed processes left there
+    is deleted: of this machine at once, of others when a day has passed.
 
     Args:
         path: of the file, which is replaced, or of the folder, which must not be there or be empty.
@@ -52,7 +52,7 @@ def whole(path: Path) -> Iterator[Path]:
         OSError: it cannot be written; names `path`.
     """
     _delete_leftovers(path.parent)
-    partial = path.with_name(f".{path.stem[:60]}{_MARK}{os.getpid()}-{next(_NUMBER)}{path.suffix}")
+    partial = path.with_name(f".{path.stem[:60]}{_mark()}{path.suffix}")
     try:
         with disk_errors(path):
             yield partial
@@ -78,7 +78,7 @@ def whole_files(folder: Path, last: str) -> Iterator[Path]:
         An empty folder to write them in, and their subfolders.
     """
     _delete_leftovers(folder)
-    partial = folder / f".files{_MARK}{os.getpid()}-{next(_NUMBER)}"
+    partial = folder / f".files{_mark()}"
     try:
         with disk_errors(folder):
             partial.mkdir()
@@ -153,8 +153,9 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
     """Work on a file or folder alone, whether it is there already or not.
 
     The lock is a file beside it, .NAME.lock, that names the process that works there. The system lets go of
-    it when that process ends, however it ends. Folders that are made for it are removed again if nothing
-    else came to lie in them.
+    it when that process ends, however it ends. What killed processes left half-written in the folder, or in
+    the one that is locked, is deleted. Folders that are made for a lock are removed again if nothing else
+    came to lie in them.
 
     Args:
         path: of what is worked on.
@@ -172,6 +173,8 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
         except OSError as error:
             raise of_system(OSError(error.errno, error.strerror, str(path))) from error
         try:
+            for folder in (path.parent, path):
+                _delete_leftovers(folder)
             yield
         finally:
             name.unlink(missing_ok=True)
@@ -232,23 +235,60 @@ def _flush(path: Path) -> None:
             os.close(descriptor)
 
 
+def _mark() -> str:
+    process = os.getpid()
+    return f".glczoo-{_machine()}-{process}-{_start_of(process)}-{next(_NUMBER)}"
+
+
+@cache
+def _machine() -> str:
+    """This machine, and the container in it whose numbers of processes are its own."""
+    with suppress(OSError):
+        return re.sub(r"[^A-Za-z0-9]", "", f"{platform.node()}{os.stat('/proc/self/ns/pid').st_ino}")
+    return re.sub(r"[^A-Za-z0-9]", "", platform.node())
+
+
 @cache
 def _delete_leftovers(folder: Path) -> None:
-    """Delete what processes of this machine that are no more were writing in a folder; looked for once."""
-    for path in folder.glob(".*"):
+    """Delete what processes that are no more were writing in a folder; looked for once."""
+    for path in folder.glob(".*.glczoo-*"):
         match = _PARTIAL.fullmatch(path.name)
-        if match and not _lives(int(match[1])):
+        if match is None:
+            continue
+        machine, process, start = match[1], int(match[2]), int(match[3])
+        lives = _lives(process, start) if machine == _machine() else _age(path) < _FORGOTTEN
+        if not lives:
             _delete(path)
 
 
-def _lives(process: int) -> bool:
+def _start_of(process: int) -> int:
+    """When a process began, in ticks since the system did; 0 where that is not known.
+
+    Another one that got the same number has another start: in a container it is often the same number.
+    """
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text("utf-8").rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _lives(process: int, start: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it is somebody else's
-    return True
+        return True  # it is somebody else's
+    return _start_of(process) in (start, 0) or not start
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file, or the newest of a folder, changed."""
+    changed = [0.0]
+    for each in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):
+            changed.append(each.stat().st_mtime)
+    return time.time() - max(changed)
 
 
 def _delete(path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from glczoo.errors import GlczooError
+from glczoo.files import lock, whole
 
 __all__ = ["copy_recipes", "folder", "locate", "recipes"]
 
@@ -58,10 +59,20 @@ def copy_recipes(target: Path) -> list[Path]:
     """Copy the packaged files to a folder, to edit them.
 
     Raises:
-        GlczooError: one of them is there already; nothing is copied.
+        GlczooError: all of them, or one with other text, are there already; nothing is copied.
     """
     names = list(recipes())
-    if there := [name for name in names if (target / name).exists()]:
+    with lock(target / names[-1], wait=True):
+        return _copied(target, names)
+
+
+def _copied(target: Path, names: list[str]) -> list[Path]:
+    """Copy files where no other process does; those that are there were copied before a kill."""
+    there = [name for name in names if (target / name).exists()]
+    source = folder("recipes")
+    if len(there) < len(names):
+        there = [name for name in there if (target / name).read_bytes() != (source / name).read_bytes()]
+    if there:
         raise GlczooError(
             f"{', '.join(there[:3])}{' and others' if len(there) > 3 else ''} are there already",
             where=target,
@@ -69,7 +80,8 @@ def copy_recipes(target: Path) -> list[Path]:
         )
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder("recipes") / name, target / name)
+        with whole(target / name) as partial:
+            shutil.copyfile(source / name, partial)
     return [target / name for name in names]
 
 

@@ -21,7 +21,7 @@ from glczoo.figures.style import DIVERGING, SEQUENTIAL, literal
 from glczoo.files import whole
 from glczoo.prediction.grids import Block, Grid
 
-__all__ = ["Layer", "draw", "write_cog"]
+__all__ = ["Layer", "draw", "read_tags", "write_cog"]
 
 _GDAL = {"GDAL_CACHEMAX": 64}  # MB of blocks that GDAL keeps; of itself it takes a twentieth of the machine
 _PIXELS = 1000  # cells along the longer side of a PNG: larger maps are drawn from their overviews
@@ -45,7 +45,7 @@ def write_cog(
     layers: Sequence[Layer],
     read: Callable[[Block], np.ndarray],
     side: int,
-    tags: dict[str, str],
+    tags: Callable[[], dict[str, str]],
 ) -> None:
     """Write a tiled, deflated, cloud-optimised GeoTIFF with overviews; memory does not grow with the map.
 
@@ -57,7 +57,7 @@ def write_cog(
         layers: the bands; name, title and unit become description, tag and unit.
         read: float32[L, h, w] of a block.
         side: of the blocks, a multiple of 16.
-        tags: of the whole file.
+        tags: of the whole file; asked for when all blocks were read.
     """
     with rasterio.Env(**_GDAL), whole(path) as partial, TemporaryDirectory(dir=path.parent) as beside:
         plain = Path(beside, "plain.tif")
@@ -66,17 +66,23 @@ def write_cog(
             dtype="float32", crs=grid.crs, transform=grid.transform, nodata=np.nan, tiled=True,
             blockxsize=side, blockysize=side, bigtiff="if_safer",
         ) as target:  # fmt: skip
-            target.update_tags(**tags)
             for number, layer in enumerate(layers, 1):
                 target.set_band_description(number, layer.name)
                 target.set_band_unit(number, layer.unit)
                 target.update_tags(number, title=layer.title, **dict(layer.tags))
             for block in grid.blocks(side):
                 target.write(read(block), window=Window(block.left, block.top, block.width, block.height))
+            target.update_tags(**tags())
         rasterio.shutil.copy(
             plain, partial, driver="COG", compress="deflate", predictor="yes", bigtiff="if_safer",
             overview_resampling="average",
         )  # fmt: skip
+
+
+def read_tags(path: Path) -> dict[str, str]:
+    """The tags of a GeoTIFF that `write_cog` wrote."""
+    with rasterio.open(path) as file:
+        return dict(file.tags())
 
 
 def draw(path: Path, source: Path, layer: Layer, credit: str, colours: str = SEQUENTIAL) -> None:

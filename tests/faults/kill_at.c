@@ -1,4 +1,4 @@
-/* Kills this process at the n-th call that writes under a folder: LD_PRELOAD of test_training_kills.py.
+/* Kills this process at the n-th call that writes under a folder: LD_PRELOAD of kill_driver.py.
 
    GLCZOO_KILL_UNDER: the folder · GLCZOO_KILL_AT: n, counted from 1; a write is done by half before ·
    GLCZOO_KILL_LOG: a file that gets one line for each call instead, where it is set. */
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -119,15 +120,30 @@ ssize_t write(int fd, const void *data, size_t size) {
     return real(fd, data, size);
 }
 
-ssize_t pwrite64(int fd, const void *data, size_t size, off64_t offset) {
-    REAL(pwrite64);
+size_t fwrite(const void *data, size_t size, size_t number, FILE *file) {
+    REAL(fwrite);
     char path[PATH_MAX];
-    if (path_of(fd, path) && counted("write", path)) {
-        if (size > 1 && real(fd, data, size / 2, offset) < 0) abort();
+    int fd = fileno(file);
+    if (fd > 2 && path_of(fd, path) && counted("write", path)) {
+        real(data, 1, size * number / 2, file);
+        fflush(file);
         die();
     }
-    return real(fd, data, size, offset);
+    return real(data, size, number, file);
 }
+
+#define PWRITE(name, offset_t)                                                 \
+    ssize_t name(int fd, const void *data, size_t size, offset_t offset) {    \
+        REAL(name);                                                           \
+        char path[PATH_MAX];                                                  \
+        if (path_of(fd, path) && counted("write", path)) {                    \
+            if (size > 1 && real(fd, data, size / 2, offset) < 0) abort();    \
+            die();                                                            \
+        }                                                                     \
+        return real(fd, data, size, offset);                                  \
+    }
+PWRITE(pwrite, off_t)
+PWRITE(pwrite64, off64_t)
 
 ssize_t writev(int fd, const struct iovec *data, int count) {
     REAL(writev);
@@ -139,51 +155,57 @@ ssize_t writev(int fd, const struct iovec *data, int count) {
     return real(fd, data, count);
 }
 
-int fsync(int fd) {
-    REAL(fsync);
+#define SENDFILE(name, offset_t)                                               \
+    ssize_t name(int out, int in, offset_t *offset, size_t size) {            \
+        REAL(name);                                                           \
+        char path[PATH_MAX];                                                  \
+        if (path_of(out, path) && counted("write", path)) {                   \
+            struct stat status;                                               \
+            if (!fstat(in, &status)) real(out, in, offset, status.st_size / 2); \
+            die();                                                            \
+        }                                                                     \
+        return real(out, in, offset, size);                                   \
+    }
+SENDFILE(sendfile, off_t)
+SENDFILE(sendfile64, off64_t)
+
+ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t size, unsigned flags) {
+    REAL(copy_file_range);
     char path[PATH_MAX];
-    if (path_of(fd, path)) AT("fsync", path);
-    return real(fd);
+    if (path_of(out, path)) AT("write", path);
+    return real(in, from, out, to, size, flags);
 }
 
-int ftruncate64(int fd, off64_t size) {
-    REAL(ftruncate64);
-    char path[PATH_MAX];
-    if (path_of(fd, path)) AT("truncate", path);
-    return real(fd, size);
-}
+#define OF_DESCRIPTOR(call, name, parameters, ...)                             \
+    int name parameters {                                                     \
+        REAL(name);                                                           \
+        char path[PATH_MAX];                                                  \
+        if (path_of(fd, path)) AT(call, path);                                \
+        return real(__VA_ARGS__);                                             \
+    }
+OF_DESCRIPTOR("fsync", fsync, (int fd), fd)
+OF_DESCRIPTOR("fsync", fdatasync, (int fd), fd)
+OF_DESCRIPTOR("truncate", ftruncate, (int fd, off_t size), fd, size)
+OF_DESCRIPTOR("truncate", ftruncate64, (int fd, off64_t size), fd, size)
+OF_DESCRIPTOR("allocate", posix_fallocate, (int fd, off_t from, off_t size), fd, from, size)
+OF_DESCRIPTOR("allocate", posix_fallocate64, (int fd, off64_t from, off64_t size), fd, from, size)
 
-int rename(const char *from, const char *to) {
-    REAL(rename);
-    char path[PATH_MAX];
-    if (joined(AT_FDCWD, to, path)) AT("rename", path);
-    return real(from, to);
-}
-
-int unlink(const char *file) {
-    REAL(unlink);
-    char path[PATH_MAX];
-    if (joined(AT_FDCWD, file, path)) AT("unlink", path);
-    return real(file);
-}
-
-int unlinkat(int folder, const char *file, int flags) {
-    REAL(unlinkat);
-    char path[PATH_MAX];
-    if (joined(folder, file, path)) AT("unlink", path);
-    return real(folder, file, flags);
-}
-
-int rmdir(const char *file) {
-    REAL(rmdir);
-    char path[PATH_MAX];
-    if (joined(AT_FDCWD, file, path)) AT("rmdir", path);
-    return real(file);
-}
-
-int mkdir(const char *file, mode_t mode) {
-    REAL(mkdir);
-    char path[PATH_MAX];
-    if (joined(AT_FDCWD, file, path)) AT("mkdir", path);
-    return real(file, mode);
-}
+/* PATH: the name that the call changes, in FOLDER. */
+#define OF_PATH(call, name, folder, file, parameters, ...)                     \
+    int name parameters {                                                     \
+        REAL(name);                                                           \
+        char path[PATH_MAX];                                                  \
+        if (joined(folder, file, path)) AT(call, path);                       \
+        return real(__VA_ARGS__);                                             \
+    }
+OF_PATH("rename", rename, AT_FDCWD, to, (const char *from, const char *to), from, to)
+OF_PATH("rename", renameat, there, to, (int here, const char *from, int there, const char *to), here, from, there, to)
+OF_PATH("link", link, AT_FDCWD, to, (const char *from, const char *to), from, to)
+OF_PATH("link", symlink, AT_FDCWD, to, (const char *from, const char *to), from, to)
+OF_PATH("truncate", truncate, AT_FDCWD, file, (const char *file, off_t size), file, size)
+OF_PATH("unlink", unlink, AT_FDCWD, file, (const char *file), file)
+OF_PATH("unlink", remove, AT_FDCWD, file, (const char *file), file)
+OF_PATH("unlink", unlinkat, folder, file, (int folder, const char *file, int flags), folder, file, flags)
+OF_PATH("rmdir", rmdir, AT_FDCWD, file, (const char *file), file)
+OF_PATH("mkdir", mkdir, AT_FDCWD, file, (const char *file, mode_t mode), file, mode)
+OF_PATH("mkdir", mkdirat, folder, file, (int folder, const char *file, mode_t mode), folder, file, mode)

@@ -1,9 +1,10 @@
-"""Trains in forked processes that `kill_at.c` kills, resumes, and compares: run by test_training_kills.py.
+"""Runs verbs in forked processes that `kill_at.c` kills, runs them again, and compares: see test_kills.py.
 
-Everything is imported once, so that a training takes a second: the file of jobs names the region, the folder
-to work in, how many processes train together and where they are killed; the answer goes to a second file.
+Everything is imported once, so that a run takes a second or less. The first argument is a file of jobs, the
+second the file for what was found.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,50 +12,97 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
 
-from glczoo.recipe import read_recipe
-from glczoo.train import train
+import glczoo.evaluation.report
+import glczoo.hub.publish
+import glczoo.prediction.map
+import glczoo.regions.check
+import glczoo.regions.densities
+import glczoo.regions.init
+import glczoo.regions.pack
+import glczoo.train  # noqa: F401  what verbs import when they are run
+from glczoo.cli import main as glczoo_main
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "step1.yaml"
-RUN = Path("runs/virtual/test_fusresnet_glc23/step1")
-CHANGES = [
-    "runs=runs", "model=test_fusresnet_glc23", "init=random", "patch_size=8", "batch_size=8", "epochs=2",
-    "data.pa_fraction=0.3", "data.augment=true", "optimizer.name=sgd", "checkpoint_every=2", "log_every=1",
-]  # fmt: skip
+
+@dataclass(frozen=True)
+class Job:
+    """A command that is killed."""
+
+    name: str
+    words: list[str]  # after `glczoo`, given in a folder of its own
+    template: str | None = None  # a folder whose copy is that folder
+    processes: int = 1  # that work together
+    victim: int = 0  # which of them is killed
+    at_most: int = 0  # kills, spread over all calls; 0: at every call
+    offset: int = 7  # of the first of them
+    finished: str | None = None  # what a repeated command says, with exit code 1, of an output that is whole
+    twice: bool = False  # also started twice at once
 
 
-def start(folder: Path, region: str, processes: int, victim: int = -1, **kill: str) -> list[int]:
-    """Fork the processes of a training that works in a folder; `kill`: settings of `kill_at.c`."""
+@dataclass
+class Found:
+    """What came of a job."""
+
+    calls: list[str] = field(default_factory=list)  # that write, of a run that was not killed
+    kills: int = 0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)  # of two starts at once
+
+
+def start(job: Job, folder: Path, **kill: str) -> list[int]:
+    """Fork the processes of a command; `kill`: settings of `kill_at.c` for the victim."""
+    work = folder / "work"
+    if not work.exists():
+        shutil.copytree(job.template, work) if job.template else work.mkdir(parents=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     children = []
-    for rank in range(processes):
+    for rank in range(job.processes):
         child = os.fork()
         if child:
             children.append(child)
             continue
-        if processes > 1:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        if job.processes > 1:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job.processes)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        try:
-            os.chdir(folder)
-            log = os.open(f"log-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            if rank == victim:
-                os.environ |= {"GLCZOO_KILL_UNDER": str(folder / "runs"), **kill}
-            torch.set_num_threads(1)
-            ema = ["ema=0.5"] if processes > 1 else []  # of each process its own
-            train(read_recipe(RECIPE, [*CHANGES, *ema, f"region={region}"]))
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
+        os.environ["GLCZOO_CACHE"] = str(work / "cache" if job.name == "cache" else folder.parent / "cache")
+        log = os.open(folder / f"log-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        if rank == job.victim:
+            os.environ |= {"GLCZOO_KILL_UNDER": str(work), **kill}
+        os._exit(command(job.words, work))
     return children
+
+
+def command(words: Sequence[str], work: Path) -> int:
+    """Run `glczoo` in a folder; its exit code."""
+    try:
+        os.chdir(work)
+        torch.set_num_threads(1)
+        glczoo_main(list(words))
+    except SystemExit as stop:
+        if not isinstance(stop.code, int | None):
+            print(stop.code, flush=True)
+            return 1
+        return stop.code or 0
+    except BaseException:
+        traceback.print_exc()
+        return 70
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
 
 
 def end(children: list[int], victim: int = -1) -> int:
@@ -75,55 +123,119 @@ def end(children: list[int], victim: int = -1) -> int:
 
 
 def state(folder: Path) -> dict[str, str]:
-    """Every file of the runs' folder, and what is in it that must be the same."""
-    found = {}
-    for path in sorted((folder / "runs").rglob("*")):
-        if path.is_file():
-            name = path.relative_to(folder).as_posix()
-            found[name] = path.read_bytes().hex() if path.name != "metrics.jsonl" else lines(path)
-    return found
+    """Every file and folder that a command left, and what is in it that must be the same."""
+    return {
+        path.relative_to(folder).as_posix(): content(path, folder) if path.is_file() else "folder"
+        for path in sorted((folder / "work").rglob("*"))
+    }
 
 
-def lines(path: Path) -> str:
-    """metrics.jsonl without how long things took."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return json.dumps([{k: v for k, v in row.items() if "second" not in k} for row in rows])
+def content(path: Path, folder: Path) -> str:
+    """A digest of a file, without how long things took and the folder that it lies in."""
+    with suppress(ValueError, OSError, BadZipFile):  # half written
+        return timed(path)
+    data = path.read_bytes().replace(f"{folder.parent.name}/{folder.name}/".encode(), b"FOLDER/")
+    return hashlib.sha256(data).hexdigest()
+
+
+def timed(path: Path) -> str:
+    """What a file holds that keeps seconds.
+
+    Raises:
+        ValueError: it is none, or it is torn.
+    """
+    if path.name == "metrics.jsonl":
+        return json.dumps([timeless(json.loads(line)) for line in path.read_text().splitlines()])
+    if path.suffix == ".json":
+        return json.dumps(timeless(json.loads(path.read_text())))
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            return "".join(f"{k}{arrays[k].tobytes().hex()}" for k in sorted(arrays) if "second" not in k)
+    raise ValueError(path)
+
+
+def timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: timeless(each) for key, each in value.items() if "second" not in key}
+    return [timeless(each) for each in value] if isinstance(value, list) else value
 
 
 def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
-def main() -> None:
-    jobs = json.loads(Path(sys.argv[1]).read_text())
-    out, region, processes = Path(jobs["out"]), jobs["region"], jobs["processes"]
-    victim = jobs["victim"]
+def killed_at(job: Job, number: int, out: Path, expected: dict[str, str], call: str) -> Found:
+    """Kill the command at one call, give it again, and compare what is there with what should be."""
+    folder, found = out / str(number), Found()
+    code = end(start(job, folder, GLCZOO_KILL_AT=str(number)), job.victim)
+    found.kills = int(code == -signal.SIGKILL)
+    whole = not differences(expected, state(folder))
+    again = end(start(job, folder))
+    wrong = differences(expected, state(folder))
+    log = (folder / "log-0.txt").read_text()[-2000:]
+    refused = again == 1 and whole and job.finished is not None and job.finished in log
+    if (again and not refused) or wrong:
+        found.failures = [{"at": number, "call": call, "code": again, "wrong": wrong, "log": log}]
+    else:
+        shutil.rmtree(folder)
+    return found
+
+
+def started_twice(job: Job, out: Path, expected: dict[str, str], found: Found) -> None:
+    """Start a command twice at once in one folder: one ends as alone, the other too or says why not."""
+    folder = out / "twice"
+    children = [child for _ in range(2) for child in start(job, folder)]
+    found.codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    wrong = differences(expected, state(folder))
+    log = (folder / "log-0.txt").read_text()[-2000:]
+    told = " works there" in log or (job.finished is not None and job.finished in log)
+    if wrong or 0 not in found.codes or (max(found.codes) and not (max(found.codes) == 1 and told)):
+        found.failures.append({"twice": True, "codes": found.codes, "wrong": wrong, "log": log})
+
+
+def run(job: Job, out: Path, workers: int) -> Found:
+    """A run that is not killed, then all that are, and two at once."""
     straight = out / "straight"
-    straight.mkdir(parents=True)
     log = out / "calls.txt"
-    code = end(start(straight, region, processes, victim, GLCZOO_KILL_LOG=str(log)))
+    straight.mkdir(parents=True)
+    code = end(start(job, straight, GLCZOO_KILL_LOG=str(log)))
     assert code == 0, (straight / "log-0.txt").read_text()
     calls = log.read_text().splitlines()
     expected = state(straight)
-    wanted = range(1, len(calls) + 1)
-    if jobs["at_most"]:
-        step = max(1, len(calls) // jobs["at_most"])
-        wanted = range(1 + jobs["offset"] % step, len(calls) + 1, step)
-    failures, kills = [], 0
-    for number in wanted:
-        folder = out / str(number)
-        folder.mkdir()
-        code = end(start(folder, region, processes, victim, GLCZOO_KILL_AT=str(number)), victim)
-        kills += code == -signal.SIGKILL
-        again = end(start(folder, region, processes))
-        wrong = differences(expected, state(folder))
-        if again or wrong:
-            text = (folder / "log-0.txt").read_text()[-2000:]
-            call = calls[number - 1]
-            failures.append({"at": number, "call": call, "code": again, "wrong": wrong, "log": text})
-        else:
-            shutil.rmtree(folder)
-    Path(sys.argv[2]).write_text(json.dumps({"calls": calls, "kills": kills, "failures": failures}))
+    step = max(1, len(calls) // job.at_most) if job.at_most else 1
+    first = 1 + job.offset % step if job.at_most else 1
+    wanted = list(range(first, len(calls) + 1, step))[: job.at_most or None]
+    parts = [wanted[worker::workers] for worker in range(min(workers, len(wanted)))]
+    children = []
+    for worker, numbers in enumerate(parts):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        each = [killed_at(job, number, out, expected, calls[number - 1]) for number in numbers]
+        (out / f"found-{worker}.json").write_text(json.dumps([asdict(found) for found in each]))
+        os._exit(0)
+    total = Found(calls)
+    for child in children:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for worker in range(len(parts)):
+        for each in json.loads((out / f"found-{worker}.json").read_text()):
+            total.kills += each["kills"]
+            total.failures += each["failures"]
+    if job.twice:
+        started_twice(job, out, expected, total)
+    return total
+
+
+def main() -> None:
+    settings = json.loads(Path(sys.argv[1]).read_text())
+    out = Path(settings["out"])
+    found = {}
+    for described in settings["jobs"]:
+        job = Job(**described)
+        found[job.name] = asdict(run(job, out / job.name, settings["workers"]))
+        shutil.rmtree(out / job.name / "cache", ignore_errors=True)
+    Path(sys.argv[2]).write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
