@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,16 @@ try:
 except ImportError:  # Windows: nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["disk_errors", "lock", "lock_file", "require_writable", "sha256", "whole", "whole_files"]
+__all__ = [
+    "disk_errors",
+    "lock",
+    "lock_file",
+    "require_writable",
+    "sha256",
+    "whole",
+    "whole_files",
+    "will_write",
+]
 
 # What is being written is called .NAME.glczoo-MACHINE-PROCESS-START-NUMBER.SUFFIX.
 _PARTIAL = re.compile(r"\..*\.glczoo-(\w*)-(\d+)-(\d+)-\d+(\.[^.]*)?", re.ASCII)
@@ -148,6 +158,26 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
         raise of_system(OSError(error.errno, error.strerror, str(path))) from None
 
 
+def will_write(*paths: Path | None, folder: bool = False) -> None:
+    """Print where a verb will write, and refuse a place that cannot be written, before the work.
+
+    Of several processes that work together the first does.
+
+    Args:
+        paths: of files, those that are None are not wanted.
+        folder: whether these are folders.
+
+    Raises:
+        GlczooError: it cannot be written.
+    """
+    if int(os.environ.get("RANK", 0)):
+        return
+    for path in paths:
+        if path is not None:
+            require_writable(path, folder=folder)
+            print(f"glczoo: writes {path}", file=sys.stderr)
+
+
 @contextmanager
 def lock(path: Path, wait: bool = False) -> Iterator[None]:
     """Work on a file or folder alone, whether it is there already or not.
@@ -168,7 +198,6 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
     made = [folder for folder in name.parents if not folder.exists()]
     try:
         try:
-            name.parent.mkdir(parents=True, exist_ok=True)
             descriptor = _locked(name, path, wait)
         except OSError as error:
             raise of_system(OSError(error.errno, error.strerror, str(path))) from error
@@ -193,7 +222,11 @@ def lock_file(path: Path) -> Path:
 def _locked(name: Path, path: Path, wait: bool) -> int:
     """The descriptor of a lock's file, which this process holds."""
     while True:
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        name.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # who held it has just deleted the folder that it made for it
+            continue
         try:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

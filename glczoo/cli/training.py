@@ -70,6 +70,7 @@ def copy(folder: Path) -> None:
     """
     from glczoo.packaged import copy_recipes
 
+    will_write(folder, folder=True)
     paths = copy_recipes(folder)
     print(f"{folder}: {len(paths)} files. Now: glczoo train {folder / 'step1.yaml'} region=REGION")
 

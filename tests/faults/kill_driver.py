@@ -1,4 +1,5 @@
-"""Runs verbs in forked processes that `kill_at.c` kills, runs them again, and compares: see test_kills.py.
+"""Runs verbs in forked processes that `kill_at.c` kills or whose disk it fills, runs them again, and compares
+with those that were left alone: see test_kills.py.
 
 Everything is imported once, so that a run takes a second or less. The first argument is a file of jobs, the
 second the file for what was found.
@@ -7,6 +8,7 @@ second the file for what was found.
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -42,8 +44,8 @@ class Job:
     template: str | None = None  # a folder whose copy is that folder
     processes: int = 1  # that work together
     victim: int = 0  # which of them is killed
-    at_most: int = 0  # kills, spread over all calls; 0: at every call
-    offset: int = 7  # of the first of them
+    kills: int = 0  # spread over all calls; 0: at every call
+    full: int = 0  # so often its disk is full, from a call on, spread over all
     finished: str | None = None  # what a repeated command says, with exit code 1, of an output that is whole
     twice: bool = False  # also started twice at once
 
@@ -54,8 +56,10 @@ class Found:
 
     calls: list[str] = field(default_factory=list)  # that write, of a run that was not killed
     kills: int = 0
+    full: int = 0  # disks that were
     failures: list[dict[str, Any]] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)  # of two starts at once
+    seconds: float = 0.0  # of processors
 
 
 def start(job: Job, folder: Path, **kill: str) -> list[int]:
@@ -164,21 +168,45 @@ def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
-def killed_at(job: Job, number: int, out: Path, expected: dict[str, str], call: str) -> Found:
-    """Kill the command at one call, give it again, and compare what is there with what should be."""
-    folder, found = out / str(number), Found()
-    code = end(start(job, folder, GLCZOO_KILL_AT=str(number)), job.victim)
-    found.kills = int(code == -signal.SIGKILL)
-    whole = not differences(expected, state(folder))
+def spread(number: int, wanted: int) -> list[int]:
+    """So many of the numbers from 1 to `number`, in even steps."""
+    return sorted({round((each + 0.5) * number / wanted + 0.5) for each in range(min(wanted, number))})
+
+
+def faulty(job: Job, fault: str, number: int, out: Path, expected: dict[str, str], call: str) -> Found:
+    """Kill the command at one call, or fill its disk, give it again, and compare what is there."""
+    folder, found = out / f"{fault}-{number}", Found()
+    code = end(start(job, folder, **{f"GLCZOO_{fault}_AT": str(number)}), job.victim)
+    problem = None
+    if fault == "KILL":
+        found.kills = int(code == -signal.SIGKILL)
+    else:
+        found.full, left = 1, state(folder)
+        problem = disk_problem(code, folder, left, not differences(expected, left))
     again = end(start(job, folder))
     wrong = differences(expected, state(folder))
     log = (folder / "log-0.txt").read_text()[-2000:]
-    refused = again == 1 and whole and job.finished is not None and job.finished in log
-    if (again and not refused) or wrong:
-        found.failures = [{"at": number, "call": call, "code": again, "wrong": wrong, "log": log}]
+    refused = again == 1 and not wrong and job.finished is not None and job.finished in log
+    if problem or (again and not refused) or wrong:
+        failure = {"fault": fault, "at": number, "call": call, "problem": problem, "code": again}
+        found.failures = [failure | {"wrong": wrong, "log": log}]
     else:
         shutil.rmtree(folder)
     return found
+
+
+def disk_problem(code: int, folder: Path, left: dict[str, str], whole: bool) -> str | None:
+    """What is wrong with how a command ended on a full disk, if anything."""
+    lines = (folder / "log-0.txt").read_text().splitlines()
+    if not (code == 0 and whole):  # the disk may be full for what is of no use any more
+        if code != 1:
+            return f"exit code {code}"
+        if not lines[-1].startswith("glczoo: ") or "No space left on device" not in lines[-1]:
+            return f"the last line is {lines[-1]!r}"
+        if str(folder / "work") not in lines[-1] and not any(name[5:] in lines[-1] for name in left):
+            return f"no path is named: {lines[-1]!r}"
+    half = [name for name in left if ".glczoo-" in name or name.endswith(".lock")]
+    return f"left behind: {half}" if half else None
 
 
 def started_twice(job: Job, out: Path, expected: dict[str, str], found: Found) -> None:
@@ -194,7 +222,9 @@ def started_twice(job: Job, out: Path, expected: dict[str, str], found: Found) -
 
 
 def run(job: Job, out: Path, workers: int) -> Found:
-    """A run that is not killed, then all that are, and two at once."""
+    """A run that is left alone, then all that are killed or whose disk is full, and two at once."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = used.ru_utime + used.ru_stime
     straight = out / "straight"
     log = out / "calls.txt"
     straight.mkdir(parents=True)
@@ -202,17 +232,17 @@ def run(job: Job, out: Path, workers: int) -> Found:
     assert code == 0, (straight / "log-0.txt").read_text()
     calls = log.read_text().splitlines()
     expected = state(straight)
-    step = max(1, len(calls) // job.at_most) if job.at_most else 1
-    first = 1 + job.offset % step if job.at_most else 1
-    wanted = list(range(first, len(calls) + 1, step))[: job.at_most or None]
+    kills = spread(len(calls), job.kills or len(calls))
+    wanted = [("KILL", number) for number in kills]
+    wanted += [("FULL", number) for number in spread(len(calls), job.full)]
     parts = [wanted[worker::workers] for worker in range(min(workers, len(wanted)))]
     children = []
-    for worker, numbers in enumerate(parts):
+    for worker, faults in enumerate(parts):
         child = os.fork()
         if child:
             children.append(child)
             continue
-        each = [killed_at(job, number, out, expected, calls[number - 1]) for number in numbers]
+        each = [faulty(job, fault, number, out, expected, calls[number - 1]) for fault, number in faults]
         (out / f"found-{worker}.json").write_text(json.dumps([asdict(found) for found in each]))
         os._exit(0)
     total = Found(calls)
@@ -221,9 +251,12 @@ def run(job: Job, out: Path, workers: int) -> Found:
     for worker in range(len(parts)):
         for each in json.loads((out / f"found-{worker}.json").read_text()):
             total.kills += each["kills"]
+            total.full += each["full"]
             total.failures += each["failures"]
     if job.twice:
         started_twice(job, out, expected, total)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total.seconds = used.ru_utime + used.ru_stime - before
     return total
 
 
