@@ -26,6 +26,7 @@ __all__ = [
     "disk_errors",
     "lock",
     "lock_file",
+    "require_room",
     "require_writable",
     "sha256",
     "whole",
@@ -156,6 +157,25 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
             file.flush()
     except OSError as error:
         raise of_system(OSError(error.errno, error.strerror, str(path))) from None
+
+
+def require_room(path: Path, size: int) -> None:
+    """Refuse a file for which the disk, or a quota, has no room: the room is taken for a moment.
+
+    For what GDAL writes: on a disk that fills meanwhile it may leave a file cut short and say nothing, or
+    not end.
+
+    Raises:
+        OSError: there is no room for so many bytes; names `path`.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with TemporaryFile(dir=path.parent) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        except OSError as error:
+            if error.errno in _FULL:
+                raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def will_write(*paths: Path | None, folder: bool = False) -> None:

@@ -3,6 +3,8 @@
 Shapes: values[L, h, w] of L layers in a block of h x w cells, rows from north to south.
 """
 
+import errno
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from glczoo.figures.style import DIVERGING, SEQUENTIAL, literal
-from glczoo.files import whole
+from glczoo.files import require_room, whole
 from glczoo.prediction.grids import Block, Grid
 
 __all__ = ["Layer", "draw", "read_tags", "write_cog"]
@@ -50,6 +52,7 @@ def write_cog(
     """Write a tiled, deflated, cloud-optimised GeoTIFF with overviews; memory does not grow with the map.
 
     Nodata is NaN. Overviews are averages of the cells that have data. A file is written beside `path` first.
+    What was written is read back: GDAL does not always say that the disk was full.
 
     Args:
         path: to write.
@@ -58,7 +61,12 @@ def write_cog(
         read: float32[L, h, w] of a block.
         side: of the blocks, a multiple of 16.
         tags: of the whole file; asked for when all blocks were read.
+
+    Raises:
+        OSError: there is no room, or it cannot be written; names `path`.
     """
+    require_room(path, 2 * 4 * len(layers) * grid.height * grid.width + 2**20)
+    written = 0
     with rasterio.Env(**_GDAL), whole(path) as partial, TemporaryDirectory(dir=path.parent) as beside:
         plain = Path(beside, "plain.tif")
         with rasterio.open(
@@ -71,12 +79,24 @@ def write_cog(
                 target.set_band_unit(number, layer.unit)
                 target.update_tags(number, title=layer.title, **dict(layer.tags))
             for block in grid.blocks(side):
-                target.write(read(block), window=Window(block.left, block.top, block.width, block.height))
+                values = np.ascontiguousarray(read(block), np.float32)
+                target.write(values, window=_window(block))
+                written = zlib.crc32(values, written)
             target.update_tags(**tags())
         rasterio.shutil.copy(
             plain, partial, driver="COG", compress="deflate", predictor="yes", bigtiff="if_safer",
             overview_resampling="average",
         )  # fmt: skip
+        found = 0
+        with rasterio.open(partial) as file:
+            for block in grid.blocks(side):
+                found = zlib.crc32(file.read(window=_window(block)), found)
+        if found != written:
+            raise OSError(errno.EIO, "what was written is not what is read back", str(path))
+
+
+def _window(block: Block) -> Window:
+    return Window(block.left, block.top, block.width, block.height)
 
 
 def read_tags(path: Path) -> dict[str, str]:

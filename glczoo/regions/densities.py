@@ -4,6 +4,7 @@ What is recorded around a place says which species the region holds there, beyon
 The rasters are bands like any other, named in a region of their own: `glczoo region densities REGION`.
 """
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from glczoo.data.region import Band, Modality, Region
 from glczoo.data.sensitive import shown_places
 from glczoo.data.tables import read_samples, read_species
 from glczoo.errors import ExistsError, GlczooError
-from glczoo.files import lock, whole
+from glczoo.files import lock, require_room, whole
 
 __all__ = ["DENSITIES", "add_modality", "write_densities"]
 
@@ -127,12 +128,18 @@ def _write_densities(region: Region, out: Path, cells: Sequence[float], coarser:
 
 def _write(path: Path, shares: np.ndarray, crs: str, transform: rasterio.Affine, names: list[str]) -> None:
     number, height, width = shares.shape
-    with whole(path) as partial, rasterio.open(
-        partial, "w", driver="GTiff", height=height, width=width, count=number, dtype="float32",
-        crs=CRS.from_string(crs), transform=transform, compress="deflate", predictor=3, bigtiff="if_safer",
-    ) as target:  # fmt: skip
-        target.write(shares)
-        target.descriptions = tuple(names)
+    require_room(path, shares.nbytes + 2**16)
+    with whole(path) as partial:
+        with rasterio.open(
+            partial, "w", driver="GTiff", height=height, width=width, count=number, dtype="float32",
+            crs=CRS.from_string(crs), transform=transform, compress="deflate", predictor=3,
+            bigtiff="if_safer",
+        ) as target:  # fmt: skip
+            target.write(shares)
+            target.descriptions = tuple(names)
+        with rasterio.open(partial) as file:  # GDAL does not always say that the disk was full
+            if any((file.read(each) != shares[each - 1]).any() for each in file.indexes):
+                raise OSError(errno.EIO, "what was written is not what is read back", str(path))
 
 
 def add_modality(region: Region, out: Path, name: str, bands: list[Band], provenance: str) -> Region:

@@ -34,6 +34,8 @@ import glczoo.regions.pack
 import glczoo.train  # noqa: F401  what verbs import when they are run
 from glczoo.cli import main as glczoo_main
 
+PATIENCE = 600  # seconds after which a command is taken to hang
+
 
 @dataclass(frozen=True)
 class Job:
@@ -46,6 +48,7 @@ class Job:
     victim: int = 0  # which of them is killed
     kills: int = 0  # spread over all calls; 0: at every call
     full: int = 0  # so often its disk is full, from a call on, spread over all
+    full_at: list[str] = field(default_factory=list)  # kinds of those calls; none: all
     finished: str | None = None  # what a repeated command says, with exit code 1, of an output that is whole
     twice: bool = False  # also started twice at once
 
@@ -85,6 +88,7 @@ def start(job: Job, folder: Path, **kill: str) -> list[int]:
         os.dup2(log, 2)
         if rank == job.victim:
             os.environ |= {"GLCZOO_KILL_UNDER": str(work), **kill}
+        signal.alarm(PATIENCE)
         os._exit(command(job.words, work))
     return children
 
@@ -234,7 +238,8 @@ def run(job: Job, out: Path, workers: int) -> Found:
     expected = state(straight)
     kills = spread(len(calls), job.kills or len(calls))
     wanted = [("KILL", number) for number in kills]
-    wanted += [("FULL", number) for number in spread(len(calls), job.full)]
+    places = [n for n, call in enumerate(calls, 1) if not job.full_at or call.split()[0] in job.full_at]
+    wanted += [("FULL", places[number - 1]) for number in spread(len(places), job.full)]
     parts = [wanted[worker::workers] for worker in range(min(workers, len(wanted)))]
     children = []
     for worker, faults in enumerate(parts):

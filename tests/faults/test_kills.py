@@ -34,6 +34,7 @@ class Kill:
     few: int = 1  # kills of the short form
     most: int = 0  # of the long form; 0: at every call
     full: int = 12  # so often the disk is full in the long form
+    full_at: tuple[str, ...] = ()  # kinds of calls where it is full; none: all
     template: str | None = None
     processes: int = 1
     victim: int = 0
@@ -53,7 +54,8 @@ class Kill:
             "kills": self.most if ALL else self.few,
             "full": 0 if self.processes > 1 else self.full if ALL else 1,
             "finished": self.finished,
-            "twice": self.processes == 1,
+            "full_at": list(self.full_at),
+            "twice": self.processes == 1 and (ALL or self.few > 1),
         }
 
 
@@ -74,19 +76,20 @@ KILLS = {
     "train, the first of two": Kill(TWO, 150, most=30, processes=2),
     "train, the second of two": Kill(TWO, 4, few=0, most=30, processes=2, victim=1),
     "pack": Kill("pack address --out packed", 100, few=2, template="ADDRESS"),
-    "map": Kill(MAP, 60, few=2),
+    # In the midst of a file GDAL may not end, or say nothing: the room is taken before (`require_room`).
+    "map": Kill(MAP, 60, full_at=("open", "mkdir", "allocate")),
     "map, the second of two": Kill(MAP, 10, few=0, processes=2, victim=1),
     "densities": Kill(DENSITIES, 20, few=2, finished="holds a region.yaml"),
     "save": Kill("save RUN --out saved", 30, few=2, finished="is there already"),
     "cache": Kill("region stats WORLD --patch-size 8", 20),
-    "coordinates": Kill("region coordinates ADDRESS/address --middle 5 45 --out coordinates", 15),
+    "coordinates": Kill("region coordinates ADDRESS/address --middle 5 45 --out coordinates", 15, few=0),
     "init": Kill(INIT, 20, template="OWN", finished="there already"),
-    "virtual": Kill(VIRTUAL, 60, most=60, finished="is there and not empty"),
+    "virtual": Kill(VIRTUAL, 60, most=60, few=0, finished="is there and not empty"),
     "check": Kill("region check ADDRESS/address --out check.png --json check.json", 8, few=0),
-    "forest": Kill(FOREST, 25),
-    "ensemble": Kill("ensemble RUN OTHER --out both", 40, finished="holds a model"),
+    "forest": Kill(FOREST, 25, few=0),
+    "ensemble": Kill("ensemble RUN OTHER --out both", 40, few=0, finished="holds a model"),
     "predict": Kill(f"predict RUN --points {POINTS} --out a.csv", 10),
-    "evaluate": Kill("evaluate RUN --part validation --json scores.json", 4),
+    "evaluate": Kill("evaluate RUN --part validation --json scores.json", 4, few=0),
     "report": Kill("report RUN --sample 0 --out report.html", 4, few=0),
     "export": Kill("export RUN --out model.pt2", 4, few=0),
     "recipes copy": Kill("recipes copy recipes", 80, most=60, finished="are there already"),
