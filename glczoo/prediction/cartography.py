@@ -81,7 +81,7 @@ def write_cog(
             for block in grid.blocks(side):
                 values = np.ascontiguousarray(read(block), np.float32)
                 target.write(values, window=_window(block))
-                written = zlib.crc32(values, written)
+                written = zlib.crc32(values.tobytes(), written)
             target.update_tags(**tags())
         rasterio.shutil.copy(
             plain, partial, driver="COG", compress="deflate", predictor="yes", bigtiff="if_safer",
@@ -90,7 +90,7 @@ def write_cog(
         found = 0
         with rasterio.open(partial) as file:
             for block in grid.blocks(side):
-                found = zlib.crc32(file.read(window=_window(block)), found)
+                found = zlib.crc32(file.read(window=_window(block)).tobytes(), found)
         if found != written:
             raise OSError(errno.EIO, "what was written is not what is read back", str(path))
 
