@@ -168,9 +168,11 @@ def require_room(path: Path, size: int) -> None:
     Raises:
         OSError: there is no room for so many bytes; names `path`.
     """
+    if size > shutil.disk_usage(path.parent).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     if not hasattr(os, "posix_fallocate"):
         return
-    with TemporaryFile(dir=path.parent) as file:
+    with TemporaryFile(dir=path.parent) as file:  # a quota may leave less
         try:
             os.posix_fallocate(file.fileno(), 0, max(size, 1))
         except OSError as error:
