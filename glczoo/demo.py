@@ -21,7 +21,7 @@ from glczoo.data.region import Region
 from glczoo.data.tables import read_points
 from glczoo.evaluation.study import StudyTable, run_study
 from glczoo.figures.style import BLUE, PALETTE, SEQUENTIAL
-from glczoo.files import whole
+from glczoo.files import lock, whole
 from glczoo.prediction.points import write_submission
 from glczoo.regions.virtual import make_virtual
 from glczoo.runs.run import Run, read_metrics
@@ -110,10 +110,17 @@ def demo(out: Path, seed: int = 0) -> Path:
 
     Raises:
         ExistsError: the folder holds something other than a demo of this seed.
+        GlczooError: another process works there.
     """
     # Models this small gain little by a second thread, and lose tenfold when its core is wanted elsewhere.
     torch.set_num_threads(1)
-    out.mkdir(parents=True, exist_ok=True)
+    with lock(out / "report.md"):
+        out.mkdir(parents=True, exist_ok=True)
+        return _demo(out, seed)
+
+
+def _demo(out: Path, seed: int) -> Path:
+    """Run it in a folder in which no other process works."""
     seconds = dict(_SECONDS)
     start = time.perf_counter()
     world = out / "region"

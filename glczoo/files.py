@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,12 +22,22 @@ try:
 except ImportError:  # Windows: nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["disk_errors", "lock", "lock_file", "require_writable", "sha256", "whole", "whole_files"]
+__all__ = [
+    "disk_errors",
+    "lock",
+    "lock_file",
+    "require_room",
+    "require_writable",
+    "sha256",
+    "whole",
+    "whole_files",
+    "will_write",
+]
 
-# What is being written is called .NAME.glczoo-MACHINE-PROCESS-NUMBER.SUFFIX.
-_MARK = f".glczoo-{re.sub(r'[^A-Za-z0-9]', '', platform.node())}-"
-_PARTIAL = re.compile(rf"\..*{_MARK}(\d+)-\d+(\.[^.]*)?")
+# What is being written is called .NAME.glczoo-MACHINE-PROCESS-START-NUMBER.SUFFIX.
+_PARTIAL = re.compile(r"\..*\.glczoo-(\w*)-(\d+)-(\d+)-\d+(\.[^.]*)?", re.ASCII)
 _NUMBER = itertools.count()
+_FORGOTTEN = 86400  # seconds without a change after which another machine's are taken for left behind
 _BLOCK = 4096  # bytes that any output needs
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MANY = 100  # files of a folder: from there on one flush of the system is faster than one for each file
@@ -39,8 +50,8 @@ def whole(path: Path) -> Iterator[Path]:
         with whole(path) as partial:
             partial.write_text(text, "utf-8")
 
-    Whatever fails or is killed leaves what was at `path` before, or nothing. What killed processes of this
-    machine left there is deleted.
+    Whatever fails or is killed leaves what was at `path` before, or nothing. What killed processes left there
+    is deleted: of this machine at once, of others when a day has passed.
 
     Args:
         path: of the file, which is replaced, or of the folder, which must not be there or be empty.
@@ -52,7 +63,7 @@ def whole(path: Path) -> Iterator[Path]:
         OSError: it cannot be written; names `path`.
     """
     _delete_leftovers(path.parent)
-    partial = path.with_name(f".{path.stem[:60]}{_MARK}{os.getpid()}-{next(_NUMBER)}{path.suffix}")
+    partial = path.with_name(f".{path.stem[:60]}{_mark()}{path.suffix}")
     try:
         with disk_errors(path):
             yield partial
@@ -78,7 +89,7 @@ def whole_files(folder: Path, last: str) -> Iterator[Path]:
         An empty folder to write them in, and their subfolders.
     """
     _delete_leftovers(folder)
-    partial = folder / f".files{_MARK}{os.getpid()}-{next(_NUMBER)}"
+    partial = folder / f".files{_mark()}"
     try:
         with disk_errors(folder):
             partial.mkdir()
@@ -148,13 +159,55 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
         raise of_system(OSError(error.errno, error.strerror, str(path))) from None
 
 
+def require_room(path: Path, size: int) -> None:
+    """Refuse a file for which the disk, or a quota, has no room: the room is taken for a moment.
+
+    For what GDAL writes: on a disk that fills meanwhile it may leave a file cut short and say nothing, or
+    not end.
+
+    Raises:
+        OSError: there is no room for so many bytes; names `path`.
+    """
+    if size > shutil.disk_usage(path.parent).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with TemporaryFile(dir=path.parent) as file:  # a quota may leave less
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        except OSError as error:
+            if error.errno in _FULL:
+                raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def will_write(*paths: Path | None, folder: bool = False) -> None:
+    """Print where a verb will write, and refuse a place that cannot be written, before the work.
+
+    Of several processes that work together the first does.
+
+    Args:
+        paths: of files, those that are None are not wanted.
+        folder: whether these are folders.
+
+    Raises:
+        GlczooError: it cannot be written.
+    """
+    if int(os.environ.get("RANK", 0)):
+        return
+    for path in paths:
+        if path is not None:
+            require_writable(path, folder=folder)
+            print(f"glczoo: writes {path}", file=sys.stderr)
+
+
 @contextmanager
 def lock(path: Path, wait: bool = False) -> Iterator[None]:
     """Work on a file or folder alone, whether it is there already or not.
 
     The lock is a file beside it, .NAME.lock, that names the process that works there. The system lets go of
-    it when that process ends, however it ends. Folders that are made for it are removed again if nothing
-    else came to lie in them.
+    it when that process ends, however it ends. What killed processes left half-written in the folder, or in
+    the one that is locked, is deleted. Folders that are made for a lock are removed again if nothing else
+    came to lie in them.
 
     Args:
         path: of what is worked on.
@@ -167,11 +220,12 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
     made = [folder for folder in name.parents if not folder.exists()]
     try:
         try:
-            name.parent.mkdir(parents=True, exist_ok=True)
             descriptor = _locked(name, path, wait)
         except OSError as error:
             raise of_system(OSError(error.errno, error.strerror, str(path))) from error
         try:
+            for folder in (path.parent, path):
+                _delete_leftovers(folder)
             yield
         finally:
             name.unlink(missing_ok=True)
@@ -190,7 +244,11 @@ def lock_file(path: Path) -> Path:
 def _locked(name: Path, path: Path, wait: bool) -> int:
     """The descriptor of a lock's file, which this process holds."""
     while True:
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        name.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # who held it has just deleted the folder that it made for it
+            continue
         try:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -232,23 +290,60 @@ def _flush(path: Path) -> None:
             os.close(descriptor)
 
 
+def _mark() -> str:
+    process = os.getpid()
+    return f".glczoo-{_machine()}-{process}-{_start_of(process)}-{next(_NUMBER)}"
+
+
+@cache
+def _machine() -> str:
+    """This machine, and the container in it whose numbers of processes are its own."""
+    with suppress(OSError):
+        return re.sub(r"[^A-Za-z0-9]", "", f"{platform.node()}{os.stat('/proc/self/ns/pid').st_ino}")
+    return re.sub(r"[^A-Za-z0-9]", "", platform.node())
+
+
 @cache
 def _delete_leftovers(folder: Path) -> None:
-    """Delete what processes of this machine that are no more were writing in a folder; looked for once."""
-    for path in folder.glob(".*"):
+    """Delete what processes that are no more were writing in a folder; looked for once."""
+    for path in folder.glob(".*.glczoo-*"):
         match = _PARTIAL.fullmatch(path.name)
-        if match and not _lives(int(match[1])):
+        if match is None:
+            continue
+        machine, process, start = match[1], int(match[2]), int(match[3])
+        lives = _lives(process, start) if machine == _machine() else _age(path) < _FORGOTTEN
+        if not lives:
             _delete(path)
 
 
-def _lives(process: int) -> bool:
+def _start_of(process: int) -> int:
+    """When a process began, in ticks since the system did; 0 where that is not known.
+
+    Another one that got the same number has another start: in a container it is often the same number.
+    """
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text("utf-8").rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _lives(process: int, start: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it is somebody else's
-    return True
+        return True  # it is somebody else's
+    return _start_of(process) in (start, 0) or not start
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file, or the newest of a folder, changed."""
+    changed = [0.0]
+    for each in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):
+            changed.append(each.stat().st_mtime)
+    return time.time() - max(changed)
 
 
 def _delete(path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from glczoo.errors import GlczooError
+from glczoo.files import lock, whole
 
 __all__ = ["SAMPLE", "copy_recipes", "folder", "locate", "locate_model", "recipes", "sample"]
 
@@ -81,10 +82,21 @@ def copy_recipes(target: Path, only: str | None = None) -> list[Path]:
         only: the name of one of them, such as `step2` or `regions/glc23.yaml`; None: all.
 
     Raises:
-        GlczooError: there is no such file, or one is in the folder already; nothing is copied.
+        GlczooError: there is no such file, or all of them, or one with other text, are there already; nothing
+            is copied.
     """
     names = [_packaged_name(only)] if only else list(recipes())
-    if there := [name for name in names if (target / name).exists()]:
+    with lock(target / names[-1], wait=True):
+        return _copied(target, names)
+
+
+def _copied(target: Path, names: list[str]) -> list[Path]:
+    """Copy files where no other process does; those that are there were copied before a kill."""
+    there = [name for name in names if (target / name).exists()]
+    source = folder("recipes")
+    if len(there) < len(names):
+        there = [name for name in there if (target / name).read_bytes() != (source / name).read_bytes()]
+    if there:
         shown = ", ".join(there[:3]) + (" and others" if len(there) > 3 else "")
         raise GlczooError(
             f"{shown} {'are' if len(there) > 1 else 'is'} there already",
@@ -93,7 +105,8 @@ def copy_recipes(target: Path, only: str | None = None) -> list[Path]:
         )
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder("recipes") / name, target / name)
+        with whole(target / name) as partial:
+            shutil.copyfile(source / name, partial)
     return [target / name for name in names]
 
 

@@ -101,6 +101,39 @@ def test_what_a_killed_process_left_is_deleted(tmp_path: Path):
     assert names(tmp_path) == ["b.txt"]
 
 
+def test_what_an_earlier_process_of_the_same_number_left_is_deleted(tmp_path: Path):
+    """As in a container, where the first process is number 1 each time."""
+    with whole(tmp_path / "a.txt") as mine:
+        mine.write_text("1", "utf-8")
+        machine, process, start, _ = mine.name.removeprefix(".a.glczoo-").split("-")
+        left = tmp_path / f".a.glczoo-{machine}-{process}-{int(start) - 1}-0"
+        left.mkdir()
+        files._delete_leftovers.cache_clear()
+        files._delete_leftovers(tmp_path)
+        assert names(tmp_path) == [mine.name]
+
+
+def test_what_another_machine_left_is_deleted_after_a_day(tmp_path: Path):
+    left = tmp_path / ".files.glczoo-elsewhere-1-1-0"
+    left.mkdir()
+    (left / "a").write_text("1")
+    os.utime(left, (0, 0))
+    files._delete_leftovers(tmp_path)
+    assert names(tmp_path) == [left.name]
+    os.utime(left / "a", (0, 0))
+    files._delete_leftovers.cache_clear()
+    files._delete_leftovers(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_who_works_somewhere_deletes_what_a_killed_process_left_there(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    for folder in (tmp_path, tmp_path / "run"):
+        (folder / f".files.glczoo-{files._machine()}-{2**22}-1-0").mkdir()
+    with lock(tmp_path / "run"):
+        assert names(tmp_path / "run") == [] and names(tmp_path) == [".run.lock", "run"]
+
+
 def test_what_a_living_process_writes_is_left_alone(tmp_path: Path):
     with whole(tmp_path / "a.txt") as first:
         first.write_text("1", "utf-8")

@@ -77,6 +77,7 @@ def copy(name: str | None, folder: Path) -> None:
     """
     from glczoo.packaged import copy_recipes
 
+    will_write(folder, folder=True)
     paths = copy_recipes(folder, name)
     if name:
         print(paths[0])

@@ -49,7 +49,13 @@ def kept(kind: str, key: object, make: Callable[[Path], None], suffix: str = "",
     target = folder / name
     if target.exists():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "Name another folder with GLCZOO_CACHE"
+        raise GlczooError(
+            f"the cache cannot be written: {error.strerror}", where=folder, remedy=remedy
+        ) from None
     with lock(target, wait=True):
         if target.exists():  # another process has made it meanwhile
             return target

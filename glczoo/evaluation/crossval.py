@@ -5,7 +5,6 @@ ensemble that has seen them all. Steps follow each other: `crossval step1.yaml`,
 whose members start from those of the same fold.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from glczoo.data.region import Region
 from glczoo.data.splits import spatial_blocks
 from glczoo.evaluation.evaluate import evaluate, markdown
 from glczoo.evaluation.study import Interval
+from glczoo.files import lock, whole
 from glczoo.recipe import Recipe, read_recipe, write_run_recipe
 from glczoo.runs.combine import combine
 from glczoo.runs.run import Run, is_finished
@@ -99,10 +99,11 @@ def crossval(path: Path, overrides: Sequence[str] = ()) -> CrossValidation:
         own = spatial_blocks(found.samples, recipe.data.blocks.size_km)
         blocks.append(torch.from_numpy(own) + (int(blocks[-1].max()) + 1 if blocks else 0))
     out = recipe.run_folder(region, f"{recipe.name}-folds")
-    if not is_finished(out):
-        shutil.rmtree(out, ignore_errors=True)
-        combine(folders, out)
-        write_run_recipe(out, _without_held_out(recipe, out), processes=1)
+    with lock(out, wait=True):
+        if not is_finished(out):
+            with whole(out) as partial:
+                combine(folders, partial)
+                write_run_recipe(partial, _without_held_out(recipe, partial), processes=1)
     each = torch.cat(f1)
     return CrossValidation(folds, Interval.of(each, torch.cat(blocks)), len(each), out)
 

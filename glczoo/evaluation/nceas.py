@@ -40,7 +40,7 @@ from glczoo.data.region import Strict, parse, read_yaml
 from glczoo.data.sphere import east_north
 from glczoo.errors import GlczooError, MissingError
 from glczoo.evaluation.evaluate import markdown
-from glczoo.files import whole
+from glczoo.files import lock, whole, will_write
 from glczoo.json_text import read_json
 from glczoo.metrics import ranking
 from glczoo.recipe import override
@@ -160,7 +160,14 @@ def run_benchmark(path: Path, overrides: Sequence[str] = ()) -> BenchmarkTable:
     """
     study = parse(Benchmark, override(read_yaml(path), list(overrides)), str(path))
     out = Path(study.runs) / study.name
-    out.mkdir(parents=True, exist_ok=True)
+    will_write(out, folder=True)
+    with lock(out / "table.json"):
+        out.mkdir(parents=True, exist_ok=True)
+        return _run_benchmark(study, out)
+
+
+def _run_benchmark(study: Benchmark, out: Path) -> BenchmarkTable:
+    """Run it in a folder in which no other process works."""
     each = []
     for name, region in study.regions.items():
         for seed in study.seeds:

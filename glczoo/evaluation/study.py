@@ -37,7 +37,7 @@ from glczoo.data.schema import Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
 from glczoo.errors import GlczooError
 from glczoo.evaluation.evaluate import Evaluation, evaluate, markdown
-from glczoo.files import whole
+from glczoo.files import whole, will_write
 from glczoo.metrics import bootstrap
 from glczoo.packaged import locate
 from glczoo.recipe import Recipe, override, read_recipe
@@ -312,6 +312,8 @@ def run_study(
         recipes |= {(name, seed): study.recipe(name, seed, others) for name in study.runs}
         if study.anchors:
             recipes[_FOREST_RUN, seed] = study.forest(seed, others)
+    folder = Path(next(iter(recipes.values())).runs).parent
+    will_write(folder, folder=True)
     folders = _train_all(recipes, jobs)
     scores: list[Score] = []
     for seed in study.seeds:
@@ -330,7 +332,6 @@ def run_study(
         differences=[Difference.of(pair, scores, blocks) for pair in study.pairs],
         block_km=study.block_km,
     )
-    folder = Path(next(iter(recipes.values())).runs).parent
     for file, text in (("table.json", json.dumps(table.to_json(), indent=1)), ("table.md", table.markdown())):
         with whole(folder / file) as partial:
             partial.write_text(text + "\n", "utf-8")

@@ -9,8 +9,9 @@ import torch
 
 from glczoo.data.region import Region
 from glczoo.errors import GlczooError
+from glczoo.files import lock
 from glczoo.fit.leaderboard import Leaderboard
-from glczoo.fit.settings import read_settings
+from glczoo.fit.settings import Fit, read_settings
 from glczoo.fit.surveys import claim, fit_surveys
 from glczoo.runs.run import is_finished
 from glczoo.training.fit_records import RecordsLeaderboard, fit_records
@@ -60,7 +61,7 @@ def fit(
         MissingError: data are missing.
         ExistsError: `out` holds another fit, or another model.
         GlczooError: a table or an override cannot be read, there are too few surveys for the folds, or none
-            and no records.
+            and no records, or another process works there.
     """
     region = Region.load(path)
     settings = read_settings(region, overrides)
@@ -76,6 +77,21 @@ def fit(
             remedy="Leave them out: a fit to presence-only records takes seed=N alone.",
         )
     out = out or Path("runs") / region.name / "ensemble_glc23" / "fit"
+    with lock(out / "fit.json"):
+        return _fit(region, path, out, settings, minutes, jobs, log)
+
+
+def _fit(
+    region: Region,
+    path: str | Path,
+    out: Path,
+    settings: Fit,
+    minutes: float | None,
+    jobs: int | None,
+    log: Callable[[str], None],
+) -> Fitted:
+    """Fit in a folder in which no other process works."""
+    by_records = "pa" not in region.tables
     claim(
         out,
         {

@@ -30,6 +30,7 @@ from glczoo.fit.settings import Fit
 from glczoo.fit.stacking import log_loss_each, worth_it
 from glczoo.memory import announce
 from glczoo.metrics import bootstrap, macro_auc, sample_f1
+from glczoo.recipe import read_run_recipe, write_run_recipe
 from glczoo.runs.combine import combine
 from glczoo.runs.run import is_finished
 
@@ -248,15 +249,13 @@ def _leaderboard(
 
 def _join(runs: Sequence[Path], weights: Sequence[float], out: Path) -> None:
     """One run of all members, in a folder that holds other files; a single one is the result itself."""
-    joined = runs[0]
-    if len(runs) > 1:
-        joined = out / "members" / "all"
-        if not is_finished(joined):
-            combine(runs, joined, weights=weights)
+    write_run_recipe(out, *read_run_recipe(runs[0]))
     with whole_files(out, last="model.safetensors") as partial:
-        shutil.copytree(joined, partial, dirs_exist_ok=True)
-    if len(runs) > 1:
-        shutil.rmtree(joined)
+        if len(runs) > 1:
+            combine(runs, partial, weights=weights)
+        else:
+            shutil.copytree(runs[0], partial, dirs_exist_ok=True)
+        (partial / "recipe.yaml").unlink()  # names the region from another folder
 
 
 def claim(out: Path, determines: dict[str, object]) -> None:

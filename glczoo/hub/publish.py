@@ -22,7 +22,7 @@ from glczoo.errors import ExistsError
 from glczoo.evaluation.held_out import held_out_scores
 from glczoo.evaluation.records import evaluate_records
 from glczoo.evaluation.sections import versions
-from glczoo.files import whole
+from glczoo.files import lock, whole
 from glczoo.fit.leaderboard import FILE as LEADERBOARD
 from glczoo.fit.leaderboard import leaderboard_text
 from glczoo.hub.card import card_text
@@ -63,12 +63,18 @@ def save(
     Raises:
         ExistsError: there is something at `folder`.
         MissingError: the run, one that it started from, or the region's data are missing.
-        GlczooError: no surveys are held out, or the card would state what is no number.
+        GlczooError: no surveys are held out, the card would state what is no number, or another process
+            writes there.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise ExistsError(f"{folder} is there already; name another folder or delete it first")
-    run = Run.find(run)
+    with lock(folder):
+        if folder.exists():
+            raise ExistsError(f"{folder} is there already; name another folder or delete it first")
+        return _save(Run.find(run), folder, repo_id, licence, batch_size)
+
+
+def _save(run: Run, folder: Path, repo_id: str | None, licence: str, batch_size: int) -> Path:
+    """Write a run to a folder that is not there, where no other process works."""
     steps, region = run.lineage, run.region
     folder.parent.mkdir(parents=True, exist_ok=True)
     with whole(folder) as partial:

@@ -3,6 +3,8 @@
 Shapes: values[L, h, w] of L layers in a block of h x w cells, rows from north to south.
 """
 
+import errno
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +20,10 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from glczoo.figures.style import DIVERGING, SEQUENTIAL, literal
-from glczoo.files import whole
+from glczoo.files import require_room, whole
 from glczoo.prediction.grids import Block, Grid
 
-__all__ = ["Layer", "draw", "write_cog"]
+__all__ = ["Layer", "draw", "read_tags", "write_cog"]
 
 _GDAL = {"GDAL_CACHEMAX": 64}  # MB of blocks that GDAL keeps; of itself it takes a twentieth of the machine
 _PIXELS = 1000  # cells along the longer side of a PNG: larger maps are drawn from their overviews
@@ -45,11 +47,12 @@ def write_cog(
     layers: Sequence[Layer],
     read: Callable[[Block], np.ndarray],
     side: int,
-    tags: dict[str, str],
+    tags: Callable[[], dict[str, str]],
 ) -> None:
     """Write a tiled, deflated, cloud-optimised GeoTIFF with overviews; memory does not grow with the map.
 
     Nodata is NaN. Overviews are averages of the cells that have data. A file is written beside `path` first.
+    What was written is read back: GDAL does not always say that the disk was full.
 
     Args:
         path: to write.
@@ -57,8 +60,13 @@ def write_cog(
         layers: the bands; name, title and unit become description, tag and unit.
         read: float32[L, h, w] of a block.
         side: of the blocks, a multiple of 16.
-        tags: of the whole file.
+        tags: of the whole file; asked for when all blocks were read.
+
+    Raises:
+        OSError: there is no room, or it cannot be written; names `path`.
     """
+    require_room(path, 2 * 4 * len(layers) * grid.height * grid.width + 2**20)
+    written = 0
     with rasterio.Env(**_GDAL), whole(path) as partial, TemporaryDirectory(dir=path.parent) as beside:
         plain = Path(beside, "plain.tif")
         with rasterio.open(
@@ -66,17 +74,35 @@ def write_cog(
             dtype="float32", crs=grid.crs, transform=grid.transform, nodata=np.nan, tiled=True,
             blockxsize=side, blockysize=side, bigtiff="if_safer",
         ) as target:  # fmt: skip
-            target.update_tags(**tags)
             for number, layer in enumerate(layers, 1):
                 target.set_band_description(number, layer.name)
                 target.set_band_unit(number, layer.unit)
                 target.update_tags(number, title=layer.title, **dict(layer.tags))
             for block in grid.blocks(side):
-                target.write(read(block), window=Window(block.left, block.top, block.width, block.height))
+                values = np.ascontiguousarray(read(block), np.float32)
+                target.write(values, window=_window(block))
+                written = zlib.crc32(values.tobytes(), written)
+            target.update_tags(**tags())
         rasterio.shutil.copy(
             plain, partial, driver="COG", compress="deflate", predictor="yes", bigtiff="if_safer",
             overview_resampling="average",
         )  # fmt: skip
+        found = 0
+        with rasterio.open(partial) as file:
+            for block in grid.blocks(side):
+                found = zlib.crc32(file.read(window=_window(block)).tobytes(), found)
+        if found != written:
+            raise OSError(errno.EIO, "what was written is not what is read back", str(path))
+
+
+def _window(block: Block) -> Window:
+    return Window(block.left, block.top, block.width, block.height)
+
+
+def read_tags(path: Path) -> dict[str, str]:
+    """The tags of a GeoTIFF that `write_cog` wrote."""
+    with rasterio.open(path) as file:
+        return dict(file.tags())
 
 
 def draw(path: Path, source: Path, layer: Layer, credit: str, colours: str = SEQUENTIAL) -> None:

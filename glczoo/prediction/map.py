@@ -7,6 +7,7 @@ its rasters costs as many passes as there are raster cells), reduced to layers b
 file of its own: [N, K] is held nowhere, an interrupted map goes on, and processes share the blocks.
 """
 
+import hashlib
 import json
 import shutil
 import time
@@ -26,7 +27,7 @@ from glczoo.figures.style import SEQUENTIAL, UNCERTAIN
 from glczoo.files import sha256, whole
 from glczoo.json_text import read_json
 from glczoo.memory import announce, require_disk, size_text
-from glczoo.prediction.cartography import draw, write_cog
+from glczoo.prediction.cartography import draw, read_tags, write_cog
 from glczoo.prediction.change import ChangeLayers
 from glczoo.prediction.grids import DEGREES, Block, Cells, Grid, bounds_of, box_of, grid_like, read_polygon
 from glczoo.prediction.layers import Layers
@@ -34,9 +35,11 @@ from glczoo.progress import Track
 from glczoo.runs.run import Run
 from glczoo.runs.scoring import default_accelerator
 from glczoo.runs.trained import TrainedModel
+from glczoo.training.checkpoints import work_alone
 
 __all__ = ["DrawnMap", "make_map"]
 
+_PLAN = "plan_sha256"  # tag of a map: of all that its values depend on
 _SIDE = 128  # cells along a block: what an interruption loses at most, for each process
 
 
@@ -120,41 +123,41 @@ def make_map(
         accelerator: several processes share the blocks; the first puts them together when all are there.
 
     Raises:
-        ExistsError: `out` holds a map, or an unfinished one of other arguments.
+        ExistsError: `out` holds a map of other arguments, finished or not.
         MissingError: a run, raster, table or file is not there.
-        GlczooError: runs, region, points or species do not fit each other, or no cell has data.
+        GlczooError: runs, region, points or species do not fit each other, no cell has data, or another
+            process draws a map there.
     """
     accelerator = accelerator or default_accelerator()
-    if (out / "map.tif").exists():
+    if (out / "map.tif").exists() and _PLAN not in read_tags(out / "map.tif"):
         raise ExistsError(f"{out} holds a map; name another folder or delete it first")
-    model = Run.load(runs)
-    region = region or model.region
-    shapes = read_polygon(polygon) if polygon else None
-    table = read_points(region, points, crs=points_crs, encoding=encoding) if points else None
-    places = table.placed() if table else None
-    stacks = model.open(region).stacks
-    if resolution is None:
-        grid = grid_like(stacks, bbox, shapes, places, crs)
-    else:
-        area = bbox or bounds_of(shapes or box_of(stacks), places, resolution, crs or DEGREES)
-        grid = Grid.cover(area, resolution, crs or DEGREES)
-    layers: Layers | ChangeLayers
-    if against is None:
-        layers = Layers(model, region, species, accelerator.device, batch_size, clamp)
-    else:
-        layers = ChangeLayers(model, region, against, species, accelerator.device, batch_size, clamp)
-    if places is None:
-        layers.refuse_keyed()
-    if applicability:
-        layers.add_applicability()
-    cells = Cells(grid, shapes, places)
-    if accelerator.is_main_process:
-        _announce(layers, grid, out, batch_size, accelerator)
-    with accelerator.main_process_first():
-        _agree(out / ".map", _plan(layers, grid, cells, batch_size))
-    drawn = _drawn(out, grid, layers, cells, masked, accelerator)
-    reasons = table.unplaced_reasons() if table else {}
-    return replace(drawn, left_out={reason: int(mask.sum()) for reason, mask in reasons.items()})
+    with work_alone(accelerator, out / "map.tif"):
+        model = Run.load(runs)
+        region = region or model.region
+        shapes = read_polygon(polygon) if polygon else None
+        table = read_points(region, points, crs=points_crs, encoding=encoding) if points else None
+        places = table.placed() if table else None
+        stacks = model.open(region).stacks
+        if resolution is None:
+            grid = grid_like(stacks, bbox, shapes, places, crs)
+        else:
+            area = bbox or bounds_of(shapes or box_of(stacks), places, resolution, crs or DEGREES)
+            grid = Grid.cover(area, resolution, crs or DEGREES)
+        layers: Layers | ChangeLayers
+        if against is None:
+            layers = Layers(model, region, species, accelerator.device, batch_size, clamp)
+        else:
+            layers = ChangeLayers(model, region, against, species, accelerator.device, batch_size, clamp)
+        if places is None:
+            layers.refuse_keyed()
+        if applicability:
+            layers.add_applicability()
+        if accelerator.is_main_process:
+            _announce(layers, grid, out, batch_size, accelerator)
+        cells = Cells(grid, shapes, places)
+        drawn = _drawn(out, grid, layers, cells, batch_size, masked, accelerator)
+        reasons = table.unplaced_reasons() if table else {}
+        return replace(drawn, left_out={reason: int(mask.sum()) for reason, mask in reasons.items()})
 
 
 def _announce(
@@ -174,7 +177,9 @@ def _announce(
     announce(work, parts, on_device=accelerator.device.type != "cpu")
 
 
-def _plan(layers: Layers | ChangeLayers, grid: Grid, cells: Cells, batch_size: int) -> dict[str, Any]:
+def _plan(
+    layers: Layers | ChangeLayers, grid: Grid, cells: Cells, batch_size: int, masked: bool
+) -> dict[str, Any]:
     """All that the values of a map depend on."""
     return {
         "glczoo": __version__,
@@ -187,6 +192,7 @@ def _plan(layers: Layers | ChangeLayers, grid: Grid, cells: Cells, batch_size: i
         "layers": [layer.name for layer in layers.layers],
         "cells": cells.digest(),
         "batch_size": batch_size,
+        "masked": masked,
         "threshold": _threshold(layers),
     }
 
@@ -200,16 +206,22 @@ def _drawn(
     grid: Grid,
     layers: Layers | ChangeLayers,
     cells: Cells,
+    batch_size: int,
     masked: bool,
     accelerator: Accelerator,
 ) -> DrawnMap:
     """Compute the blocks that are not there yet, and put all of them together."""
-    folder, blocks = out / ".map", grid.blocks(_SIDE)
-    start = time.perf_counter()
-    computed, predicted = _compute(layers, cells, blocks, folder, accelerator)
+    folder, blocks, start = out / ".map", grid.blocks(_SIDE), time.perf_counter()
+    text = json.dumps(_plan(layers, grid, cells, batch_size, masked), indent=1) + "\n"
+    plan = hashlib.sha256(text.encode()).hexdigest()
+    if accelerator.is_main_process and not _is_finished(out, plan):
+        _agree(folder, text)
+    accelerator.wait_for_everyone()
+    missing = [] if _is_finished(out, plan) else _missing(blocks, folder, accelerator)
+    accelerator.wait_for_everyone()  # the first process deletes the blocks when all are there
+    computed, predicted = _compute(layers, cells, blocks, missing, folder, accelerator)
     seconds = time.perf_counter() - start
-    counted, applicable = 0, None
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and not _is_finished(out, plan):
         while not all(_kept(folder, block).exists() for block in blocks):
             time.sleep(0.2)  # others are at theirs; a barrier would give up after some minutes
         tags = {
@@ -218,10 +230,15 @@ def _drawn(
             "region": layers.region.name,
             **({"against": layers.against.name} if layers.against else {}),
             "software": f"glczoo {__version__}",
+            _PLAN: plan,
         }
         if run := layers.model.run:
             tags["citation"] = "; ".join(run.on(layers.region).citations())
-        counted, applicable = _assemble(out, grid, layers, tags, masked and not layers.clamp)
+        _assemble(out, grid, layers, tags, masked and not layers.clamp)
+    made = {}
+    if accelerator.is_main_process:
+        made = read_tags(out / "map.tif")
+        shutil.rmtree(folder, ignore_errors=True)  # a kill may have left it beside a finished map
     return DrawnMap(
         file=out / "map.tif",
         height=grid.height,
@@ -230,9 +247,23 @@ def _drawn(
         computed=computed,
         places=predicted,
         seconds=seconds,
-        cells=counted,
-        applicable=applicable,
+        cells=int(made.get("cells", 0)),
+        applicable=float(made["applicable_share"]) if "applicable_share" in made else None,
     )
+
+
+def _is_finished(out: Path, plan: str) -> bool:
+    """Whether the map of a plan is there.
+
+    Raises:
+        ExistsError: another one is.
+    """
+    path = out / "map.tif"
+    if not path.exists():
+        return False
+    if read_tags(path).get(_PLAN) != plan:
+        raise ExistsError(f"{out} holds a map of other arguments; name another folder or delete it first")
+    return True
 
 
 def _weights(model: TrainedModel) -> list[str]:
@@ -240,35 +271,39 @@ def _weights(model: TrainedModel) -> list[str]:
     return [sha256(m.run.folder / "model.safetensors") for m in model.each if m.run is not None]
 
 
+def _missing(blocks: Sequence[Block], folder: Path, accelerator: Accelerator) -> list[int]:
+    """This process's share of the blocks that are not there yet."""
+    # Dealt out in a drawn order, the same for all: the sea costs nothing, and lies on one side.
+    drawn = np.random.default_rng(0).permutation(len(blocks)).tolist()
+    mine = drawn[accelerator.process_index :: accelerator.num_processes]
+    return [number for number in mine if not _kept(folder, blocks[number]).exists()]
+
+
 def _compute(
     layers: Layers | ChangeLayers,
     cells: Cells,
     blocks: Sequence[Block],
+    missing: list[int],
     folder: Path,
     accelerator: Accelerator,
 ) -> tuple[int, int]:
-    """Make this process's share of the blocks that are not there; how many cells and places it took."""
-    # Dealt out in a drawn order, the same for all: the sea costs nothing, and lies on one side.
-    drawn = np.random.default_rng(0).permutation(len(blocks)).tolist()
-    mine = drawn[accelerator.process_index :: accelerator.num_processes]
+    """Compute blocks and keep each; how many cells and places it took."""
     computed, places = 0, 0
-    for number in Track(mine, "map", unit="blocks", hidden=not accelerator.is_main_process):
-        kept = _kept(folder, blocks[number])
-        if not kept.exists():
-            values, distinct = layers.block(cells, blocks[number])
-            _keep(kept, values)
-            computed, places = computed + len(blocks[number]), places + distinct
+    for number in Track(missing, "map", unit="blocks", hidden=not accelerator.is_main_process):
+        values, distinct = layers.block(cells, blocks[number])
+        _keep(_kept(folder, blocks[number]), values)
+        computed, places = computed + len(blocks[number]), places + distinct
     return computed, places
 
 
-def _agree(folder: Path, plan: dict[str, Any]) -> None:
+def _agree(folder: Path, text: str) -> None:
     """Go on with an unfinished map of the same plan, or start one."""
-    text, path = json.dumps(plan, indent=1) + "\n", folder / "plan.json"
+    path = folder / "plan.json"
     if path.exists() and path.read_text("utf-8") != text:
-        before = read_json(path)
+        before, plan = read_json(path), json.loads(text)
         if not isinstance(before, dict):
             raise GlczooError(f"{path} is damaged: delete {folder}, and repeat the command")
-        differ = [key for key in plan if json.loads(text)[key] != before.get(key)]
+        differ = [key for key in plan if plan[key] != before.get(key)]
         raise ExistsError(
             f"{folder} holds an unfinished map of other {', '.join(differ)}: repeat that command, name "
             f"another folder, or delete {folder}"
@@ -289,8 +324,8 @@ def _keep(path: Path, values: np.ndarray) -> None:
 
 def _assemble(
     out: Path, grid: Grid, layers: Layers | ChangeLayers, tags: dict[str, str], masked: bool
-) -> tuple[int, float | None]:
-    """The blocks as one GeoTIFF and its pictures; cells with data, and the share that is applicable."""
+) -> None:
+    """Make one GeoTIFF of the blocks, and its pictures; its tags say how many cells have data."""
     column = {layer.name: number for number, layer in enumerate(layers.layers)}
     cells, applicable = 0, 0
 
@@ -309,8 +344,12 @@ def _assemble(
                 values[: len(layers.predictions), ~inside] = np.nan
         return values
 
+    def all_tags() -> dict[str, str]:
+        share = {"applicable_share": repr(applicable / cells)} if "applicable" in column and cells else {}
+        return tags | {"cells": str(cells)} | share
+
     whole = out / ".map" / "map.tif"
-    write_cog(whole, grid, layers.layers, read, _SIDE, tags)
+    write_cog(whole, grid, layers.layers, read, _SIDE, all_tags)
     if not cells:
         shutil.rmtree(out / ".map")
         raise GlczooError(f"no cell of the map has data: {layers.reach()}")
@@ -319,5 +358,3 @@ def _assemble(
             colours = UNCERTAIN if layer.name in layers.uncertain else SEQUENTIAL
             draw(out / f"{layer.name}.png", whole, layer, f"{tags['model']} · {tags['software']}", colours)
     whole.replace(out / "map.tif")
-    shutil.rmtree(out / ".map")
-    return cells, applicable / cells if "applicable" in column else None

@@ -1,5 +1,6 @@
 """Recipes as files: read with `key.sub=value` overrides, kept in a run's folder, read again from there."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +84,26 @@ def override(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 def read_run_recipe(folder: Path) -> tuple[Recipe, int]:
     """The resolved recipe of a run, and by how many processes it was trained.
 
+    A region that was named relative to the working directory is found from any other.
+
     Raises:
         MissingError: the folder holds no recipe.
         GlczooError: the recipe is damaged.
     """
     config = renamed(read_yaml(folder / "recipe.yaml"))
-    processes = config.pop("processes", 1)
+    processes, from_run = config.pop("processes", 1), config.pop("region_from_run", None)
     if not isinstance(processes, int) or processes < 1:
         raise GlczooError(
             f"processes: a number above 0, given {shown(processes)}", where=folder / "recipe.yaml"
         )
-    return parse(Recipe, config, str(folder / "recipe.yaml")), processes
+    recipe = parse(Recipe, config, str(folder / "recipe.yaml"))
+    if isinstance(from_run, str) and not (folder / "region.yaml").exists():  # else it was published
+        region = Path(os.path.normpath(folder.resolve() / from_run))
+        if os.path.exists(region):
+            here = Path.cwd()
+            region = region.relative_to(here) if region.is_relative_to(here) else region
+            recipe = recipe.model_copy(update={"region": str(region)})
+    return recipe, processes
 
 
 def renamed(config: dict[str, Any]) -> dict[str, Any]:
@@ -117,8 +127,17 @@ def _today(key: str, value: Any) -> Any:
 
 
 def write_run_recipe(folder: Path, recipe: Recipe, processes: int) -> None:
-    """Keep the resolved recipe, and the number of processes, in a run's folder."""
-    write_recipe(folder / "recipe.yaml", recipe.model_dump(mode="json") | {"processes": processes})
+    """Keep the resolved recipe, and the number of processes, in a run's folder.
+
+    A region that is named relative to the working directory is kept relative to the run too: project and
+    runs may be moved together, and commands given from anywhere.
+    """
+    values = recipe.model_dump(mode="json") | {"processes": processes}
+    region = Path(recipe.region)
+    if not region.is_absolute() and region.exists():
+        from_run = os.path.relpath(region.resolve(), folder.resolve())
+        values["region_from_run"] = Path(from_run).as_posix()
+    write_recipe(folder / "recipe.yaml", values)
 
 
 def write_recipe(path: Path, values: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from glczoo.data.patch_source import PatchSource
 from glczoo.data.rasters import project
 from glczoo.data.region import Band, Region
 from glczoo.data.sphere import east_north
-from glczoo.files import whole
+from glczoo.files import lock, whole
 from glczoo.regions.densities import add_modality
 
 __all__ = ["COORDINATES", "sample_cells", "write_coordinates"]
@@ -31,7 +31,10 @@ def write_coordinates(region: Region, source: PatchSource, middle: tuple[float, 
         region: described by `source`.
         source: whose first stack of rasters gives the grid; of larger ones coarser cells.
         middle: lon, lat in degrees.
-        out: folder for coordinates.tif and region.yaml.
+        out: folder for coordinates.tif and region.yaml, which are replaced.
+
+    Raises:
+        GlczooError: another process writes there.
     """
     stack = source.stacks[0]
     height, width = stack.shape
@@ -43,23 +46,24 @@ def write_coordinates(region: Region, source: PatchSource, middle: tuple[float, 
     rows, cols = -(-height // coarser), -(-width // coarser)
     cell = np.indices((rows, cols)).reshape(2, -1) + 0.5
     plane = east_north(_degrees(transform, stack.crs, *cell), middle)
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / "coordinates.tif"
-    with whole(file) as partial, rasterio.open(
-        partial, "w", driver="GTiff", height=rows, width=cols, count=2, dtype="float32", nodata=np.nan,
-        crs=CRS.from_string(stack.crs), transform=transform, compress="deflate", predictor=3,
-    ) as target:  # fmt: skip
-        plane[~np.isfinite(plane)] = np.nan
-        target.write(plane.T.reshape(2, rows, cols).astype(np.float32))
     lon, lat = middle
     how = f"glczoo region coordinates --middle {lon:.6f} {lat:.6f}"
+    file = out / "coordinates.tif"
     bands = [
         Band(name=name, file=file.name, index=index, unit="km", provenance=how)
         for index, name in ((1, "east"), (2, "north"))
     ]
     others = [modality for modality in region.modalities if modality.name != COORDINATES]
     plain = region.model_copy(update={"modalities": others})
-    return add_modality(plain, out, COORDINATES, bands, how)
+    with lock(out / "region.yaml"):
+        out.mkdir(parents=True, exist_ok=True)
+        with whole(file) as partial, rasterio.open(
+            partial, "w", driver="GTiff", height=rows, width=cols, count=2, dtype="float32", nodata=np.nan,
+            crs=CRS.from_string(stack.crs), transform=transform, compress="deflate", predictor=3,
+        ) as target:  # fmt: skip
+            plane[~np.isfinite(plane)] = np.nan
+            target.write(plane.T.reshape(2, rows, cols).astype(np.float32))
+        return add_modality(plain, out, COORDINATES, bands, how)
 
 
 def sample_cells(source: PatchSource, number: int, seed: int = 0) -> Points:

@@ -4,6 +4,7 @@ What is recorded around a place says which species the region holds there, beyon
 The rasters are bands like any other, named in a region of their own: `glczoo region densities REGION`.
 """
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from glczoo.data.region import Band, Modality, Region
 from glczoo.data.sensitive import shown_places
 from glczoo.data.tables import read_samples, read_species
 from glczoo.errors import ExistsError, GlczooError
-from glczoo.files import lock, whole
+from glczoo.files import lock, require_room, whole
 
 __all__ = ["DENSITIES", "add_modality", "write_densities"]
 
@@ -56,10 +57,16 @@ def write_densities(
         ExistsError: `out` holds a region.
         MissingError: data are missing.
         GlczooError: the region has no rasters, no record lies on them, a width is not positive or named
-            twice, or the rasters would take more than 16 GB.
+            twice, the rasters would take more than 16 GB, or another process writes there.
     """
-    if (out / "region.yaml").exists():
-        raise ExistsError(f"{out} holds a region.yaml; name another folder or delete it first")
+    with lock(out / "region.yaml"):
+        if (out / "region.yaml").exists():
+            raise ExistsError(f"{out} holds a region.yaml; name another folder or delete it first")
+        return _write_densities(region, out, cells, coarser)
+
+
+def _write_densities(region: Region, out: Path, cells: Sequence[float], coarser: int) -> Region:
+    """Write them in a folder in which no other process works."""
     if not cells or min(cells) <= 0 or len(set(cells)) < len(cells):
         raise GlczooError(f"cells must be different numbers above 0, got {list(cells)}")
     base = next((modality for modality in region.modalities if modality.kind == "raster"), None)
@@ -99,35 +106,40 @@ def write_densities(
         f"glczoo region densities --cells {widths} --coarser {coarser} of {int(inside.sum())} records"
     )
     bands = []
-    with lock(out / "region.yaml"):
-        for width_in_cells in cells:
-            near = _blur(counts, width_in_cells)
-            shares = (near + prior).clamp_min_(1e-6).log_() - (near.sum(0) + _PRIOR).log_()
-            file = f"density_{width_in_cells:g}.tif"
-            _write(out / file, shares.numpy(), stack.crs, grid, names)
-            bands += [
-                Band(
-                    name=f"density_{width_in_cells:g}_{name}",
-                    file=file,
-                    index=number,
-                    unit="log share",
-                    provenance=provenance,
-                )
-                for number, name in enumerate(names, 1)
-            ]
-        others = [modality for modality in region.modalities if modality.name != DENSITIES]
-        plain = region.model_copy(update={"modalities": others})
-        return add_modality(plain, out, DENSITIES, bands, f"presence-only records of {region.name}")
+    for width_in_cells in cells:
+        near = _blur(counts, width_in_cells)
+        shares = (near + prior).clamp_min_(1e-6).log_() - (near.sum(0) + _PRIOR).log_()
+        file = f"density_{width_in_cells:g}.tif"
+        _write(out / file, shares.numpy(), stack.crs, grid, names)
+        bands += [
+            Band(
+                name=f"density_{width_in_cells:g}_{name}",
+                file=file,
+                index=number,
+                unit="log share",
+                provenance=provenance,
+            )
+            for number, name in enumerate(names, 1)
+        ]
+    others = [modality for modality in region.modalities if modality.name != DENSITIES]
+    plain = region.model_copy(update={"modalities": others})
+    return add_modality(plain, out, DENSITIES, bands, f"presence-only records of {region.name}")
 
 
 def _write(path: Path, shares: np.ndarray, crs: str, transform: rasterio.Affine, names: list[str]) -> None:
     number, height, width = shares.shape
-    with whole(path) as partial, rasterio.open(
-        partial, "w", driver="GTiff", height=height, width=width, count=number, dtype="float32",
-        crs=CRS.from_string(crs), transform=transform, compress="deflate", predictor=3, bigtiff="if_safer",
-    ) as target:  # fmt: skip
-        target.write(shares)
-        target.descriptions = tuple(names)
+    require_room(path, shares.nbytes + 2**16)
+    with whole(path) as partial:
+        with rasterio.open(
+            partial, "w", driver="GTiff", height=height, width=width, count=number, dtype="float32",
+            crs=CRS.from_string(crs), transform=transform, compress="deflate", predictor=3,
+            bigtiff="if_safer",
+        ) as target:  # fmt: skip
+            target.write(shares)
+            target.descriptions = tuple(names)
+        with rasterio.open(partial) as file:  # GDAL does not always say that the disk was full
+            if any((file.read(each) != shares[each - 1]).any() for each in file.indexes):
+                raise OSError(errno.EIO, "what was written is not what is read back", str(path))
 
 
 def add_modality(region: Region, out: Path, name: str, bands: list[Band], provenance: str) -> Region:

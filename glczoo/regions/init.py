@@ -15,7 +15,7 @@ from glczoo.data.jpeg import JpegTree
 from glczoo.data.rasters import without_values
 from glczoo.data.region import Region, plain_name
 from glczoo.errors import ExistsError, GlczooError, MissingError
-from glczoo.files import whole_files
+from glczoo.files import lock, whole_files
 from glczoo.regions.bands import FoundModality, common_bounds, find_modalities
 from glczoo.regions.columns import KEYS, guess_table
 from glczoo.regions.guessed_table import GuessedTable
@@ -94,16 +94,30 @@ def init_region(
 
     Raises:
         MissingError: the folder or a table is not there.
-        ExistsError: a file that would be written is there already.
-        GlczooError: no table, no raster that covers the records, or columns that cannot be guessed.
+        ExistsError: a file that would be written is there already, with other text.
+        GlczooError: no table, no raster that covers the records, columns that cannot be guessed, or another
+            process describes the folder.
     """
     if not folder.is_dir():
         raise MissingError(f"there is no folder {folder}")
+    with lock(folder / "region.yaml"):
+        return _described(folder, po, pa, name, columns or {}, crs, encoding)
+
+
+def _described(
+    folder: Path,
+    po: Path | None,
+    pa: Path | None,
+    name: str | None,
+    columns: dict[str, str],
+    crs: str | None,
+    encoding: str | None,
+) -> InitResult:
+    """Describe a folder in which no other process writes."""
     if (folder / "region.yaml").exists():
         raise ExistsError(f"{folder / 'region.yaml'} is there already: move it away to start anew")
     if po is None and pa is None:
         raise GlczooError("name a table of records: --po records.csv, --pa surveys.csv, or both")
-    columns = columns or {}
     if unknown := set(columns) - set(KEYS):
         raise GlczooError(
             f"--columns {', '.join(sorted(unknown))}=… is not known; there are {', '.join(KEYS)}"

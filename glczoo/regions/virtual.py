@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from glczoo.errors import ExistsError, GlczooError
-from glczoo.files import whole
+from glczoo.files import lock, whole
 from glczoo.regions.virtual_files import (
     CLIMATE,
     FOOTPRINT,
@@ -165,11 +165,12 @@ def make_virtual(
     if wrong:
         raise GlczooError(f"no such virtual region: {'; '.join(wrong)} (po holds a record of every species)")
     folder = Path(folder).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with whole(folder) as partial:
-        made = _make(partial, numbers, warming, progress)
+    with lock(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with whole(folder) as partial:
+            made = _make(partial, numbers, warming, progress)
     return VirtualRegion(folder, *made)
 
 

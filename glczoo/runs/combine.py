@@ -1,7 +1,6 @@
 """Several runs as one model: one folder, one file of weights."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,9 @@ import timm
 import torch
 
 from glczoo.errors import ExistsError, GlczooError
-from glczoo.files import sha256, whole
+from glczoo.files import lock, sha256, whole
 from glczoo.models.published import keywords_of
+from glczoo.recipe import write_run_recipe
 from glczoo.runs.export import export_model
 from glczoo.runs.lineage import write_recipes
 from glczoo.runs.run import Run, is_finished
@@ -42,13 +42,24 @@ def combine(
         MissingError: a run is not there or not finished.
         GlczooError: fewer than two runs, one of them twice, weights that do not fit, or runs that differ in
             vocabulary, bands, statistics or in whether the sides of their patches are even or odd; the
-            message says which.
+            message says which. Or another process writes there.
     """
     if len(runs) < 2:
         raise GlczooError(f"an ensemble needs two runs or more, given {[str(run) for run in runs]}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "holds a model" if is_finished(out) else "is there and not empty"
-        raise ExistsError(f"{out} {what}; name another folder or delete it first")
+    with lock(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            what = "holds a model" if is_finished(out) else "is there and not empty"
+            raise ExistsError(f"{out} {what}; name another folder or delete it first")
+        return _combine(runs, out, average, weights)
+
+
+def _combine(
+    runs: Sequence[str | Path],
+    out: Path,
+    average: Literal["probabilities", "logits"],
+    weights: Sequence[float] | None,
+) -> Path:
+    """Combine them in a folder where nothing is and no other process works."""
     members = [Run.find(run) for run in runs]
     _refuse_twins(members)
     together = TrainedModel.ensemble([member.model for member in members], weights)
@@ -89,7 +100,7 @@ def combine(
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole(out) as partial:
         partial.mkdir()
-        shutil.copyfile(members[0].folder / "recipe.yaml", partial / "recipe.yaml")
+        write_run_recipe(partial, members[0].recipe, members[0].processes)
         export_model(partial, model, together.species, together.mean, together.std, section)
         history = {"training": [step.to_json() for step in steps]}
         (partial / "metrics.json").write_text(json.dumps(history, indent=1) + "\n", "utf-8")

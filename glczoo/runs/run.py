@@ -313,16 +313,20 @@ def load_model(run: str | Path) -> TrainedModel:
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
     """The lines of a run's metrics.jsonl; none where training left no record.
 
+    A last line that a power cut has torn, without its end, is left out.
+
     Raises:
         DamagedError: a line is none that training writes; the message names it.
     """
     path = folder / "metrics.jsonl"
     if not path.exists():
         return
-    for number, text in enumerate(path.read_bytes().splitlines(), 1):
+    for number, text in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         try:
             line = parse_json(text, "")
         except GlczooError as error:
+            if not text.endswith(b"\n"):
+                return
             raise DamagedError(f"{path} is damaged in line {number}: {error.what}") from None
         if not (isinstance(line, dict) and _is_line(line)):
             raise DamagedError(f"{path} is damaged in line {number}: it is none that training writes")

@@ -129,17 +129,17 @@ class Progress:
 
 
 @contextmanager
-def work_alone(accelerator: Accelerator, run: Path) -> Iterator[None]:
-    """Hold the lock of a run, for all processes of this training.
+def work_alone(accelerator: Accelerator, path: Path) -> Iterator[None]:
+    """Hold the lock of a run or of another file or folder, for all processes that work together.
 
     Raises:
-        GlczooError: another training works in its folder, or nothing can be written there.
+        GlczooError: other processes work there, or nothing can be written there.
     """
     with ExitStack() as stack:
         problem = [None]  # type: list[str | None]
         if accelerator.is_main_process:
             try:
-                stack.enter_context(lock(run))
+                stack.enter_context(lock(path))
             except GlczooError as error:
                 problem = [str(error)]
         _share(accelerator, problem)

@@ -17,6 +17,7 @@ from glczoo.data.patches import PatchBuilder
 from glczoo.data.region import Region
 from glczoo.decoding import Rule
 from glczoo.errors import GlczooError
+from glczoo.files import lock
 from glczoo.models.forest import Forest
 from glczoo.models.published import load_weights
 from glczoo.recipe import Recipe, write_run_recipe
@@ -46,7 +47,8 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
         min_leaf: surveys in a leaf at least.
 
     Returns:
-        The run, RUNS/REGION/forest_glc23/NAME; one that is finished already is left as it is.
+        The run, RUNS/REGION/forest_glc23/NAME; one that is finished already is left as it is, and one that
+        another process fits is waited for.
 
     Raises:
         MissingError: data are missing, or the run that is to be the prior.
@@ -63,8 +65,14 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
         update={"model": "forest_glc23", "init": recipe.init if corrects else "random"}
     )
     run = recipe.run_folder(region)
-    if is_finished(run):
-        return run
+    with lock(run, wait=True):
+        if not is_finished(run):
+            _fit(recipe, region, run, trees, min_leaf, corrects)
+    return run
+
+
+def _fit(recipe: Recipe, region: Region, run: Path, trees: int, min_leaf: int, corrects: bool) -> None:
+    """Fit a forest in a folder in which no other process works."""
     inputs = read_inputs(_without_tuning(recipe), region)
     source, species, training = inputs.source, inputs.vocabulary, inputs.training
     statistics = source.statistics(training)
@@ -107,7 +115,6 @@ def fit_forest(recipe: Recipe, trees: int = 500, min_leaf: int = 2) -> Path:
         epoch=0,
         init=recipe.init,
     )
-    return run
 
 
 def _without_tuning(recipe: Recipe) -> Recipe:

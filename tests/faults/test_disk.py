@@ -7,12 +7,16 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from glczoo import files
 from glczoo.cli import main
+from glczoo.data.cache import kept
 from glczoo.errors import GlczooError
-from glczoo.files import disk_errors, require_writable, whole
+from glczoo.files import disk_errors, require_room, require_writable, whole
+from glczoo.prediction import cartography
+from glczoo.prediction.grids import Grid
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -84,6 +88,46 @@ def test_a_verb_says_where_it_will_write_before_it_starts(tmp_path, capsys, monk
     main(["demo", "--out", str(tmp_path / "demo")])
     printed = capsys.readouterr()
     assert printed.err == f"glczoo: writes {tmp_path / 'demo'}\n" and printed.out == "started\n"
+
+
+def test_a_cache_that_cannot_be_made_is_named_with_what_sets_it(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GLCZOO_CACHE", str(tmp_path / "file"))
+    with pytest.raises(GlczooError, match="file/stacks: the cache .* Name another folder with GLCZOO_CACHE"):
+        kept("stacks", "key", Path.touch)
+
+
+def test_room_that_is_not_there_is_refused_before_gdal_writes(tmp_path):
+    with pytest.raises(OSError, match="No space left") as failed:
+        require_room(tmp_path / "map.tif", 2**60)
+    assert failed.value.filename == str(tmp_path / "map.tif") and not list(tmp_path.iterdir())
+    require_room(tmp_path / "map.tif", 1000)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("cut", [100, 2000])
+def test_a_map_that_gdal_cut_short_in_silence_is_not_kept(tmp_path, monkeypatch, cut):
+    copy = cartography.rasterio.shutil.copy
+
+    def cutting(source, target, **settings):
+        copy(source, target, **settings)
+        with open(target, "r+b") as file:
+            file.truncate(os.path.getsize(target) - cut)
+
+    monkeypatch.setattr(cartography.rasterio.shutil, "copy", cutting)
+    grid = Grid.cover((5.0, 46.8, 5.14, 46.94), 0.001, "EPSG:4326")
+    noise = np.random.default_rng(0)
+    layers = [cartography.Layer("a", "A", "x")]
+    with pytest.raises(OSError):
+        cartography.write_cog(
+            tmp_path / "map.tif",
+            grid,
+            layers,
+            lambda block: noise.random((1, block.height, block.width), np.float32),
+            128,
+            dict,
+        )
+    assert not list(tmp_path.iterdir())
 
 
 # On a small disk of its own, where the machine allows one to be made.

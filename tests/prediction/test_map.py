@@ -153,7 +153,7 @@ def test_the_geotiff_is_cloud_optimised_and_says_what_it_is(runs, tmp_path, caps
         richness, applicable = file.read(2), file.read(5)
         assert (np.isnan(richness) == (applicable == 0)).all() and 0 < applicable.mean() < 1
         assert not np.isnan(file.read(4)).any()
-    with pytest.raises(SystemExit, match="holds a map; name another folder"):
+    with pytest.raises(SystemExit, match="holds a map of other arguments; name another folder"):
         main(["map", str(runs[0]), "--bbox", *box, "--resolution", "0.1", "--out", str(out)])
 
 
@@ -321,7 +321,7 @@ def test_a_picture_has_a_legend_a_scale_and_its_gaps(tmp_path, monkeypatch):
     def blocks(block):
         return values[:, block.top : block.top + block.height, block.left : block.left + block.width]
 
-    write_cog(tmp_path / "map.tif", grid, layers, blocks, 64, {})
+    write_cog(tmp_path / "map.tif", grid, layers, blocks, 64, dict)
     texts, saved = [], Figure.savefig
 
     def spy(figure, *args, **kwargs):
