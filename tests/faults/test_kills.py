@@ -92,7 +92,7 @@ KILLS = {
     "evaluate": Kill("evaluate RUN --part validation --json scores.json", 4, few=0),
     "report": Kill("report RUN --sample 0 --out report.html", 4, few=0),
     "export": Kill("export RUN --out model.pt2", 4, few=0),
-    "recipes copy": Kill("recipes copy recipes", 80, most=60, finished="are there already"),
+    "recipes copy": Kill("recipes copy --to recipes", 80, most=60, finished="are there already"),
     "fit": Kill("fit WORLD --out fit", 50, few=0, most=12),
 }
 

@@ -27,6 +27,7 @@ SECOND = {
     "pack": "is refused",
     "fit": "is refused",
     "recipes copy": "waits",
+    "recipes list": "writes nothing",
     "train": "is refused",
     "forest": "waits",
     "crossval": "is refused",  # where it trains what the first does
@@ -54,7 +55,7 @@ COMMANDS = {
     "region make-virtual": ("region make-virtual out", "out"),
     "pack": ("pack address --out out", "out/satellite/rgb/pack.json"),
     "fit": ("fit WORLD --out out", "out/fit.json"),
-    "recipes copy": ("recipes copy out", None),
+    "recipes copy": ("recipes copy --to out", None),
     "train": ("train RECIPES/step1.yaml region=WORLD init=random model=test_resnet runs=out", None),
     "forest": ("forest RECIPES/step1.yaml region=WORLD runs=out modalities=[soil] top_k=5 --trees 60", None),
     "crossval": ("crossval RECIPES/step1.yaml region=WORLD init=random model=test_resnet runs=out", None),
