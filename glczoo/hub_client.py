@@ -5,12 +5,14 @@ the Hub; `hf-hub:NAME` means `<organisation>/NAME`, the organisation being `glcz
 Nothing downloaded is ever executed: see `published_files`.
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -23,9 +25,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import get_session
 
 from glczoo.errors import GlczooError
 from glczoo.published_files import PUBLISHED_FILES, SUMS, DamagedError, damaged_files, is_listed, listed_files
+from glczoo.yaml_text import shown
 
 __all__ = [
     "PREFIX",
@@ -41,6 +45,7 @@ PREFIX = "hf-hub:"
 """What a name of a model on the Hub begins with."""
 
 _AGAIN = 1.0  # seconds before a request that failed is sent once more
+_SILENCE = 60.0  # seconds without a byte after which a Hub is taken not to answer; the client has no limit
 _Result = TypeVar("_Result")
 
 
@@ -92,7 +97,11 @@ def pull(
             return Path(
                 _twice(
                     lambda: huggingface_hub.snapshot_download(
-                        repo, revision=revision, cache_dir=cache_dir, allow_patterns=[*files, SUMS]
+                        repo,
+                        revision=revision,
+                        cache_dir=cache_dir,
+                        allow_patterns=[*files, SUMS],
+                        ignore_patterns=["*/*/*"],  # to the client `*` is a folder too
                     )
                 )
             )
@@ -170,37 +179,96 @@ def upload(
             *(CommitOperationAdd(name, folder / name) for name in sorted(here)),
             *(CommitOperationDelete(name) for name in stale),
         ]
-        try:
-            commit = api.create_commit(
-                repo,
-                operations,
-                commit_message=message,
-                revision=revision,
-                create_pr=create_pr,
-                parent_commit=info.sha,  # somebody else's commit in between is refused, not overwritten
-            )
-        except Exception as error:
-            if create_pr or not _is_committed(api, repo, revision, info.sha, message):
-                raise
-            raise HubError(
-                f"{repo}: the commit was made, but the Hub's answer to it was lost ({_reason(error)})."
-                + (f" Tag it: hf repo tag create {repo} {tag}" if tag else "")
-            ) from None
-    address = commit.pr_url or str(commit.commit_url)
+        commit, address = _commit(
+            api,
+            folder,
+            _Destination(repo, revision, info.sha),
+            operations,
+            message=message,
+            create_pr=create_pr,
+        )
     if tag:
         ways = f"The commit stands at {address}, only the tag is missing: hf repo tag create {repo} {tag}"
         with _explained(f"to tag {repo} {tag}", ways):
-            _twice(lambda: api.create_tag(repo, tag=tag, revision=commit.oid))
+            _twice(lambda: _tag(api, repo, tag, commit))
     return address
 
 
-def _is_committed(api: HfApi, repo: str, revision: str | None, before: str | None, message: str) -> bool:
-    """Whether the branch has our commit, of which no answer came."""
+@dataclass(frozen=True)
+class _Destination:
+    """The branch that a commit is for, as it was before."""
+
+    repo: str
+    revision: str | None
+    commit: str | None
+
+
+def _commit(
+    api: HfApi,
+    folder: Path,
+    to: _Destination,
+    operations: Sequence[CommitOperationAdd | CommitOperationDelete],
+    *,
+    message: str,
+    create_pr: bool,
+) -> tuple[str, str]:
+    """Make the commit, and once more where the Hub failed and did not make it; return it and its address.
+
+    Raises:
+        HubError: no answer came, and whether the commit was made cannot be found out.
+        Exception: whatever the client raises; the branch is as it was.
+    """
+
+    def make() -> tuple[str, str]:
+        try:
+            made = api.create_commit(
+                to.repo,
+                operations,
+                commit_message=message,
+                revision=to.revision,
+                create_pr=create_pr,
+                parent_commit=to.commit,  # somebody else's commit in between is refused, not overwritten
+            )
+        except Exception as error:
+            if create_pr:  # the branch is as it was whether or not the proposal was made
+                raise
+            if (found := _found(api, folder, to, error)) is None:
+                raise
+            return found, f"{huggingface_hub.constants.ENDPOINT}/{to.repo}/commit/{found}"
+        return str(made.oid), made.pr_url or str(made.commit_url)
+
+    return make() if create_pr else _twice(make)
+
+
+def _found(api: HfApi, folder: Path, to: _Destination, error: Exception) -> str | None:
+    """Our commit, if the branch has it although no answer came; None if the branch is as it was.
+
+    SHA256SUMS tells: what it lists is what was sent.
+    """
+    content = (folder / SUMS).read_bytes()
+    ours = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # as git names it
     try:
-        newest = api.list_repo_commits(repo, revision=revision)[0]
-    except Exception:  # what failed before may fail again: nothing is known
-        return False
-    return newest.commit_id != before and newest.title == message
+        info = _twice(lambda: api.model_info(to.repo, revision=to.revision, files_metadata=True))
+    except Exception as again:  # each layer has kinds of its own
+        if not _may_pass(error):  # it was refused: that is an answer
+            return None
+        raise HubError(
+            f"{to.repo}: no answer to the commit came ({_reason(error)}), and whether it was made cannot be "
+            f"found out ({_reason(again)}). Look at its page, or give the same command again: what is there "
+            "is not sent twice"
+        ) from None
+    blobs = {file.rfilename: file.blob_id for file in info.siblings or ()}
+    return str(info.sha) if info.sha != to.commit and blobs.get(SUMS) == ours else None
+
+
+def _tag(api: HfApi, repo: str, tag: str, commit: str) -> None:
+    """Tag a commit; that the tag is there already, on this commit, is no error: an answer was lost."""
+    try:
+        api.create_tag(repo, tag=tag, revision=commit)
+    except HfHubHTTPError as error:
+        tags = api.list_repo_refs(repo).tags if _status(error) == 409 else ()
+        if not any(ref.name == tag and ref.target_commit == commit for ref in tags):
+            raise
 
 
 _WAYS_TO_PUSH = (
@@ -231,6 +299,8 @@ def _twice(request: Callable[[], _Result]) -> _Result:
 
 def _may_pass(error: Exception) -> bool:
     """Whether the same request may succeed a moment later."""
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # see `_reason`
+        return _may_pass(error.__cause__)
     refused = (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, HFValidationError)
     if isinstance(error, LocalEntryNotFoundError):
         cause = error.__cause__
@@ -241,8 +311,8 @@ def _may_pass(error: Exception) -> bool:
         return False
     if isinstance(error, HfHubHTTPError):
         status = _status(error)
-        return status is None or status == 429 or status >= 500
-    return not isinstance(error, TypeError | HubError)
+        return status is None or status in (408, 429) or status >= 500
+    return not isinstance(error, HubError)
 
 
 def _status(error: HfHubHTTPError) -> int | None:
@@ -252,13 +322,28 @@ def _status(error: HfHubHTTPError) -> int | None:
 @contextmanager
 def _explained(tried: str, ways_out: str) -> Iterator[None]:
     """Turn what the client and the transport beneath it raise into one HubError."""
+    session = get_session()
+    hooks = getattr(session, "event_hooks", None)  # httpx's: clients before 1.0 had none
+    if hooks is not None:
+        session.event_hooks = {**hooks, "request": [*hooks.get("request", ()), _be_patient]}
     try:
         yield
     except HubError:
         raise
     except Exception as error:  # each layer has kinds of its own, and they change with the client's version
         endpoint = huggingface_hub.constants.ENDPOINT
-        raise HubError(f"tried {tried} at {endpoint}: {_reason(error)}. {ways_out}") from None
+        reason = _reason(error).rstrip(". ")
+        raise HubError(f"tried {tried} at {endpoint}: {reason}. {ways_out}") from None
+    finally:
+        if hooks is not None:
+            session.event_hooks = hooks
+
+
+def _be_patient(request: Any) -> None:
+    """Bound how long a request waits: the client sets no limit, and a silent Hub would hold us for ever."""
+    limits = request.extensions.get("timeout") or {}
+    kinds = ("connect", "read", "write", "pool")
+    request.extensions["timeout"] = {kind: limits.get(kind) or _SILENCE for kind in kinds}
 
 
 def _reason(error: BaseException) -> str:
@@ -274,9 +359,8 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, LocalEntryNotFoundError):
         if huggingface_hub.constants.HF_HUB_OFFLINE:
             return "HF_HUB_OFFLINE is set and it is not (wholly) in the cache"
-        if isinstance(error.__cause__, HfHubHTTPError):  # it was reached, and answered
-            return f"{_reason(error.__cause__)}, and it is not (wholly) in the cache"
-        return "the Hub cannot be reached, and it is not (wholly) in the cache"
+        cause = _reason(error.__cause__) if error.__cause__ else "the Hub cannot be reached"
+        return f"{cause}, and it is not (wholly) in the cache"
     if isinstance(error, EntryNotFoundError):
         return "the repository lacks a file that a published model has"
     if isinstance(error, HFValidationError):
@@ -291,8 +375,25 @@ def _reason(error: BaseException) -> str:
             return "the Hub answered 429: too many requests from here; wait some minutes"
         if status is not None and status >= 500:
             return f"the Hub answered {status}: it has a fault of its own; try again later"
-        if status == 412:
+        if status in (409, 412):
             return "somebody else pushed meanwhile"
-    return (
-        f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else 'no reason given'}"
-    )
+        return f"the Hub answered {status}: {shown(error.server_message or 'it gives no reason', 300)}"
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # of the transport, which is httpx or requests
+    for kind, words in _TRANSPORT.items():
+        if kind in kinds:
+            return f"{words} ({type(error).__name__})"
+    if isinstance(error, OSError) and "Consistency check failed" in str(error):
+        return "a file was cut off on its way"
+    if isinstance(error, TypeError) and "huggingface_hub" in str(error):
+        return "the Hub answered with what is no description of a model"
+    return f"{type(error).__name__}: {shown(str(error) or 'no reason given', 300)}"
+
+
+_TRANSPORT = {  # the first that fits, by names of classes
+    "TooManyRedirects": "the Hub leads in circles",
+    "TimeoutException": "the Hub does not answer",
+    "Timeout": "the Hub does not answer",
+    "JSONDecodeError": "the Hub answered with what is no JSON: is there a proxy or a page to log in between?",
+    "TransportError": "the Hub cannot be reached, or broke off",
+    "RequestException": "the Hub cannot be reached, or broke off",
+}

@@ -1,18 +1,21 @@
 """A stand-in for the parts of the Hugging Face Hub's HTTP API that its client uses, on 127.0.0.1.
 
-Standard library (and yaml for cards). Real bytes are kept on disk; every upload is checked against its
-SHA-256 and size. How the real Hub answers is taken from the client's source; nothing was compared with it.
-Long because the protocol is: one method for each endpoint, and none that no test reaches.
+Standard library (and yaml for cards). It can be told to fail: see FAULTS. Real bytes are kept on disk; every
+upload is checked against its SHA-256 and size. How the real Hub answers is taken from the client's source;
+nothing was compared with it. Long because the protocol is: one method for each endpoint, and none that no
+test reaches.
 """
 
 import argparse
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
 import os
 import re
 import secrets
+import socket
 import threading
 import time
 from datetime import UTC, datetime
@@ -23,6 +26,27 @@ from urllib.parse import parse_qs, unquote, urlsplit
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".onnx", ".tif", ".png")
 LFS_SIZE = 1 << 20  # the real Hub: regular up to ~10 MB of text, any binary pattern -> lfs
 REGULAR_MAX = 10 << 20
+
+BODIES = {  # answers with code 200 that are none
+    "broken json": b'{"id": "me/tiny", "siblings": [{"rfil',
+    "other json": b"[1, 2, 3]",
+    "null": b"null",
+    "web page": b"<!DOCTYPE html><html><body>Log in to the hotel's network</body></html>",
+    "nothing": b"",
+}
+FAULTS = {
+    **{name: "an answer with code 200 that is none" for name in BODIES},
+    "hang up": "the connection is closed without an answer, and nothing is done",
+    "lost answer": "what was asked is done, and the connection closed without an answer",
+    "no answer": "the connection is kept, and nothing answered",
+    "truncated": "half of the file, then the connection is closed",
+    "short": "half of the file, as if that were all",
+    "changed": "the file with a byte changed",
+    "other etag": "the file with an ETag that is not its own",
+    "circle": "a redirect to the same place",
+    "elsewhere": "a redirect to another host, which answers",
+}
+"""What `HubServer.fault` can do beside answering with a code of HTTP."""
 
 
 class HubError(Exception):
@@ -122,6 +146,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def reply(self, status=200, obj=None, headers=None, raw=None):
         body = raw if raw is not None else (b"" if obj is None else json.dumps(obj).encode())
+        if self.fault == "lost answer":
+            return self.hang_up()
         self.send_response(status)
         h = {
             "Content-Type": "application/json; charset=utf-8",
@@ -136,7 +162,48 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
         self.status = status
 
+    def hang_up(self):
+        """Close the connection: whatever was not sent is lost."""
+        self.status, self.close_connection = self.status or 499, True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def send_fault(self):
+        """Do what a fault asks for in the place of an answer; False where it only changes one."""
+        match self.fault:
+            case int():
+                self.reply(self.fault, {"error": "injected fault"}, headers=self.fault_headers)
+            case name if name in BODIES:
+                self.reply(raw=BODIES[name])
+            case "hang up":
+                self.hang_up()
+            case "no answer":
+                self.hub.silence.wait(self.hub.patience)
+                self.hang_up()
+            case "circle":
+                self.reply(302, headers={"Location": self.path})
+            case "elsewhere":
+                self.reply(302, headers={"Location": f"{self.hub.cdn_url}/elsewhere{self.path}"})
+            case _:
+                return False
+        return True
+
+    def elsewhere(self, path):
+        """Another host: it must never see a token."""
+        if self.headers.get("Authorization"):
+            self.hub.leaks.append(self.path)
+        self.reply(404, {"error": "this is not the Hub"})
+
     def send_blob(self, sha, size, headers):
+        if self.fault == "other etag":
+            headers = headers | {"ETag": '"' + "0" * 40 + '"', "X-Linked-Etag": '"' + "0" * 64 + '"'}
+        content = Path(self.hub.store.blob_path(sha)).read_bytes() if self.fault in DAMAGES else b""
+        if self.fault == "changed":
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        elif self.fault == "short":
+            content, size = content[: size // 2], size // 2
+        elif self.fault == "truncated":
+            content = content[: size // 2]
         start, status = 0, 200
         rng = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         end = size - 1
@@ -158,6 +225,9 @@ class Handler(BaseHTTPRequestHandler):
         self.status = status
         if self.command == "HEAD":
             return
+        if self.fault in DAMAGES:
+            self.wfile.write(content[start : end + 1])
+            return self.hang_up() if self.fault == "truncated" else None
         with open(self.hub.store.blob_path(sha), "rb") as f:
             f.seek(start)
             left = end - start + 1
@@ -172,10 +242,10 @@ class Handler(BaseHTTPRequestHandler):
         self.q = parse_qs(parts.query, keep_blank_values=True)
         path = parts.path
         self.body = b"" if path.startswith("/lfs/put/") else self.read_body()
-        fault = self.hub.take_fault(self.command, path)
+        self.fault, self.fault_headers = self.hub.take_fault(self.command, path)
         try:
-            if fault:
-                return self.reply(fault, {"error": "injected fault"})
+            if self.fault and self.send_fault():
+                return None
             for method, pattern, fn in ROUTES:
                 m = method == ("GET" if self.command == "HEAD" else self.command) and re.fullmatch(
                     pattern, path
@@ -566,6 +636,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_blob(sha, os.path.getsize(self.hub.store.blob_path(sha)), {"ETag": f'"{sha[:32]}"'})
 
 
+DAMAGES = ("changed", "short", "truncated")
 GITATTRIBUTES = "".join(f"*{s} filter=lfs diff=lfs merge=lfs -text\n" for s in LFS_SUFFIXES).encode()
 
 
@@ -646,6 +717,7 @@ ROUTES = [
     ("PUT", r"/lfs/put/([0-9a-f]{64})/(\d+)", Handler.lfs_put),
     ("GET", r"/cdn/([0-9a-f]{64})", Handler.cdn),
     ("GET", rf"/{R}/resolve/([^/]+)/(.+)", Handler.resolve),
+    ("GET", r"/elsewhere(/.+)", Handler.elsewhere),
 ]
 
 
@@ -656,6 +728,7 @@ class HubServer:
         users = {t: {"name": u, "role": "write"} if isinstance(u, str) else u for t, u in users.items()}
         self.store = Store(root, users)
         self.key, self.log, self.faults, self.leaks = secrets.token_bytes(16), [], [], []
+        self.silence, self.patience = threading.Event(), 5.0  # seconds that "no answer" keeps a connection
         handler = type("Bound", (Handler,), {"hub": self})
         # Like the real Hub: large files come from another origin, which must never see a token.
         self.servers = [ThreadingHTTPServer(("127.0.0.1", p), handler) for p in (port, 0)]
@@ -664,16 +737,18 @@ class HubServer:
     def sign(self, text):
         return hmac.new(self.key, text.encode(), "sha256").hexdigest()[:32]
 
-    def fault(self, method, pattern, status, times=1):
-        """Answer the next `times` requests of this kind with an error."""
-        self.faults.append([method, pattern, status, times])
+    def fault(self, method, pattern, status, times=1, headers=None):
+        """Let the next `times` requests of this kind fail: with a code of HTTP, or one of FAULTS."""
+        assert isinstance(status, int) or status in FAULTS, status
+        self.faults.append([method, pattern, status, times, headers])
 
     def take_fault(self, method, path):
+        """What the request is to fail by, and headers of a code; None where it is not to fail."""
         for fault in self.faults:
-            if fault[3] > 0 and fault[0] == method and re.search(fault[1], path):
+            if fault[3] > 0 and re.fullmatch(fault[0], method) and re.search(fault[1], path):
                 fault[3] -= 1
-                return fault[2]
-        return None
+                return fault[2], fault[4]
+        return None, None
 
     def files(self, repo_id, revision="main"):
         """Path → sha256 of what a revision holds."""

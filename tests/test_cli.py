@@ -13,6 +13,7 @@ import pytest
 from glczoo import __version__
 from glczoo.cli import command, main
 from glczoo.errors import GlczooError, MissingError
+from glczoo.runs.portable import format_of
 
 
 def verbs(group: click.Group = command, *path: str) -> Iterator[tuple[str, ...]]:
@@ -153,7 +154,7 @@ def test_a_box_may_have_negative_sides():
     ("arguments", "message"),
     [
         (["region", "check", "nowhere"], "there is no file nowhere"),
-        (["evaluate", "nowhere"], "nowhere is no finished run"),
+        (["evaluate", "nowhere"], "there is no folder nowhere: train a run, or name one of the Hub"),
         (["train", "nowhere.yaml"], "there is no file nowhere.yaml"),
         (["study", "nowhere.yaml"], "there is no file nowhere.yaml"),
         (["ensemble", "nowhere", "--out", "x"], "needs two runs or more"),
@@ -236,3 +237,67 @@ def test_a_number_below_one_is_a_mistake_of_usage(option, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["predict", "RUN", "--points", "points.csv", "--out", "out.csv", option, "0"])
     assert stop.value.code == 2 and "0 is not in the range x>=1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["forest", "step1", "--trees", "0"],
+        ["fit", "region", "--jobs", "0"],
+        ["fit", "region", "--minutes", "-1"],
+        ["bench", "--seconds", "0"],
+        ["demo", "--seed", "-1"],
+        ["app", "run", "--port", "100000"],
+        ["region", "make-virtual", "x", "--species", "0"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_number_out_of_range_is_a_mistake_of_usage(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2 and "is not in the range" in capsys.readouterr().err
+
+
+def test_every_option_that_is_a_number_has_a_range():
+    def options(verb):
+        if isinstance(verb, click.Group):
+            return [option for inner in verb.commands.values() for option in options(inner)]
+        return [param for param in verb.params if param.type in (click.INT, click.FLOAT)]
+
+    assert {param.name for param in options(command)} == {
+        "bbox",
+        "resolution",
+        "cells",
+        "middle",
+    }  # checked inside
+
+
+def test_a_file_name_says_the_format_of_an_export_or_is_refused(tmp_path):
+    with pytest.raises(
+        SystemExit, match=r"model.onnx is the name of a file of format onnx, asked for is torch"
+    ):
+        main(["export", "run", "--out", str(tmp_path / "model.onnx"), "--format", "torch"])
+    assert format_of(Path("m.onnx"), None) == "onnx" and format_of(Path("m.pt2"), None) == "torch"
+    assert format_of(Path("m.bin"), "onnx") == "onnx" and format_of(Path("m.bin"), None) == "torch"
+
+
+def test_a_model_that_is_not_there_is_told_with_those_of_names_like_it(tmp_path):
+    folder = tmp_path / "region"
+    main(["region", "make-virtual", str(folder), "--species", "5", "--po", "9", "--pa", "40", "--size", "48"])
+    with pytest.raises(SystemExit, match="no model 'fusresnet34_glc32': did you mean .*fusresnet34_glc23"):
+        main(
+            [
+                "train",
+                "step1",
+                f"region={folder}",
+                "model=fusresnet34_glc32",
+                f"runs={tmp_path}",
+                "init=random",
+            ]
+        )
+
+
+@pytest.mark.parametrize("name", ["./tinny", "runs/glc23/step1", "/nowhere/at/all"])
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(SystemExit, match=f"there is no folder {name}; a model on the Hub is named ORG/NAME"):
+        main(["verify", name])

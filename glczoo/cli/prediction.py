@@ -233,7 +233,7 @@ def map_(
     help="Response curves of these; by default of the four with most records.",
 )  # fmt: skip
 @click.option(
-    "--sample", type=int, default=1000,
+    "--sample", type=click.IntRange(min=0), default=1000,
     help="Samples for importance and response curves, the slow part; 0: without.",
 )  # fmt: skip
 @click.option("--odmap", type=PATH, metavar="CSV", help="Also write the ODMAP protocol (Zurell et al. 2020).")
@@ -307,7 +307,7 @@ def _write_protocol(path: Path, entries: "list[Entry]") -> None:
 @region_option
 @batch_size_option
 @click.option("--host", default="127.0.0.1", help="127.0.0.1: this machine alone; 0.0.0.0: for others too.")
-@click.option("--port", type=int, help="By default the first free one from 7860 on.")
+@click.option("--port", type=click.IntRange(1, 65535), help="By default the first free one from 7860 on.")
 def app(runs: tuple[str, ...], region: Path | None, batch_size: int, host: str, port: int | None) -> None:
     """A web page: click on a map to see the species of a place, and what the model saw there.
 

@@ -65,15 +65,19 @@ def _tell_what_stays_here(region: "Region") -> None:
 @click.argument("run")
 @click.option("--out", type=PATH, required=True, help="File to write, such as model.pt2 or model.onnx.")
 @click.option(
-    "--format", "kind", type=click.Choice(["torch", "onnx"]), default="torch", help="torch.export, or ONNX."
+    "--format",
+    "kind",
+    type=click.Choice(["torch", "onnx"]),
+    help="torch.export, or ONNX; by default what the file's name says.",
 )
-def export(run: str, out: Path, kind: Literal["torch", "onnx"]) -> None:
+def export(run: str, out: Path, kind: Literal["torch", "onnx"] | None) -> None:
     """A model as one file that predicts without glczoo: normalisation, network and activation.
 
     RUN is the folder of a finished run, or hf-hub:ORG/NAME.
     """
-    from glczoo.runs.portable import export_portable
+    from glczoo.runs.portable import export_portable, format_of
 
+    kind = format_of(out, kind)
     will_write(out, runs=[run])
     _warn_of_sensitive([run])
     difference = export_portable(run, out, kind)

@@ -54,7 +54,9 @@ def init(
 @click.command("check", cls=Verb)
 @region_argument
 @patch_size_option
-@click.option("--buffer", type=float, default=0.0, help="km between training and held-out surveys.")
+@click.option(
+    "--buffer", type=click.FloatRange(min=0), default=0.0, help="km between training and held-out surveys."
+)
 @click.option("--out", type=PATH, metavar="PNG", help="Picture; by default check.png beside region.yaml.")
 @json_option
 def check(
@@ -175,16 +177,19 @@ def coordinates(region: Path, middle: tuple[float, float], out: Path) -> None:
 
 @click.command("make-virtual", cls=Verb)
 @click.argument("folder", type=PATH)
-@click.option("--species", type=int, default=200, help="Species.")
-@click.option("--po", type=int, default=20000, help="Presence-only records.")
-@click.option("--pa", type=int, default=1000, help="Presence–absence surveys.")
-@click.option("--test", type=int, default=500, help="Rows of the test table.")
-@click.option("--size", type=int, default=256, help="Cells of 30 arc seconds along a side.")
+@click.option("--species", type=click.IntRange(min=1), default=200, help="Species.")
+@click.option("--po", type=click.IntRange(min=0), default=20000, help="Presence-only records.")
+@click.option("--pa", type=click.IntRange(min=1), default=1000, help="Presence–absence surveys.")
+@click.option("--test", type=click.IntRange(min=0), default=500, help="Rows of the test table.")
+@click.option("--size", type=click.IntRange(min=1), default=256, help="Cells of 30 arc seconds along a side.")
 @click.option(
-    "--grid", type=int, default=0, help="Points along a side of a regular grid with known truth, for maps."
+    "--grid",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Points along a side of a regular grid with known truth, for maps.",
 )
 @click.option("--patch-size", type=click.IntRange(min=1), default=128, help="patch_size of its region.yaml.")
-@click.option("--seed", type=int, default=0, help="Another number, another world.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Another number, another world.")
 @click.option(
     "--plain", is_flag=True,
     help="Rasters in folders, gbif.csv, plots.csv and points.csv, as people have their own, and no more; "

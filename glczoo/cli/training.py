@@ -34,7 +34,7 @@ class Train(Verb):
 
 @click.command("demo", cls=Verb)
 @click.option("--out", type=PATH, default=Path("demo"), help="Folder to write.")
-@click.option("--seed", type=int, default=0, help="Another number, another world.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Another number, another world.")
 def demo(out: Path, seed: int) -> None:
     """A virtual region, three steps, two models, an ensemble, a map and a report."""
     from glczoo.demo import demo as run_demo
@@ -126,8 +126,12 @@ class FitVerb(Verb):
 @click.argument("region", type=PATH)
 @overrides_argument
 @click.option("--out", type=PATH, metavar="RUN", help="Folder; by default runs/REGION/ensemble_glc23/fit.")
-@click.option("--minutes", type=float, help="What it may take, about; by default there is no bound.")
-@click.option("--jobs", type=int, help="Threads; by default one for each core.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What it may take, about; by default there is no bound.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), help="Threads; by default one for each core.")
 @json_option
 def fit(
     region: Path,
@@ -156,8 +160,8 @@ def fit(
 @click.command("forest", cls=Verb)
 @click.argument("recipe")
 @overrides_argument
-@click.option("--trees", type=int, default=500, help="How many.")
-@click.option("--min-leaf", type=int, default=2, help="Surveys in a leaf at least.")
+@click.option("--trees", type=click.IntRange(min=1), default=500, help="How many.")
+@click.option("--min-leaf", type=click.IntRange(min=1), default=2, help="Surveys in a leaf at least.")
 def forest(recipe: str, overrides: tuple[str, ...], trees: int, min_leaf: int) -> None:
     """Fit a random forest on a recipe's surveys, as a run among the others.
 
@@ -199,7 +203,7 @@ def crossval(recipe: Path, overrides: tuple[str, ...], json_file: Path | None) -
 @click.argument("study", type=PATH)
 @overrides_argument
 @truth_option("evaluate on the region's test table")
-@click.option("--jobs", type=int, default=1, help="Processes that train runs.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, help="Processes that train runs.")
 def study(study: Path, overrides: tuple[str, ...], truth: Path | None, jobs: int) -> None:
     """A grid of runs and seeds, one table of means and spreads; resumable.
 
@@ -244,8 +248,10 @@ def ensemble(runs: tuple[Path, ...], out: Path, average: Literal["probabilities"
 @click.argument("words", nargs=-1, metavar="[RECIPE|KEY=VALUE]…")
 @click.option("--region", type=PATH, help="region.yaml; by default the recipe's, else a virtual one.")
 @click.option("--device", help="cpu, cuda, …; by default the fastest.")
-@click.option("--seconds", type=float, default=10.0, help="Of each measurement.")
-@click.option("--size", type=int, default=256, help="Side of the virtual region, in cells.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, help="Of each measurement."
+)
+@click.option("--size", type=click.IntRange(min=1), default=256, help="Side of the virtual region, in cells.")
 @json_option
 def bench(
     words: tuple[str, ...],

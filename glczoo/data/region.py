@@ -269,6 +269,7 @@ class Region(Strict):
                 return path
         tried = " or ".join(spellings)
         hint = "; GLCZOO_DATA names the folder of the data" if self.root is None else ""
+        hint += ", or describe your own data and name them with --region" if self.published else ""
         raise MissingError(f"region {self.name}: {tried} not found under {root} (letter case ignored){hint}")
 
 

@@ -13,7 +13,7 @@ import importlib.util
 import lzma
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,6 +68,7 @@ class TableFile:
     notes: tuple[str, ...] = ()  # what a person should know of how it was read
     citation: str = ""  # that came in the archive
     doi: str = ""
+    most_rows: int | None = None  # no more than these, where they can be counted before they are read
 
     def find(self, name: str) -> str | None:
         """The column of this name: exactly, or else with letter case ignored; None where there is none.
@@ -147,7 +148,8 @@ def _text(
     described: TableDescription | None = None,
 ) -> TableFile:
     text = open_text_table(path, open_bytes, separator, encoding, member, described)
-    return TableFile(path, text.names, text.separator, text.read_at, text.notes)
+    rows = None if text.line_ends is None else text.line_ends + 1
+    return TableFile(path, text.names, text.separator, text.read_at, text.notes, most_rows=rows)
 
 
 def _refuse_known(path: Path, head: bytes) -> None:
@@ -185,9 +187,7 @@ def _open_zip(path: Path, separator: str | None, encoding: str | None) -> TableF
 
 
 def _cited(table: TableFile, archive: Archive) -> TableFile:
-    return TableFile(
-        table.path, table.names, table.separator, table.read_at, table.notes, archive.citation, archive.doi
-    )
+    return replace(table, citation=archive.citation, doi=archive.doi)
 
 
 def _whole(path: Path, table: pd.DataFrame, notes: tuple[str, ...]) -> TableFile:
@@ -268,7 +268,7 @@ def _parquet(path: Path) -> TableFile:
         table.index = pd.RangeIndex(1, len(table) + 1)
         return table
 
-    return TableFile(path, tuple(names), "", read_at)
+    return TableFile(path, tuple(names), "", read_at, most_rows=rows)
 
 
 def _tidied(column: pd.Series) -> pd.Series:

@@ -309,8 +309,7 @@ def read_folds(region: Region, samples: Samples) -> tuple[np.ndarray, np.ndarray
     """Fold of every sample, int64[N], and its fixed rank in [0, 1), float64[N], where the table has one.
 
     Raises:
-        GlczooError: the region describes no split, a sample is not in the split's table, or that holds other
-            things than numbers.
+        GlczooError: the region describes no split, it lacks a sample, or holds other things than numbers.
     """
     split = region.split
     if split is None:
@@ -328,10 +327,9 @@ def read_folds(region: Region, samples: Samples) -> tuple[np.ndarray, np.ndarray
         raise GlczooError(
             f"{path}: {len(missing)} surveys are not in the split, the first: {missing[:5].tolist()}"
         )
-    place = first[row]
     if not split.rank:
-        return fold[place], None
+        return fold[first[row]], None
     rank, _ = numbers(frame[split.rank])
-    if bad := np.flatnonzero(~np.isfinite(rank)).tolist():
-        raise GlczooError(f"{path}: {split.rank} holds no number at {lines(frame.index[bad])}")
-    return fold[place], rank[place]
+    if not np.isfinite(rank).all():
+        raise GlczooError(f"{path}: {split.rank} has no number at {lines(frame.index[~np.isfinite(rank)])}")
+    return fold[first[row]], rank[first[row]]

@@ -32,6 +32,7 @@ class TextTable:
     separator: str
     read_at: Callable[[list[int]], pd.DataFrame]
     notes: tuple[str, ...]
+    line_ends: int | None  # of the whole text, where they are counted
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def open_text_table(
     except LookupError:
         raise GlczooError(f"{where}: no encoding is called {encoding!r}; try utf-8 or cp1252") from None
     try:
-        known, has_quotes = _encoding(open_bytes, where)
+        known, has_quotes, line_ends = _encoding(open_bytes, where)
     except DAMAGED as error:
         raise GlczooError(f"{where} is damaged: {error}") from None
     if encoding is None and known == "":
@@ -104,11 +105,11 @@ def open_text_table(
     def read_at(positions: list[int]) -> pd.DataFrame:
         return _parse(where, open_text, shape, positions)
 
-    return TextTable(shape.names, shape.separator, read_at, notes)
+    return TextTable(shape.names, shape.separator, read_at, notes, line_ends)
 
 
-def _encoding(open_bytes: Callable[[], IO[bytes]], where: str) -> tuple[str, bool]:
-    """The encoding of a text, "" if it is none, and whether there is a quotation mark in it.
+def _encoding(open_bytes: Callable[[], IO[bytes]], where: str) -> tuple[str, bool, int | None]:
+    """The encoding of a text, "" if it is none, whether a quotation mark is in it, and how many line ends.
 
     Raises:
         GlczooError: a line of it is longer than any row of a table.
@@ -116,20 +117,21 @@ def _encoding(open_bytes: Callable[[], IO[bytes]], where: str) -> tuple[str, boo
     with open_bytes() as stream:
         head = stream.read(4096)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16", True
+        return "utf-16", True, None
     if head.count(0) > len(head) // 4:  # of ASCII letters every other byte is 0
-        return ("utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"), True
+        return ("utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"), True, None
     if 0 in head:
-        return "", False
+        return "", False, None
     quotes = False
     for name in ("utf-8", "cp1252"):
         decoder = codecs.getincrementaldecoder(name)()
-        length = 0
+        length, line_ends = 0, 0
         with open_bytes() as stream:
             try:
                 while chunk := stream.read(1 << 22):
                     quotes |= b'"' in chunk
-                    ends = b"\n" in chunk or b"\r" in chunk
+                    ends = chunk.count(b"\n") or chunk.count(b"\r")
+                    line_ends += ends
                     length = 0 if ends else length + len(chunk)
                     if length > LONGEST_LINE:
                         raise GlczooError(
@@ -137,10 +139,10 @@ def _encoding(open_bytes: Callable[[], IO[bytes]], where: str) -> tuple[str, boo
                         )
                     decoder.decode(chunk)
                 decoder.decode(b"", final=True)
-                return ("utf-8-sig" if name == "utf-8" else name), quotes
+                return ("utf-8-sig" if name == "utf-8" else name), quotes, line_ends
             except UnicodeDecodeError:
                 continue
-    return "latin-1", True
+    return "latin-1", True, None
 
 
 def _shape(where: str, lines: list[str], separator: str | None) -> _Shape:

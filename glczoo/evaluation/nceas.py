@@ -37,6 +37,7 @@ from torch import Tensor
 from glczoo.data.occurrences import Points
 from glczoo.data.rasters import project
 from glczoo.data.region import Strict, parse, read_yaml
+from glczoo.data.region_sections import Name
 from glczoo.data.sphere import east_north
 from glczoo.errors import GlczooError, MissingError
 from glczoo.evaluation.evaluate import markdown
@@ -62,14 +63,14 @@ class BenchmarkRegion(Strict):
 class Benchmark(Strict):
     """The file of the study."""
 
-    name: str = Field(description="folder of the results, inside of runs")
+    name: Name = Field(description="folder of the results, inside of runs")
     benchmark: Literal["nceas"] = Field(description="which benchmark")
     seeds: list[int] = Field(default=[0], min_length=1, description="every region is fitted once by each")
     root: str | None = Field(
         default=None, description="folder of the regions' folders; null: GLCZOO_DATA, else here"
     )
     runs: str = Field(default="runs", description="folder for the results")
-    regions: dict[str, BenchmarkRegion] = Field(min_length=1)
+    regions: dict[Name, BenchmarkRegion] = Field(min_length=1)
 
     @property
     def folder(self) -> Path:

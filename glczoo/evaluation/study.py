@@ -33,6 +33,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from glczoo.data.region_sections import Name
 from glczoo.data.schema import Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
 from glczoo.errors import GlczooError
@@ -84,7 +85,7 @@ class PlannedRun(Strict):
 class Study(Strict):
     """A grid of runs and seeds, and the rows of its table."""
 
-    name: str = Field(description="folder of the study's runs, inside of runs")
+    name: Name = Field(description="folder of the study's runs, inside of runs")
     seeds: list[int] = Field(default=[0], min_length=1, description="every run is trained once by each")
     set: dict[str, Any] = Field(default={}, description="keys of every recipe, with dots")
     recipes: str = Field(

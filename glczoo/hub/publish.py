@@ -18,7 +18,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from glczoo.errors import ExistsError
+from glczoo.errors import ExistsError, MissingError
 from glczoo.evaluation.held_out import held_out_scores
 from glczoo.evaluation.records import evaluate_records
 from glczoo.evaluation.sections import versions
@@ -175,7 +175,9 @@ def verify(model: str | Path) -> Verified:
         DamagedError: something is not what was saved; the message says which.
     """
     model = locate_model(model)
-    local = not str(model).startswith(PREFIX) and Path(model).is_dir()
+    local = not str(model).startswith(PREFIX) and (Path(model).is_dir() or _is_path(str(model)))
+    if local and not Path(model).is_dir():
+        raise MissingError(f"there is no folder {model}; a model on the Hub is named ORG/NAME")
     folder = Path(model) if local else pull(str(model))
     if local:
         listed_files(folder)
@@ -203,6 +205,11 @@ def verify(model: str | Path) -> Verified:
             f"timm {timm.__version__} do not compute what the model's author saw"
         )
     return Verified(folder, run.config.architecture, trained.bands, len(trained.species), difference)
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can be a folder's only: repositories are named NAME or ORG/NAME."""
+    return name.count("/") > 1 or name.startswith(("/", ".", "~")) or "\\" in name
 
 
 def _refuse_other_golden(path: Path, trained: TrainedModel) -> None:

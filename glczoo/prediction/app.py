@@ -20,7 +20,7 @@ from glczoo.prediction.points import PredictedTable
 
 __all__ = ["page", "serve"]
 
-_UPLOAD = "32mb"  # about a million points: more is for `glczoo predict`
+_UPLOAD = "32mb"  # rows are counted too, see `place`
 _CSS = """
 .gradio-container {max-width: 1240px !important; margin: 0 auto}
 #map img {cursor: crosshair; width: auto; max-width: 100%; max-height: 660px; margin: 0 auto}
@@ -52,6 +52,7 @@ _CSS = """
 .gz figcaption b {display: block; font-size: .8rem; overflow-wrap: anywhere}
 """
 
+_QUEUE: dict[str, Any] = {"concurrency_limit": 1, "api_visibility": "private"}
 _TABLES = [".csv", ".tsv", ".txt", ".gz", ".zip", ".xlsx", ".parquet", ".geojson", ".json", ".gpkg"]
 
 
@@ -105,16 +106,12 @@ def page(predictor: PlacePredictor) -> Any:
                 outcome = gr.HTML(elem_id="said")
                 files = gr.File(label="Download", visible=False, interactive=False, elem_id="files")
         gr.HTML(_quiet(_about(predictor.region)))
-        # One model answers one question at a time.
-        queue: dict[str, Any] = {
-            "concurrency_id": "model",
-            "concurrency_limit": 1,
-            "api_visibility": "private",
-        }
+        # One place at a time, and beside it one table: whoever clicks does not wait for somebody's upload.
+        places, tables = ({"concurrency_id": name, **_QUEUE} for name in ("places", "tables"))
         clicked, pasted, uploaded = _handlers(predictor)
-        picture.select(clicked, None, [place, picture, species, patches], **queue)
-        place.submit(pasted, place, [picture, species, patches], **queue)
-        table.change(uploaded, table, [outcome, files], **queue)
+        picture.select(clicked, None, [place, picture, species, patches], **places)
+        place.submit(pasted, place, [picture, species, patches], **places)
+        table.change(uploaded, table, [outcome, files], **tables)
     return blocks
 
 

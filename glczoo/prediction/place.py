@@ -4,6 +4,7 @@ Used by `app`, without anything of its page.
 """
 
 import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from glczoo.data.occurrences import Points
 from glczoo.data.region import Region
 from glczoo.data.sensitive import shown_places
 from glczoo.data.splits import nearest_km
+from glczoo.data.table_files import open_table
 from glczoo.data.tables import read_points, read_species
 from glczoo.errors import GlczooError
 from glczoo.figures.click_map import ClickMap
@@ -27,6 +29,8 @@ from glczoo.runs.run import Run
 
 __all__ = ["Patch", "PlaceAnswer", "PlacePredictor", "read_place"]
 
+_MOST_POINTS = 100_000  # that an uploaded table may have
+_MOST_BYTES = 2**26  # that it may unpack to
 _BACKGROUND = 400  # cells along a side of the map's background
 _SHOWN = 64  # pixels along a side of a band's picture, at most
 _COLOUR = ("red", "green", "blue")
@@ -129,9 +133,16 @@ class PlacePredictor:
         return PlaceAnswer(place, answers, applicable, [*notes, note], self._patches(place))
 
     def table(self, points: Path, out: Path) -> PredictedTable:
-        """Predict at the points of a CSV as `glczoo predict --points` does; see `points.predict_points`."""
+        """Predict at the points of a CSV as `glczoo predict --points` does; see `points.predict_points`.
+
+        Raises:
+            GlczooError: it is no table of places, or one of more than 100,000 rows: this is for visitors of a
+                page, who wait for one another.
+        """
         try:
+            _refuse_vast(points)
             table = read_points(self.region, points)
+            _refuse_many(len(table))
             return predict_points(self.model, table, out, self.region, batch_size=self._batch_size)
         except ValueError as error:
             raise GlczooError(str(error).replace(str(points), points.name)) from None
@@ -290,3 +301,24 @@ def read_place(text: str) -> tuple[float, float]:
             + swapped
         )
     return lon, lat
+
+
+def _refuse_vast(table: Path) -> None:
+    """Count rows and bytes of a table that somebody uploaded before it is read."""
+    size = 0
+    if zipfile.is_zipfile(table):  # an Excel workbook too
+        with zipfile.ZipFile(table) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+    if size > _MOST_BYTES:
+        raise GlczooError(f"{table} unpacks to {size:,} bytes, this page reads {_MOST_BYTES:,}: {_ELSEWHERE}")
+    _refuse_many((open_table(table).most_rows or 0) - 2)  # less the header, and an end without a line
+
+
+def _refuse_many(rows: int) -> None:
+    if rows > _MOST_POINTS:
+        raise GlczooError(
+            f"the table has {rows:,} rows, this page answers {_MOST_POINTS:,} at once: {_ELSEWHERE}"
+        )
+
+
+_ELSEWHERE = "cut it up, or give it to `glczoo predict RUN --points`, which has no limit"

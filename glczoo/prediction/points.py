@@ -92,7 +92,7 @@ class Predictor:
         lon: float | Sequence[float] | np.ndarray,
         lat: float | Sequence[float] | np.ndarray,
         patch_id: int | Sequence[int] | np.ndarray | None = None,
-        ids: int | Sequence[int] | np.ndarray | None = None,
+        ids: int | str | Sequence[int] | Sequence[str] | np.ndarray | None = None,
         *,
         k: int | None = None,
         top: int = 0,
@@ -106,7 +106,7 @@ class Predictor:
             lon: degrees east, one number or N.
             lat: degrees north, as many.
             patch_id: names of the places' JPEG patches, for models that see any.
-            ids: what to call the places; 0 to N - 1 if None.
+            ids: what to call the places, numbers or texts; 0 to N - 1 if None.
             k: predict this many species; by the model's own rule if None.
             top: list this many species at least, in the set or not.
             region: region.yaml with the rasters, or its folder; the model's own if None.
@@ -135,7 +135,7 @@ class Predictor:
         left = answers.left_out
         rows = zip(left.ids, left.lon, left.lat, answers.reasons, strict=True)
         table.attrs["left_out"] = [
-            {"id": int(number), "lon": float(east), "lat": float(north), "reason": str(reason)}
+            {"id": number.item(), "lon": float(east), "lat": float(north), "reason": str(reason)}
             for number, east, north, reason in rows
         ]
         return table
@@ -143,21 +143,26 @@ class Predictor:
 
 def _points(lon: Any, lat: Any, patch_id: Any, ids: Any, further: Mapping[str, Any]) -> Points:
     """Places of what somebody passed, checked."""
-    columns: dict[str, np.ndarray] = {
-        "lon": np.atleast_1d(np.asarray(lon, np.float64)),
-        "lat": np.atleast_1d(np.asarray(lat, np.float64)),
-    }
+    try:
+        columns: dict[str, np.ndarray] = {
+            "lon": np.atleast_1d(np.asarray(lon, np.float64)),
+            "lat": np.atleast_1d(np.asarray(lat, np.float64)),
+        }
+    except (TypeError, ValueError) as error:
+        raise GlczooError(f"lon and lat are numbers of degrees: {error}") from None
     number = len(columns["lon"])
     columns["patch_id"] = np.full(number, -1) if patch_id is None else np.atleast_1d(np.asarray(patch_id))
     columns["ids"] = np.arange(number) if ids is None else np.atleast_1d(np.asarray(ids))
     sizes = {name: column.shape for name, column in columns.items()}
     if set(sizes.values()) != {(number,)}:
         raise GlczooError(f"lon, lat, patch_id and ids are one number or equally many each, got {sizes}")
-    for name in ("patch_id", "ids"):
-        if columns[name].dtype.kind not in "iu":
-            raise GlczooError(f"{name} are whole numbers, got {columns[name].dtype}")
-        columns[name] = columns[name].astype(np.int64)
-    wrong = ~((np.abs(columns["lon"]) <= 180) & (np.abs(columns["lat"]) <= 90))
+    for name, texts_too in (("patch_id", False), ("ids", True)):
+        kind = columns[name].dtype.kind
+        if kind not in "iu" and not (texts_too and kind in "UOT"):
+            allowed = "whole numbers or texts" if texts_too else "whole numbers"
+            raise GlczooError(f"{name} are {allowed}, got {columns[name].dtype}")
+        columns[name] = columns[name].astype(np.int64 if kind in "iu" else str)
+    wrong = (np.abs(columns["lon"]) > 180) | (np.abs(columns["lat"]) > 90)  # nan: listed as left out
     if wrong.any():
         first = int(wrong.argmax())
         raise GlczooError(

@@ -31,7 +31,7 @@ __all__ = ["Recipe", "long_form"]
 class Recipe(Strict):
     """Everything that determines a run."""
 
-    name: str = Field(pattern=r"^[\w.+-]+$", description="name of the run's folder: RUNS/REGION/MODEL/NAME")
+    name: str = Field(pattern=r"^\w[\w.+-]*$", description="name of the run's folder: RUNS/REGION/MODEL/NAME")
     region: str = Field(description="region.yaml, or its folder; relative to here, or to the recipe")
     model: str = Field(description="any architecture that timm knows; glczoo's are bioresnet50_glc23, …")
     model_args: dict[str, Any] = Field(default={}, description="keywords of the architecture, e.g. branches")

@@ -20,7 +20,7 @@ from glczoo.models.ensemble import activate
 from glczoo.runs.run import Run
 from glczoo.runs.trained import TrainedModel
 
-__all__ = ["Format", "Portable", "export_portable"]
+__all__ = ["Format", "Portable", "export_portable", "format_of"]
 
 Format = Literal["torch", "onnx"]
 """`torch.export`, or ONNX."""
@@ -46,6 +46,25 @@ class Portable(nn.Module):
         x = (patches - self.mean) / self.std
         x = torch.where(torch.isnan(patches), torch.zeros_like(x), x)
         return activate(self.network(x), self.activation)
+
+
+_SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".pt2": "torch"}
+
+
+def format_of(out: Path, kind: Format | None) -> Format:
+    """The format of a file: the one that is asked for, else the one of its name.
+
+    Raises:
+        GlczooError: its name is that of the other format.
+    """
+    named = _SUFFIXES.get(out.suffix.lower())
+    if kind and named and kind != named:
+        suffix = next(suffix for suffix, other in _SUFFIXES.items() if other == kind)
+        raise GlczooError(
+            f"{out} is the name of a file of format {named}, asked for is {kind}: name it *{suffix}, or "
+            "leave --format out"
+        )
+    return kind or named or "torch"
 
 
 def export_portable(run: str | Path | Run, out: Path, kind: Format = "torch") -> float:

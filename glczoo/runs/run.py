@@ -4,6 +4,7 @@ Each file is read when it is first asked for, and once. What lies in the folder:
 """
 
 import copy
+import difflib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -84,6 +85,8 @@ class Run:
             if is_finished(place):
                 return cls(place, tables=tables)
         if sibling_of is None:
+            if not places[0].exists():
+                raise MissingError(f"there is no folder {places[0]}{_near(places[0])}")
             read_config(places[0])  # says what is missing
         state = "is not finished" if places[0].exists() else "does not exist"
         raise MissingError(f"the run {places[0]} {state}")
@@ -294,6 +297,17 @@ class Run:
             return [Step.from_json(step, where) for step in self.published.get("training", [])]
         before = self.before
         return [*(before.lineage if before else []), own_step(self)]
+
+
+def _near(folder: Path) -> str:
+    """What lies where a folder was looked for, with names like its own."""
+    above = folder.parent
+    names = sorted(path.name for path in above.iterdir() if path.is_dir()) if above.is_dir() else []
+    near = difflib.get_close_matches(folder.name, names, n=3)
+    if near:
+        return f"; did you mean {' or '.join(str(above / name) for name in near)}?"
+    where = "" if above.is_dir() else f", nor {above}"
+    return f"{where}: train a run, or name one of the Hub as hf-hub:ORG/NAME"
 
 
 def _citation(text: str, doi: str) -> str:

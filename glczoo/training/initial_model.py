@@ -1,5 +1,6 @@
 """What a step starts from: its samples, what its model sees, and the weights before the first batch."""
 
+import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from glczoo.runs.run import is_finished
 from glczoo.runs.split import split_table
 from glczoo.runs.trained import require_bands
 from glczoo.training.finetune import Plan, freeze
+from glczoo.yaml_text import shown
 
 __all__ = [
     "Parts",
@@ -328,7 +330,15 @@ def _labels(vocabulary: SpeciesIndex) -> list[str]:
 
 
 def _create(recipe: Recipe, **args: Any) -> Any:
+    if not timm.is_model(recipe.model):
+        names = timm.list_models()
+        ours = [name for name in names if name.endswith("_glc23") and not name.startswith("test_")]
+        near = difflib.get_close_matches(recipe.model, names, n=5) or ours
+        raise GlczooError(
+            f"there is no model {shown(recipe.model)!r}: did you mean {', '.join(near)}? timm.list_models() "
+            "lists all"
+        )
     try:
         return timm.create_model(recipe.model, **args)
-    except (RuntimeError, TypeError) as error:  # timm's words for an unknown model and for a wrong keyword
+    except (RuntimeError, TypeError) as error:  # an architecture's words for a wrong keyword
         raise GlczooError(f"model {recipe.model} cannot be made with {args}: {error}") from error

@@ -190,7 +190,7 @@ def test_names_are_text_and_not_html(runs, tmp_path, no_pictures):
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        (dict(run="nowhere"), "nowhere is no finished run: it holds no model.safetensors"),
+        (dict(run="nowhere"), "there is no folder nowhere"),
         (
             dict(species=["33"]),
             "--species 33: the model predicts no such speciesId or name; of its 24 species",

@@ -1,5 +1,6 @@
 """Recipes, overrides and regions as anybody may have written them: read, or refused in a few plain words."""
 
+import json
 import re
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ import yaml
 from glczoo.cli import main
 from glczoo.data.region import Region
 from glczoo.errors import GlczooError
+from glczoo.evaluation.nceas import run_benchmark
+from glczoo.evaluation.study import read_study
 from glczoo.recipe import read_recipe
 from glczoo.yaml_text import parse_yaml
 
@@ -92,3 +95,14 @@ def test_a_path_that_cannot_be_one_is_refused_in_one_short_line(path):
         main(["train", path])
     message = str(stop.value.code)
     assert message.startswith("glczoo: ") and "\n" not in message and len(message) < 500
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../x", "/tmp/x", "a/b", ".hidden", "", "a\nb"])
+def test_names_of_runs_studies_and_benchmarks_are_no_paths(tmp_path, name):
+    with pytest.raises(GlczooError, match="name: "):
+        read_recipe(RECIPES / "step1.yaml", [f"name={json.dumps(name)}"])
+    with pytest.raises(GlczooError, match="name: "):
+        read_study(RECIPES / "studies/losses.yaml", [f"name={json.dumps(name)}"])
+    with pytest.raises(GlczooError, match="name: "):
+        run_benchmark(RECIPES / "studies/nceas.yaml", [f"name={json.dumps(name)}", f"runs={tmp_path}"])
+    assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -23,8 +24,9 @@ from matplotlib.image import imread
 from glczoo.cli import main
 from glczoo.data.region import Region
 from glczoo.data.tables import read_points
+from glczoo.errors import GlczooError
 from glczoo.hub.publish import push
-from glczoo.prediction import app
+from glczoo.prediction import app, place
 from glczoo.prediction.place import PlacePredictor, read_place
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -353,3 +355,33 @@ def test_the_space_is_the_same_page_for_a_model_of_the_hub(runs, world, hub, mon
     constraints = (SPACE.parent.parent / "constraints.txt").read_text().splitlines()
     assert f"gradio=={told['sdk_version']}" in constraints
     assert (SPACE / "requirements.txt").read_text() == "glczoo[app]\n"
+
+
+def test_an_uploaded_table_of_too_many_rows_is_refused_before_it_is_read(climate, tmp_path, monkeypatch):
+    monkeypatch.setattr(place, "_MOST_POINTS", 3)
+    table = tmp_path / "points.csv"
+    table.write_text("lon,lat\n" + "5.2,46.8\n" * 3)
+    assert climate.table(table, tmp_path / "out.csv").points == 3
+    table.write_text("lon,lat\n" + "5.2,46.8\n" * 4)
+    with pytest.raises(GlczooError, match="the table has 4 rows, this page answers 3 at once: cut it up"):
+        climate.table(table, tmp_path / "out.csv")
+    table.write_text("lon,lat\n" + "5.2,46.8\n" * 9)
+    monkeypatch.setattr(place, "read_points", None)
+    with pytest.raises(GlczooError, match="this page answers 3 at once"):
+        climate.table(table, tmp_path / "out.csv")
+
+
+def test_an_upload_that_unpacks_to_gigabytes_is_refused(climate, tmp_path, monkeypatch):
+    monkeypatch.setattr(place, "_MOST_BYTES", 1000)
+    with zipfile.ZipFile(tmp_path / "points.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("points.csv", "lon,lat\n" + "5.2,46.8\n" * 200)
+    with pytest.raises(GlczooError, match=r"^points.zip unpacks to 1,808 bytes, this page reads 1,000"):
+        climate.table(tmp_path / "points.zip", tmp_path / "out.csv")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Gradio's own loop
+def test_a_click_does_not_wait_for_an_upload(climate):
+    blocks = app.page(climate)
+    lines = {fn.name: (fn.concurrency_id, fn.concurrency_limit) for fn in blocks.fns.values()}
+    assert lines["uploaded"] == ("tables", 1)
+    assert lines["clicked"] == lines["pasted"] == ("places", 1)

@@ -55,6 +55,15 @@ def test_places_that_cannot_be_answered_are_listed(model):
     assert list(pd.DataFrame(table.attrs["left_out"])) == ["id", "lon", "lat", "reason"]
 
 
+def test_texts_are_ids_and_places_without_coordinates_are_listed(model):
+    table = model.predict([5.2, np.nan, 5.3], [46.8, 46.7, None], ids=["a", "b", "c"])
+    assert table["id"].unique().tolist() == ["a"]
+    assert [(left["id"], left["reason"]) for left in table.attrs["left_out"]] == [
+        ("b", "without coordinates in degrees"),
+        ("c", "without coordinates in degrees"),
+    ]
+
+
 def test_no_place_that_can_be_answered_is_an_empty_table(model):
     table = model.predict(40.0, 46.7)
     assert list(table) == COLUMNS and len(table) == 0 and len(table.attrs["left_out"]) == 1
@@ -88,7 +97,9 @@ def test_another_region_by_its_folder(model, world):
     [
         (([5.2, 5.3], 46.8), "one number or equally many each"),
         ((5.2, 146.8), "1 of 1 places are not on Earth, the first: lon 5.2, lat 146.8"),
-        ((float("nan"), 46.8), "not on Earth"),
+        ((float("inf"), 46.8), "not on Earth"),
+        (("east", 46.8), "lon and lat are numbers of degrees"),
+        ((5.2, 46.8, None, 1.5), "ids are whole numbers or texts, got float64"),
         ((5.2, 46.8, 1.5), "patch_id are whole numbers"),
     ],
 )

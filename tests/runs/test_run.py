@@ -75,7 +75,11 @@ def test_a_run_is_found_beside_another_or_by_its_folder(run):
 
 def test_a_run_that_is_not_there_or_not_finished_is_refused(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished run"):
+        Run.find(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no folder .*none: train a run"):
         Run.find(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*step22; did you mean .*step2"):
+        Run.find(run.parent / "step22")
     (tmp_path / "half").mkdir()
     with pytest.raises(FileNotFoundError, match=r"half is not finished"):
         Run.find("half", sibling_of=tmp_path / "other")
