@@ -43,6 +43,7 @@ DOORS = {
         "data.table_writer",
         "data.tables",
         "data.text_tables",
+        "data.truth",
         "prediction.points",
         "regions.columns",
         "regions.guessed_table",

@@ -54,7 +54,7 @@ __all__ = [
     "read_points",
     "read_samples",
     "read_species",
-    "read_test_samples",
+    "row_ids",
 ]
 
 
@@ -308,7 +308,7 @@ def read_points(
         places.lon,
         places.lat,
         patch_ids(frame, described, path),
-        _row_ids(frame, described),
+        row_ids(frame, described),
         dataset=dataset,
         dataset_names=dataset_names,
         columns=sample_columns(frame, keys, values, path),
@@ -330,7 +330,7 @@ def _as_read(cell: object) -> str:
     return f"{cell:.10g}" if isinstance(cell, float) else str(cell)
 
 
-def _row_ids(frame: pd.DataFrame, table: Table) -> np.ndarray:
+def row_ids(frame: pd.DataFrame, table: Table) -> np.ndarray:
     """Ids of the rows, int64[n], or str[n] where they are no numbers; counted from 0 without any."""
     if table.id not in frame or blank(frame[table.id]).any():
         return np.arange(len(frame))
@@ -368,39 +368,6 @@ def _species_ids(path: Path, table: Table) -> dict[str, np.ndarray]:
     require(frame, path, [table.species], file.names)
     column = frame[table.species]
     return {"ids": np.unique(integers(column[~blank(column)], path))}
-
-
-def read_test_samples(region: Region, truth: Path, vocabulary: SpeciesIndex) -> Samples:
-    """The region's test table with its true species, read from a table Id;speciesId.
-
-    `truth`: that table.
-
-    Raises:
-        MissingError: a table is not there.
-        GlczooError: a column is missing, or an Id is not in the test table.
-    """
-    described = region.table("test")
-    points = read_points(region, region.find(*described.file), described)
-    file = open_table(truth, described.separator, described.encoding)
-    frame = file.read([described.id, described.species])
-    require(frame, truth, [described.id, described.species], file.names)
-    row = pd.Index(points.ids).get_indexer(pd.Index(_row_ids(frame, described)))
-    if (row < 0).any():
-        raise GlczooError(f"{truth}: {(row < 0).sum()} rows have an Id that is not in the test table")
-    classes = vocabulary.classes(integers(frame[described.species], truth), str(truth))
-    pairs = np.unique(np.stack([row, classes], axis=1), axis=0)
-    named = points.dataset is not None
-    return Samples(
-        points.lon,
-        points.lat,
-        points.patch_id,
-        points.ids,
-        np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(points)))]),
-        pairs[:, 1],
-        dataset=points.dataset if named else np.zeros(len(points), int),
-        dataset_names=points.dataset_names if named else ("test",),
-        columns=points.columns,
-    )
 
 
 def read_folds(region: Region, samples: Samples) -> tuple[np.ndarray, np.ndarray | None]:

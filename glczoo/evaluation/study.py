@@ -301,7 +301,7 @@ def run_study(
     Args:
         path: the study's file.
         overrides: `key=value` for every recipe, or for the study (see above); they win over its own `set`.
-        truth: table Id;speciesId of the region's test table, to evaluate on; else the held-out part.
+        truth: table of the species of a test table, to evaluate on; else the held-out part.
         jobs: processes that train, each a run at a time.
     """
     own = [change for change in overrides if change.split("=")[0].split(".")[0] in _OWN]
@@ -323,7 +323,7 @@ def run_study(
         name=study.name,
         part=found.part,
         surveys=len(found.samples),
-        species_per_survey=float(found.samples.sizes().mean()),
+        species_per_survey=float(found.samples.richness().mean()),
         seeds=study.seeds,
         rows=[MeanRow.of([score for score in scores if score.row == row]) for row in study.members()],
         each=scores,
