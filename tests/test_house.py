@@ -60,6 +60,7 @@ DOORS = {
         "data.raster_files",
         "data.rasters",
         "regions.virtual_files",
+        "regions.virtual_glc24",
         "regions.virtual_world",
         "prediction.cartography",
         "prediction.grids",

@@ -1,7 +1,7 @@
 """BioResNet and FusResNet: late fusion of one ResNet per group of covariates.
 
-`fusresnet18_glc24` sees the survey-wise inputs of GeoLifeCLEF 2024 and 2025 the same way: a branch for each cube
-(an image of its two axes) and for the satellite patch, and for numbers of the place a perceptron
+`fusresnet18_glc24` sees the survey-wise inputs of GeoLifeCLEF 2024 and 2025 the same way: a branch for each
+cube (an image of its two axes) and for the satellite patch, and for numbers of the place a perceptron
 (`values_branch`). This zoo's own; the baselines of GeoPlant (Picek et al. 2024) have a ResNet-6 for each.
 
 Papers:

@@ -2,8 +2,8 @@
 
 FusResNet's input is one stack of planes, and a number of the place (an elevation, a mean climate, an
 embedding) is a plane of one value. Convolutions would see its edges alone and take as long as for a picture;
-this branch reads the value in the middle. It has a ResNet's stem and four stages, so that layer groups, feature
-maps and pruning are the same for every branch.
+this branch reads the value in the middle. It has a ResNet's stem and four stages, so that layer groups,
+feature maps and pruning are the same for every branch.
 
 Shapes: x[B, C, H, W] to x[:, :, H // 2, W // 2], then [B, channels, 1, 1] from each stage.
 """

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,7 +15,7 @@ from glczoo.evaluation.evaluate import evaluate
 from glczoo.evaluation.study import Interval, StudyTable, read_study, run_study
 from glczoo.losses import LOSSES
 from glczoo.recipe import read_run_recipe
-from glczoo.runs.run import load_model
+from glczoo.runs.run import Run, load_model
 from glczoo.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +115,7 @@ def write_study(folder: Path, runs: str = "a") -> Path:
     path = folder / "study.yaml"
     path.write_text(
         f"name: small\nrecipes: {ROOT / 'recipes'}\nruns: {{{runs}: {{recipe: step1.yaml}}}}\n"
-        f"rows: {{one: [{runs}]}}\nanchors: [random_forest]\n"
+        f"rows: {{one: [{runs}]}}\nanchors: [random_forest, commonest]\n"
         'pairs: [[one, "random forest on PA, values at the point"]]\n'
     )
     return path
@@ -144,6 +145,21 @@ def test_the_anchors_trees_are_grown_on_the_runs_surveys(anchored):
         read_run_recipe(runs / name)[0] for name in ("forest_glc23/random_forest", "test_fusresnet_glc23/a")
     )
     assert forest.data.model_dump() == other.data.model_dump() and forest.modalities == other.modalities
+
+
+def test_the_commonest_species_are_a_row(anchored):
+    """The slow way, from counts of the training surveys."""
+    table, folder = anchored
+    run = Run(folder / "seed0/virtual/test_fusresnet_glc23/a")
+    training, judged = run.samples("train"), run.samples("validation")
+    counts = np.bincount(training.species, minlength=len(run.species))
+    commonest = set(np.argsort(-counts, kind="stable")[:25].tolist())
+    f1 = []
+    for start, stop in zip(judged.offsets[:-1], judged.offsets[1:], strict=True):
+        found = set(judged.species[start:stop].tolist())
+        f1.append(2 * len(found & commonest) / (len(found) + len(commonest)))
+    assert table.f1("the 25 commonest species") == pytest.approx(np.mean(f1))
+    assert table.rows[-1].row == "the 25 commonest species"
 
 
 def test_the_table_keeps_its_keys(anchored):
