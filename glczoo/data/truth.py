@@ -93,7 +93,7 @@ def read_test_samples(region: Region, truth: Path, vocabulary: SpeciesIndex) -> 
 
     Raises:
         MissingError: a table is not there.
-        GlczooError: a column is missing, an id is of no test table, or surveys of a table of sets have no row.
+        GlczooError: a column is missing, an id is of no test table, or a table of sets lacks surveys.
     """
     file = open_table(truth)
     tables = _described(region)

@@ -205,7 +205,9 @@ def _zoo_config(name: str, model: Any, region: Region) -> Config:
             modalities=list(dict.fromkeys(band.modality for band in bands)),
             patch_size=side,
             activation="sigmoid",
-            decoding=Decoding(Rule.EXPECTED_F1_EXACT) if name.endswith("_glc24") else Decoding(Rule.TOP_K, 20),
+            decoding=Decoding(Rule.EXPECTED_F1_EXACT)
+            if name.endswith("_glc24")
+            else Decoding(Rule.TOP_K, 20),
         ),
     )
 

@@ -25,8 +25,9 @@ def test_studies_are_whole():
     studies = sorted((ROOT / "recipes" / "studies").glob("*.yaml"))
     studies.remove(ROOT / "recipes" / "studies" / "nceas.yaml")  # of another form: see test_nceas.py
     assert [path.stem for path in studies] == [
-        "ablations", "finetune", "losses", "swiss_best", "swiss_trees", "table3", "table4",
+        "ablations", "finetune", "glc24_virtual", "losses", "swiss_best", "swiss_trees", "table3", "table4",
     ]  # fmt: skip
+    by_name = {path.stem: path for path in studies}
     for path in studies:
         study = read_study(path)
         recipes = {name: study.recipe(name, seed=1) for name in study.runs}
@@ -36,11 +37,11 @@ def test_studies_are_whole():
                 before = recipes.get(sibling)
                 assert before is None or before.model == recipe.model
                 assert before is None or list(recipes).index(sibling) < list(recipes).index(name)
-    assert read_study(studies[0]).recipe("pseudo", 0).predecessors == ["s12", "s123"]
-    forest = read_study(studies[3]).recipe("forest_all", 0)
+    assert read_study(by_name["ablations"]).recipe("pseudo", 0).predecessors == ["s12", "s123"]
+    forest = read_study(by_name["swiss_best"]).recipe("forest_all", 0)
     assert (forest.model, forest.init) == ("forest_glc23", "../quadratic_glc23/records")
-    assert set(read_study(studies[2]).rows) == set(LOSSES) - {"bce"}
-    table3, table4 = studies[5:]
+    assert set(read_study(by_name["losses"]).rows) == set(LOSSES) - {"bce"}
+    table3, table4 = by_name["table3"], by_name["table4"]
     models = {name: read_study(table3).recipe(name, 0) for name in ("early3", "late34_3", "late50_3")}
     assert [r.model for r in models.values()] == [
         "bioresnet50_glc23",
