@@ -100,7 +100,16 @@ class ValuesBranch(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """Features of the stem (0) and the stages (1 to 4), [B, channels, 1, 1] each; see timm's ResNet."""
+        """Features of the stem (0) and the stages (1 to 4), [B, channels, 1, 1] each.
+
+        Args:
+            x: [B, C, H, W].
+            indices: Which of them; the last n for an int, all for None.
+            norm: Nothing here, as in timm's ResNet.
+            stop_early: Compute no stage after the last of `indices`.
+            output_fmt: NCHW.
+            intermediates_only: Return the list alone, not the last features and the list.
+        """
         taken, last = feature_take_indices(5, indices)
         x, maps = self._stem(x), []
         for number in range(last + 1 if stop_early else 5):
@@ -111,7 +120,13 @@ class ValuesBranch(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the stages after the last of `indices`; return the indices kept."""
+        """Drop the stages after the last of `indices`; return the indices kept.
+
+        Args:
+            indices: As in `forward_intermediates`.
+            prune_norm: Nothing here, as `prune_head`: there is neither.
+            prune_head: See there.
+        """
         taken, last = feature_take_indices(5, indices)
         for number in range(last + 1, 5):
             setattr(self, f"layer{number}", nn.Identity())

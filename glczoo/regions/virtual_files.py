@@ -167,7 +167,7 @@ def pictures(
 
 
 def write_jpeg(folder: Path, patch_id: int, planes: torch.Tensor) -> None:
-    """Write uint8[1 or 3, H, W] to a tree of patches, CD/AB/XXXXABCD.jpeg."""
+    """Write `planes`, uint8[1 or 3, H, W], to a tree of patches, CD/AB/XXXXABCD.jpeg."""
     name = str(patch_id)
     path = folder / name[-2:] / name[-4:-2] / f"{name}.jpeg"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -232,7 +232,7 @@ def credits(species_ids: np.ndarray, rng: np.random.Generator) -> dict[str, np.n
 
 
 def write_table(path: Path, header: str, columns: Mapping[str, np.ndarray], separator: str = ";") -> None:
-    """Write the columns that the header names, between the separators that it has."""
+    """Write the columns that the `header` names, with the `separator` that stands in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     names = header.split(separator)
     with open(path, "w", encoding="utf-8", newline="") as file:

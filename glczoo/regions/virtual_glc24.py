@@ -79,16 +79,16 @@ class Survey:
 def write_inputs(
     folder: Path, land: Landscape, groups: list[Survey], rng: np.random.Generator, progress: bool
 ) -> None:
-    """Write the tables of values, the cubes and the patches of every group."""
+    """Write the tables of values, the cubes and the patches of every one of `groups`."""
     climate, soil = Climate.of(land, rng), soil_fields(land, rng)
     anomaly = rng.normal(0, 0.6, (_YEARS, 12)) + np.linspace(-0.4, 0.4, _YEARS)[:, None]  # K, everywhere
     wetness = np.exp(rng.normal(0, 0.25, (_YEARS, 12)))  # times the rain of a mean year
     for group in groups:
         cells = land.cells.cells(group.lonlat)
-        write_values(folder, group, land, climate, soil, cells, rng)
+        _write_values(folder, group, land, climate, soil, cells, rng)
         here = Climate(*(bilinear(field, cells) for field in vars(climate).values()))
-        monthly = monthly_climate(here, anomaly, wetness, rng)
-        seasons = landsat_seasons(group.z, rng)
+        monthly = _monthly_climate(here, anomaly, wetness, rng)
+        seasons = _landsat_seasons(group.z, rng)
         images = pictures(land, group.lonlat, group.z, rng)
         x, y = transform("EPSG:4326", "EPSG:3035", *group.lonlat.T)
         bar = Track(group.ids.tolist(), title=group.group, unit="surveys", hidden=not progress)
@@ -100,7 +100,7 @@ def write_inputs(
             _write_tiff(folder / "SatelitePatches" / group.group, survey, image, (x[i], y[i]))
 
 
-def monthly_climate(
+def _monthly_climate(
     here: Climate, anomaly: np.ndarray, wetness: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Monthly pr (0.01 kg m-2), tas, tasmax and tasmin (0.1 K) at N places, float32[N, 4, 19, 12].
@@ -123,7 +123,7 @@ def monthly_climate(
     return np.round(cubes).astype(np.float32)
 
 
-def landsat_seasons(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _landsat_seasons(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Reflectances by quarter and year, float32[N, 6, 4, 21] of 0-255, NaN where clouds hid a quarter.
 
     A pixel of 30 m mixes the light of its neighbours, and a warmer place is greener in winter.
@@ -138,7 +138,7 @@ def landsat_seasons(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(hidden, np.nan, np.round(cubes).clip(0, 255)).astype(np.float32)
 
 
-def write_values(
+def _write_values(
     folder: Path,
     group: Survey,
     land: Landscape,
@@ -147,7 +147,7 @@ def write_values(
     cells: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
-    """Write the five tables of values of a group; some cells are blank."""
+    """Write the five tables of values of a group, at `cells` of the landscape; some of theirs are blank."""
     temperature, moisture, reaction, nutrients, disturbance, _ = group.z.T
 
     def noise(number: int) -> np.ndarray:
@@ -232,7 +232,7 @@ def write_tables(
 
 
 def write_solution(path: Path, ids: np.ndarray, species: np.ndarray) -> None:
-    """Write surveyId,target_species_ids: ids[n] and species[n] are rows of a survey and a species each."""
+    """Write surveyId,target_species_ids of rows: `ids`[n] of surveys, `species`[n] of what each row found."""
     surveys, first = np.unique(ids, return_index=True)
     surveys = surveys[np.argsort(first)]
     sets = np.array([" ".join(map(str, species[ids == survey].tolist())) for survey in surveys])
@@ -241,7 +241,12 @@ def write_solution(path: Path, ids: np.ndarray, species: np.ndarray) -> None:
 
 
 def region_text(numbers: Mapping[str, int], bounds: list[float]) -> str:
-    """`region.yaml`: that of GeoLifeCLEF 2024 with another name, made of TIFF patches."""
+    """`region.yaml`: that of GeoLifeCLEF 2024 with another name, and with the TIFFs of 2025.
+
+    Args:
+        numbers: arguments of `make_virtual`.
+        bounds: west, south, east, north in degrees.
+    """
     counts = "{species} species, {po} presence-only records, {pa} surveys".format(**numbers)
     regions = packaged.folder("recipes") / "regions"
     described, with_tiffs = (Region.load(regions / f"{name}.yaml") for name in ("glc24", "glc25"))
