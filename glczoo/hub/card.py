@@ -330,14 +330,18 @@ def _modalities(config: Config, trained: bool) -> list[dict[str, Any]]:
         if is_level and modality["bands"] and modality["bands"][-1]["name"] == _markdown(name):
             row = modality["bands"][-1]
             row["channel"] = f"{str(row['channel']).partition('–')[0]}–{channel}"
-            row["unit"] += f", {level}"
+            row["unit"] += f", {_markdown(_named_level(level, band.level))}"
             continue
-        unit = f"levels {level}" if is_level else band.unit
+        unit = f"levels {_named_level(level, band.level)}" if is_level else band.unit
         row = {"channel": channel, "name": _markdown(name), "unit": _markdown(unit)}
         for key, values in (("mean", cfg.mean), ("std", cfg.std)):
             row[key] = f"{values[channel]:.5g}" if trained else "–"
         modality["bands"].append(row)
     return list(grouped.values())
+
+
+def _named_level(level: str, name: str | None) -> str:
+    return f"{level} {name}" if name else level
 
 
 def _step(step: Step) -> dict[str, str]:
