@@ -1,4 +1,4 @@
-"""Cards of the zoo's own models, plans with published numbers: `python -m glczoo.hub.zoo_cards` writes them."""
+"""Cards of the zoo's own models, plans with published numbers (`python -m glczoo.hub.zoo_cards`)."""
 
 from pathlib import Path
 from typing import Any
