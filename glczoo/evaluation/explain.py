@@ -138,7 +138,9 @@ def response_curves(
         answers=of_numbers.view(len(numbers), _STEPS, len(chosen)).numpy(),
         median=(middle[numbers] * std + mean).numpy(),
         levels={
-            band: ResponseLevels(trained.levels(band), each.numpy(), trained.levels(band)[commonest[band]])
+            band: ResponseLevels(
+                trained.level_names(band), each.numpy(), trained.level_names(band)[commonest[band]]
+            )
             for band, each in zip(levels, of_levels, strict=True)
         },
     )

@@ -1,8 +1,7 @@
 """Model cards: `model_cards/template.md` filled with what a published folder holds, and nothing else.
 
 A card is signed by whoever publishes the model, so rendering is strict: an undefined name, a None, a NaN or
-a number that is not Python's own is an error, not an empty cell. `python -m glczoo.hub.card` renders those of
-the zoo.
+a number that is not Python's own is an error, not an empty cell.
 """
 
 import math
@@ -11,37 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
-from glczoo.data.region import Region
 from glczoo.decoding import Decoding, Rule
 from glczoo.errors import GlczooError
 from glczoo.hub.metadata import About, Published, metadata
 from glczoo.hub_client import PREFIX, split_id
-from glczoo.models.published import BandDescription, Config, PretrainedCfg, Section, create
-from glczoo.recipe import Recipe, read_recipe
+from glczoo.models.published import Config, create
+from glczoo.recipe import Recipe
 from glczoo.runs.lineage import Step
 
-__all__ = ["card_text", "render", "zoo_cards"]
+__all__ = ["card_text", "markdown_text", "model_facts", "render", "step_facts"]
 
 _HOME = Path(__file__).parents[2]
-_PAPER = {  # Tables 3 and 4: per-sample F1 at top 20, public and private test set
-    "bioresnet50_glc23": [("steps 1+2+3", ".243", ".239")],
-    "fusresnet34_glc23": [("steps 1+2+3", ".254", ".249")],
-    "fusresnet50_glc23": [("step 1 alone", ".200", ".196"), ("steps 1+2+3", ".254", ".249")],
-    "ensemble_glc23": [("mean of the three models", ".276", ".270")],
-}
-_GEOPLANT = [  # Picek et al. 2024, trained on surveys alone: mean F1 of the test surveys of 2024
-    ("the 25 commonest species of each district", ".206"),
-    ("XGBoost on all tables", ".287"),
-    ("ResNet-6 on climate cubes", ".262"),
-    ("ResNet-6 on Landsat cubes", ".303"),
-    ("ResNet-6 on Sentinel-2", ".220"),
-    ("their ensemble, 25 species", ".341"),
-    ("their ensemble, an estimated number of species", ".362"),
-]
 _LOSSES = {
     "bce": "binary cross-entropy",
     "ce": "cross-entropy over species",
@@ -95,121 +77,21 @@ def card_text(
     section = config.glczoo
     data = section.data or f"region {section.region}"
     facts = {
-        **_model_facts(config, PREFIX + repo_id),
-        "name": _markdown(repo_id.split("/")[-1]),
-        "licence": _markdown(licence),
-        "data": _markdown(data),
-        "data_licence": _markdown(section.data_licence or "not stated in region.yaml"),
-        "training": [_step(step) for step in published.training],
-        "versions": f"; {_markdown(published.versions)}",
+        **model_facts(config, PREFIX + repo_id),
+        "name": markdown_text(repo_id.split("/")[-1]),
+        "licence": markdown_text(licence),
+        "data": markdown_text(data),
+        "data_licence": markdown_text(section.data_licence or "not stated in region.yaml"),
+        "training": [step_facts(step) for step in published.training],
+        "versions": f"; {markdown_text(published.versions)}",
         "results": [_texts(part.to_json() | {"region": section.region}) for part in published.results],
         "benchmark": {},
-        "citations": [_markdown(text) for text in citations],
+        "citations": [markdown_text(text) for text in citations],
         "leaderboard": leaderboard,
         "by_records": by_records,
     }
     about = About(repo_id.split("/")[-1], licence, section.region, section.data or f"region {section.region}")
     return render(facts, metadata(about, published))
-
-
-def zoo_cards() -> dict[str, str]:
-    """The cards of the zoo's models, by name: plans with published numbers."""
-    return {name: _zoo_card(name) for name in [*_PAPER, "fusresnet18_glc24"]}
-
-
-def _zoo_card(name: str) -> str:
-    with torch.device("meta"):
-        model: Any = timm.create_model(name)
-    of_2024 = name.endswith("_glc24")
-    region = Region.load(_HOME / f"recipes/regions/{'glc24' if of_2024 else 'glc23'}.yaml")
-    recipes = _HOME / "recipes" / ("glc24" if of_2024 else "")
-    together = name == "ensemble_glc23"
-    architectures = list(_PAPER)[:3] if together else [name]
-    steps = [
-        Step(
-            read_recipe(recipes / f"step{number}.yaml", [f"model={architecture}"]).model_copy(
-                update={"region": region.name}
-            ),
-            member=architecture if together else "",
-        )
-        for architecture in architectures
-        for number in (1, 2, 3)
-    ]
-    facts = {
-        **_model_facts(_zoo_config(name, model, region), name, trained=False),
-        "name": name,
-        "licence": "none yet",
-        "data": _markdown(region.description),
-        "data_licence": _markdown(region.licence),
-        "training": [_step(step) for step in steps],
-        "versions": "",
-        "results": [],
-        "citations": [],
-        "benchmark": _of_2024() if of_2024 else _of_2023(name),
-        "leaderboard": "",
-        "by_records": False,
-    }
-    about = About(name, "none yet", region.name, region.description)
-    return render(facts, metadata(about, Published(steps)))
-
-
-def _of_2023(name: str) -> dict[str, Any]:
-    """The table of a plan: the paper's numbers and, beside them, ours."""
-    rows = []
-    for steps, *scores in _PAPER[name]:
-        rows.append({"what": f"{steps}, the paper", "scores": scores})
-        rows.append({"what": f"{steps}, glczoo", "scores": ["not yet reproduced"] * 2})
-    title = "GeoLifeCLEF 2023, per-sample F1, top 20"
-    return {"title": title, "columns": ["public", "private"], "rows": rows, "whose": "the paper's"}
-
-
-def _of_2024() -> dict[str, Any]:
-    rows = [{"what": f"{what}, GeoPlant", "scores": [score]} for what, score in _GEOPLANT]
-    rows += [{"what": f"{steps}, glczoo", "scores": ["not yet run"]} for steps in ("step 1", "steps 1+2+3")]
-    title = "GeoLifeCLEF 2024, mean F1 of the test surveys"
-    return {"title": title, "columns": ["F1"], "rows": rows, "whose": "published ones of other models"}
-
-
-def _zoo_config(name: str, model: Any, region: Region) -> Config:
-    """The config that an export of one of the zoo's models would have."""
-    channels, side, _ = model.pretrained_cfg["input_size"]
-    bands = [
-        BandDescription(
-            name=band.name,
-            modality=modality.name,
-            unit=band.unit,
-            source=band.provenance or modality.provenance,
-            resolution=modality.resolution,
-        )
-        for band, modality in region.bands()
-    ][:channels]
-    args = {}
-    if name == "ensemble_glc23":
-        pairs = zip(model.members, model.ranges, strict=True)
-        args["members"] = [
-            [member.pretrained_cfg["architecture"], {}, list(channels)] for member, channels in pairs
-        ]
-    return Config(
-        architecture=name,
-        model_args=args,
-        pretrained_cfg=PretrainedCfg(
-            num_classes=model.num_classes,
-            input_size=(channels, side, side),
-            mean=[0.0] * len(bands),
-            std=[1.0] * len(bands),
-        ),
-        label_names=[],
-        glczoo=Section(
-            region=region.name,
-            bands=bands,
-            modalities=list(dict.fromkeys(band.modality for band in bands)),
-            patch_size=side,
-            activation="sigmoid",
-            decoding=Decoding(Rule.EXPECTED_F1_EXACT)
-            if name.endswith("_glc24")
-            else Decoding(Rule.TOP_K, 20),
-        ),
-    )
 
 
 def render(facts: Mapping[str, Any], header: str) -> str:
@@ -256,7 +138,7 @@ def _refuse_odd(value: Any, where: str) -> None:
         raise GlczooError(f"{where} is a {type(value).__name__}, not a plain Python value")
 
 
-def _model_facts(config: Config, load: str, trained: bool = True) -> dict[str, Any]:
+def model_facts(config: Config, load: str, trained: bool = True) -> dict[str, Any]:
     """What the card says of the architecture; of a model that was not trained, without statistics."""
     section, args = config.glczoo, config.model_args
     with torch.device("meta"):
@@ -303,7 +185,9 @@ def _decoding(decoding: Decoding) -> dict[str, Any]:
         "recall": f"as few as hold {number} of the species, on average and near the tuning samples",
     }
     if decoding.by_source:
-        each = ", ".join(f"{_markdown(name or 'not named')} {k}" for name, k in decoding.by_source.items())
+        each = ", ".join(
+            f"{markdown_text(name or 'not named')} {k}" for name, k in decoding.by_source.items()
+        )
         words["top_k"] += f"; in surveys of these sources another number: {each}"
     rule, argument = decoding.rule.removesuffix("_exact"), f", {number}" if number else ""
     if decoding.rule is Rule.RECALL:
@@ -318,29 +202,33 @@ def _modalities(config: Config, trained: bool) -> list[dict[str, Any]]:
     section, cfg = config.glczoo, config.pretrained_cfg
     grouped: dict[str, dict[str, Any]] = {}
     for channel, band in enumerate(section.bands):
-        described = f" of {_markdown(band.resolution)}" if band.resolution else ""
+        described = f" of {markdown_text(band.resolution)}" if band.resolution else ""
         if band.crs and band.cell:
             unit = "degrees" if band.crs == "EPSG:4326" else "units of the CRS"
-            described += f" ({_markdown(band.crs)}, {section.patch_size * band.cell:.4g} {unit} a side)"
-        described += f"; {_markdown(band.source)}" if band.source else ""
+            described += f" ({markdown_text(band.crs)}, {section.patch_size * band.cell:.4g} {unit} a side)"
+        described += f"; {markdown_text(band.source)}" if band.source else ""
         modality = grouped.setdefault(
-            band.modality, {"name": _markdown(band.modality), "described": described, "bands": []}
+            band.modality, {"name": markdown_text(band.modality), "described": described, "bands": []}
         )
         name, is_level, level = band.name.partition("=")
-        if is_level and modality["bands"] and modality["bands"][-1]["name"] == _markdown(name):
+        if is_level and modality["bands"] and modality["bands"][-1]["name"] == markdown_text(name):
             row = modality["bands"][-1]
             row["channel"] = f"{str(row['channel']).partition('–')[0]}–{channel}"
-            row["unit"] += f", {level}"
+            row["unit"] += f", {markdown_text(_named_level(level, band.level))}"
             continue
-        unit = f"levels {level}" if is_level else band.unit
-        row = {"channel": channel, "name": _markdown(name), "unit": _markdown(unit)}
+        unit = f"levels {_named_level(level, band.level)}" if is_level else band.unit
+        row = {"channel": channel, "name": markdown_text(name), "unit": markdown_text(unit)}
         for key, values in (("mean", cfg.mean), ("std", cfg.std)):
             row[key] = f"{values[channel]:.5g}" if trained else "–"
         modality["bands"].append(row)
     return list(grouped.values())
 
 
-def _step(step: Step) -> dict[str, str]:
+def _named_level(level: str, name: str | None) -> str:
+    return f"{level} {name}" if name else level
+
+
+def step_facts(step: Step) -> dict[str, str]:
     """One training step: who, what, on which samples, how, and how long it took where it was run."""
     recipe, data = step.recipe, step.recipe.data
     tables = {"pa": "presence–absence surveys", "po": "presence-only records"}
@@ -350,8 +238,8 @@ def _step(step: Step) -> dict[str, str]:
     how = _FITTED.get(recipe.model) or _settings(recipe)
     return {
         "member": step.member,
-        "name": _markdown(recipe.name),
-        "samples": f"{named} of {_markdown(recipe.region)}{part}",
+        "name": markdown_text(recipe.name),
+        "samples": f"{named} of {markdown_text(recipe.region)}{part}",
         "how": how + took,
     }
 
@@ -381,13 +269,13 @@ def _texts(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.3f}"
     if isinstance(value, str):
-        return _markdown(value)
+        return markdown_text(value)
     if isinstance(value, list):
         return [_texts(inner) for inner in value]
     return {key: _texts(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Somebody's text in a card, as it stands: no HTML, no Markdown, one line."""
     line = " ".join(text.split())
     for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
@@ -398,8 +286,3 @@ def _markdown(text: str) -> str:
 def _code(text: str) -> str:
     """Somebody's text between backticks."""
     return "`" + " ".join(text.replace("`", "'").replace("|", "/").split()) + "`"
-
-
-if __name__ == "__main__":
-    for name, text in zoo_cards().items():
-        (_HOME / "model_cards" / f"{name}.md").write_text(text, "utf-8")

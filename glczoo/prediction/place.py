@@ -251,7 +251,8 @@ class PlacePredictor:
             for name in names:
                 if levels := member.levels(name):
                     of_levels = np.stack([seen[f"{name}={level}"] for level in levels])
-                    patches.append(_levels_patch(title, name, levels, of_levels[:, ::step, ::step]))
+                    names_of = member.level_names(name)
+                    patches.append(_levels_patch(title, name, names_of, of_levels[:, ::step, ::step]))
                     continue
                 i = source.bands.index(name)
                 low, high = (member.mean[i] + side * member.std[i] for side in (-2, 2))

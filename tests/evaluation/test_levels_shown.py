@@ -23,7 +23,7 @@ modalities:
   - name: ground
     bands:
       - {name: height, file: height.tif, unit: m}
-      - {name: cover, file: cover.tif, kind: categorical}
+      - {name: cover, file: cover.tif, kind: categorical, levels: {2: meadow}}
 tables:
   pa: {file: pa.csv, separator: ',', survey: [surveyId]}
 """
@@ -53,7 +53,7 @@ def test_a_response_at_each_level(run: Run):
     curves = response_curves(run.model, run.region, run.samples("train"), [0, 1])
     assert curves.bands == ["height"] and curves.answers.shape == (1, 33, 2)
     cover = curves.levels["cover"]
-    assert cover.levels == ["2", "5"] and cover.commonest in cover.levels
+    assert cover.levels == ["2 meadow", "5"] and cover.commonest in cover.levels
     assert (cover.answers.argmax(1) == [0, 1]).all() and np.ptp(cover.answers[:, 0]) > 0.5
 
 
@@ -80,7 +80,7 @@ def test_bars_for_each_level_and_species():
 
 def test_the_card_names_them_in_one_row(run: Run, tmp_path: Path):
     card = (save(run, tmp_path / "published") / "README.md").read_text()
-    assert "| 1–2 | cover | levels 2, 5 |" in card
+    assert "| 1–2 | cover | levels 2 meadow, 5 |" in card
 
 
 def test_a_recipe_counts_the_bands_of_a_branch_and_not_their_levels(run: Run, tmp_path: Path):
@@ -95,4 +95,4 @@ def test_a_recipe_counts_the_bands_of_a_branch_and_not_their_levels(run: Run, tm
 def test_the_app_says_which_level_is_at_the_place(run: Run):
     predictor = PlacePredictor([run.folder])
     patches = {patch.name: patch.text for patch in predictor.at(*place(3, 3)).patches}
-    assert patches["cover"] == "level 2"
+    assert patches["cover"] == "level 2 meadow"

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from glczoo.cli import main
 from glczoo.data.occurrences import SpeciesIndex
 from glczoo.evaluation.evaluate import evaluate
-from glczoo.hub.card import render, zoo_cards
+from glczoo.hub.card import render
 from glczoo.hub.publish import push, save, verify, write_golden
+from glczoo.hub.zoo_cards import zoo_cards
 from glczoo.hub_client import DamagedError, HubError, pull
 from glczoo.published_files import write_sums
 from glczoo.recipe import read_recipe
@@ -525,5 +526,5 @@ def test_the_cards_of_the_zoo_are_as_rendered():
     folder = RECIPES.parent / "model_cards"
     assert {f"{name}.md" for name in cards} | {"template.md"} == {p.name for p in folder.glob("*.md")}
     for name, text in cards.items():
-        assert (folder / f"{name}.md").read_text() == text, "python -m glczoo.hub.card renders them again"
+        assert (folder / f"{name}.md").read_text() == text, "python -m glczoo.hub.zoo_cards makes them"
         assert text.lower().count("not yet") >= 2 and ModelCard(text).data.library_name == "timm"

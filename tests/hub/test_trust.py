@@ -17,7 +17,7 @@ from glczoo import hub_client
 from glczoo.cli import main
 from glczoo.data.occurrences import SpeciesIndex
 from glczoo.data.spreadsheet import as_text
-from glczoo.hub.card import _code, _markdown
+from glczoo.hub.card import _code, markdown_text
 from glczoo.hub.publish import push, save, verify
 from glczoo.hub_client import DamagedError, HubError, pull
 from glczoo.published_files import PUBLISHED_FILES, is_listed, write_sums
@@ -228,7 +228,7 @@ def test_a_published_folder_without_region_does_not_open_the_recipes(folder):
     ],
 )
 def test_markdown_of_names_is_escaped(text, shown):
-    assert _markdown(text) == shown
+    assert markdown_text(text) == shown
 
 
 def test_a_name_in_backticks_stays_there():
