@@ -148,7 +148,7 @@ def model_facts(config: Config, load: str, trained: bool = True) -> dict[str, An
         for name, _, (start, stop) in args.get("members", [])
     ]
     for member, weight in zip(members, args.get("weights") or [], strict=False):
-        member["weight"] = weight
+        member["weight"] = f"{float(weight):.3g}"
     what = "models of presence-only records" if section.activation == "rank" else "networks"
     return {
         "architecture": config.architecture,

@@ -1,6 +1,7 @@
 """From a region to one run: what is fitted without a fold, what is kept, and what an ensemble is made of."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,7 @@ def test_it_is_published_with_its_leaderboard_though_no_survey_is_held_out(fitte
     folder = save(fitted.folder, tmp_path / "published")
     card = (folder / "README.md").read_text("utf-8")
     assert fitted.leaderboard.verdict() in card and "Not yet reproduced" not in card
+    assert re.search(r"weight 0\.\d{1,3} \|", card)  # no digits that say nothing
     assert Leaderboard.load(folder) == fitted.leaderboard
     assert verify(folder).architecture == "ensemble_glc23"
 
