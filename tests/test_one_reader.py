@@ -7,11 +7,13 @@ Lambert 93, rows of semicolons alone, a row without x, one with words in the pla
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from conftest import write_raster
 
 from glczoo.cli import main
@@ -43,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A region that init made of these tables, with a run trained on it."""
     root = tmp_path_factory.mktemp("awkward")
     ramp = np.add.outer(np.arange(60.0), np.arange(60.0)).astype("float32")
-    write_raster(root / "r/bio1.tif", [ramp / 10], west=2.0, north=48.0, cell=0.01)
+    write_raster(root / "r/bio1.tif", [ramp], west=2.0, north=48.0, cell=0.01)
     write_raster(root / "r/bio12.tif", [600 + ramp[::-1]], west=2.0, north=48.0, cell=0.01)
     rng = np.random.default_rng(0)
     x, y = project("EPSG:4326", CRS, rng.uniform(2.05, 2.55, 48), rng.uniform(47.45, 47.95, 48))
@@ -58,8 +60,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     points = [[f"P{i}", comma(x[i]), comma(y[i])] for i in range(6)]
     (root / "points.csv").write_bytes(awkward("id;x;y", points))
     run(root, "region", "init", "r", "--pa", "r/plots.csv", "--po", "r/records.csv", "--crs", CRS)
+    (root / "r/region.yaml").write_text(in_units(root / "r", bio1="°C x 10", bio12="mm"), "utf-8")
     run(root, "train", "r/recipes/step1.yaml", *TINY)
     return root
+
+
+def in_units(region: Path, **units: str) -> str:
+    """A region.yaml that says the units of its bands."""
+    text = (region / "region.yaml").read_text("utf-8")
+    for band, unit in units.items():
+        text = re.sub(rf'(name: {band},.*?unit: )"[^"]*"', rf'\g<1>"{unit}"', text)
+    return text
 
 
 def run(root: Path, *words: str) -> None:
@@ -162,3 +173,42 @@ def test_a_map_without_room_is_refused_before_the_work(folder: Path, monkeypatch
     with pytest.raises(SystemExit, match=r"layers of .* cells take .*, and 100 bytes are free"):
         run(folder, "map", str(trained(folder)), "--out", "no_room")
     assert not (folder / "no_room").exists()
+
+
+# --- units ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bio1", "factor", "shift"), [("°C", 0.1, 0.0), ("K", 0.1, 273.15), ("°F", 0.18, 32.0)]
+)
+def test_a_model_of_tenths_of_degrees_answers_a_region_in_other_units(
+    folder: Path, tmp_path: Path, bio1: str, factor: float, shift: float
+) -> None:
+    for name in ("bio1", "bio12"):
+        with rasterio.open(folder / f"r/{name}.tif") as file:
+            values = file.read(1).astype("float64")
+        values = values * factor + shift if name == "bio1" else values / 10
+        write_raster(tmp_path / f"{name}.tif", [values.astype("float32")], west=2.0, north=48.0, cell=0.01)
+    (tmp_path / "region.yaml").write_text(in_units(folder / "r", bio1=bio1, bio12="cm"), "utf-8")
+    for table in ("plots.csv", "records.csv", "species.csv"):
+        shutil.copy(folder / "r" / table, tmp_path)
+    answers = []
+    for region in ("r", str(tmp_path)):
+        by_predict(folder, "units.csv", ["--region", region, "--top", "3"])
+        with open(folder / "units.csv", encoding="utf-8") as file:
+            answers.append({(r["id"], r["species"]): float(r["probability"]) for r in csv.DictReader(file)})
+    assert answers[0].keys() == answers[1].keys() and len(set(answers[0].values())) > 6
+    for key, probability in answers[0].items():
+        assert answers[1][key] == pytest.approx(probability, abs=2e-4)
+
+
+def test_a_region_that_says_no_unit_and_is_not_alike_is_refused(folder: Path, tmp_path: Path) -> None:
+    values = np.add.outer(np.arange(60.0), np.arange(60.0)).astype("float32") * 0.1 + 273.15
+    write_raster(tmp_path / "bio1.tif", [values * 10], west=2.0, north=48.0, cell=0.01)
+    shutil.copy(folder / "r/bio12.tif", tmp_path)
+    (tmp_path / "region.yaml").write_text(in_units(folder / "r", bio1=""), "utf-8")
+    for table in ("plots.csv", "records.csv", "species.csv"):
+        shutil.copy(folder / "r" / table, tmp_path)
+    with pytest.raises(SystemExit, match="values of region r are not of the kind .* bio1.*unit"):
+        by_predict(folder, "refused.csv", ["--region", str(tmp_path)])
+    assert not (folder / "refused.csv").exists()
