@@ -27,6 +27,7 @@ __all__ = [
     "lock",
     "lock_file",
     "require_room",
+    "require_same",
     "require_writable",
     "sha256",
     "whole",
@@ -178,6 +179,16 @@ def require_room(path: Path, size: int) -> None:
         except OSError as error:
             if error.errno in _FULL:
                 raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def require_same(path: Path, same: bool) -> None:
+    """Refuse a file that is not, when it is read back, what was written.
+
+    Raises:
+        OSError: it is not; names `path`.
+    """
+    if not same:
+        raise OSError(errno.EIO, "what was written is not what is read back", str(path))
 
 
 def will_write(*paths: Path | None, folder: bool = False) -> None:

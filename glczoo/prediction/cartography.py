@@ -3,7 +3,6 @@
 Shapes: values[L, h, w] of L layers in a block of h x w cells, rows from north to south.
 """
 
-import errno
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from glczoo.figures.style import DIVERGING, SEQUENTIAL, literal
-from glczoo.files import require_room, whole
+from glczoo.files import require_room, require_same, whole
 from glczoo.prediction.grids import Block, Grid
 
 __all__ = ["Layer", "draw", "read_tags", "write_cog"]
@@ -91,8 +90,7 @@ def write_cog(
         with rasterio.open(partial) as file:
             for block in grid.blocks(side):
                 found = zlib.crc32(file.read(window=_window(block)).tobytes(), found)
-        if found != written:
-            raise OSError(errno.EIO, "what was written is not what is read back", str(path))
+        require_same(path, found == written)
 
 
 def _window(block: Block) -> Window:

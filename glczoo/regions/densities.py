@@ -4,7 +4,6 @@ What is recorded around a place says which species the region holds there, beyon
 The rasters are bands like any other, named in a region of their own: `glczoo region densities REGION`.
 """
 
-import errno
 import json
 import os
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from glczoo.data.region import Band, Modality, Region
 from glczoo.data.sensitive import shown_places
 from glczoo.data.tables import read_samples, read_species
 from glczoo.errors import ExistsError, GlczooError
-from glczoo.files import lock, require_room, whole
+from glczoo.files import lock, require_room, require_same, whole
 
 __all__ = ["DENSITIES", "add_modality", "write_densities"]
 
@@ -138,8 +137,7 @@ def _write(path: Path, shares: np.ndarray, crs: str, transform: rasterio.Affine,
             target.write(shares)
             target.descriptions = tuple(names)
         with rasterio.open(partial) as file:  # GDAL does not always say that the disk was full
-            if any((file.read(each) != shares[each - 1]).any() for each in file.indexes):
-                raise OSError(errno.EIO, "what was written is not what is read back", str(path))
+            require_same(path, all((file.read(each) == shares[each - 1]).all() for each in file.indexes))
 
 
 def add_modality(region: Region, out: Path, name: str, bands: list[Band], provenance: str) -> Region:

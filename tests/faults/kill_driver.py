@@ -8,6 +8,7 @@ second the file for what was found.
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -205,9 +206,7 @@ def disk_problem(code: int, folder: Path, left: dict[str, str], whole: bool) -> 
     if not (code == 0 and whole):  # the disk may be full for what is of no use any more
         if code != 1:
             return f"exit code {code}"
-        if not lines[-1].startswith("glczoo: ") or "No space left on device" not in lines[-1]:
-            return f"the last line is {lines[-1]!r}"
-        if str(folder / "work") not in lines[-1] and not any(name[5:] in lines[-1] for name in left):
+        if not re.match(r"glczoo: [^:]+: No space left on device\. Make room", lines[-1]):
             return f"no path is named: {lines[-1]!r}"
     half = [name for name in left if ".glczoo-" in name or name.endswith(".lock")]
     return f"left behind: {half}" if half else None
