@@ -6,6 +6,9 @@ from pathlib import Path
 __all__ = ["CheckpointError", "ExistsError", "GlczooError", "MissingError", "of_system"]
 
 
+_LONGEST = 1500  # letters of what is wrong: a person reads it
+
+
 class GlczooError(ValueError):
     """Something a user can mend; the command prints it in one line and ends with exit code 1.
 
@@ -16,7 +19,9 @@ class GlczooError(ValueError):
     """
 
     def __init__(self, what: str, *, where: str | Path | None = None, remedy: str | None = None) -> None:
-        """Hold what the message is made of."""
+        """Hold what the message is made of; of what is very long, such as a thousand columns, both ends."""
+        if len(what) > _LONGEST:
+            what = f"{what[: _LONGEST // 2]} […] {what[-_LONGEST // 2 :]}"
         super().__init__(what)
         self.what = what
         self.where = where

@@ -245,3 +245,8 @@ def test_our_errors_are_glczoo_errors():
     hub = importlib.import_module("glczoo.hub_client")
     kinds = {getattr(errors, name, None) or getattr(hub, name) for name in OURS}
     assert all(issubclass(kind, errors.GlczooError) for kind in kinds)
+
+
+def test_a_message_of_a_thousand_columns_is_cut_and_keeps_its_advice():
+    error = importlib.import_module("glczoo.errors").GlczooError(f"it has {['column'] * 1000}; name them")
+    assert len(str(error)) < 1600 and str(error).endswith("name them")

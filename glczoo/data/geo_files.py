@@ -38,7 +38,7 @@ def read_geojson(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     if not isinstance(features, list):
         raise GlczooError(f"{path} is JSON without `features`: GeoJSON of points is read; or save it as CSV")
     try:
-        rows = [dict(feature.get("properties") or {}) for feature in features]
+        rows = [_properties(feature.get("properties") or {}) for feature in features]
         places = [
             _coordinates(feature.get("geometry"), f"{path}: feature {i}")
             for i, feature in enumerate(features, 1)
@@ -49,6 +49,14 @@ def read_geojson(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     code = re.search(r"EPSG:+(\d+)$", crs)
     x, y = ([place[axis] for place in places] for axis in (0, 1))
     return _placed(pd.DataFrame(rows), x, y, f"EPSG:{code[1]}" if code else "EPSG:4326", "GeoJSON")
+
+
+def _properties(properties: dict[str, Any]) -> dict[str, Any]:
+    """The cells of a row: lists and mappings are none, and stand as their text."""
+    return {
+        name: json.dumps(value) if isinstance(value, dict | list) else value
+        for name, value in properties.items()
+    }
 
 
 def _coordinates(geometry: Any, where: str) -> tuple[float, float]:

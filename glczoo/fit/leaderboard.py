@@ -117,7 +117,7 @@ class Leaderboard:
             board = cls.from_json(values)
             board.text()  # numbers that are none are noticed here, and not on a card
             return board
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise GlczooError(f"{path} is damaged: {error}") from None
 
     def rows(self) -> list[dict[str, str]]:

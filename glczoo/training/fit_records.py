@@ -79,7 +79,7 @@ class RecordsLeaderboard:
                 raise GlczooError(f"{odd[0]!r} is no name")
             board.text()  # numbers that are none are noticed here, and not on a card
             return board
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise GlczooError(f"{path} is damaged: {error}") from None
 
     def text(self) -> str:

@@ -19,6 +19,9 @@ from glczoo.data.rasters import open_stacks
 from glczoo.data.region import Band
 from glczoo.regions.bands import find_modalities
 
+# rasterio's own, of a rotated grid
+pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+
 ROWS, COLS = 12, 20
 
 
