@@ -26,7 +26,7 @@ test: .venv/installed   ## the tests; GLCZOO_TEST_DATA=folder adds those on real
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 walk: .venv/installed   ## README.md from top to bottom in an empty environment
-	rm -rf build/walk
+	rm -rf build/walk build/lib
 	$(BIN)/python tests/readme_walk.py build/walk
 
 lint: .venv/installed   ## ruff, ruff format, mypy

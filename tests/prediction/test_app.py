@@ -279,9 +279,10 @@ def use(page, address: str, run: Path, world: Path, folder: Path) -> None:
 
     lon, lat = guide.places.lon[5], guide.places.lat[5]
     x, y = (v * box["width"] / drawn for v in guide.map.pixel(lon, lat))
-    rows = page.locator("#species tr[data-species]")
+    answer, (middle, _) = page.locator("#species"), guide.middle
+    assert f"at lon {middle:.5f}" in answer.inner_text()  # before anybody has clicked
     end = time.monotonic() + 60
-    while not rows.count() and time.monotonic() < end:  # a page that is not ready yet ignores a click
+    while f"at lon {lon:.5f}" not in answer.inner_text() and time.monotonic() < end:  # not ready: no click
         picture.click(position={"x": x, "y": y})
         page.wait_for_timeout(2000)
     typed = page.locator("#place textarea, #place input").first
