@@ -28,7 +28,10 @@ def folder(name: Literal["recipes", "model_cards"]) -> Path:
 
 
 def sample(part: Literal["model", "region"]) -> Path:
-    """The folder of the packaged model (a published one, see `hub.publish`), or of the region it knows."""
+    """The folder of the packaged model (a published one, see `hub.publish`), or of the region it knows.
+
+    `part`: which of them.
+    """
     return Path(__file__).parent / SAMPLE / part
 
 

@@ -210,23 +210,32 @@ class Scratch:
 
 
 def summary() -> Iterator[str]:
-    """A line for each page: how many commands a test runs, parses, and why."""
-    yield "| page | run | parsed only, because |"
+    """A line for each page: how many commands a test runs, how many are parsed alone, and why."""
+    yield "| page | run | parsed or checked alone, because |"
     yield "|---|---|---|"
     for page in [*pages(), *COPIED]:
-        run, parsed = [], []
+        run = {"sh": 0, "python": 0}
+        parsed = []
         for block in blocks(page):
             count = len(block.commands()) if block.language == "sh" else 1
-            unit = {"sh": "command", "python": "piece of Python", "yaml": "piece of YAML"}[block.language]
-            text = f"{count} {unit}{'s' if count > 1 and block.language == 'sh' else ''}"
             if block.language == "yaml":
-                parsed.append(f"{text}: against the schema")
-            elif block.parse:
-                parsed.append(f"{text}: {block.parse}")
+                parsed.append("YAML: against the schema")
+            elif block.parse or page in COPIED:
+                parsed.append(
+                    f"{_counted(block.language, count)}: {block.parse or 'see tests/test_readme.py'}"
+                )
             else:
-                run.append(text)
+                run[block.language] += count
         shown = page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT)
-        yield f"| {shown} | {', '.join(run) or '–'} | {'; '.join(parsed) or '–'} |"
+        texts = [_counted(language, count) for language, count in run.items() if count]
+        yield f"| {shown} | {', '.join(texts) or '–'} | {'; '.join(parsed) or '–'} |"
+
+
+def _counted(language: str, count: int) -> str:
+    """Three commands, one piece of Python."""
+    if language == "python":
+        return f"{count} {'pieces' if count > 1 else 'piece'} of Python"
+    return f"{count} command{'s' if count > 1 else ''}"
 
 
 if __name__ == "__main__":
