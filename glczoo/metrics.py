@@ -39,22 +39,32 @@ _COLUMNS = 256  # species ranked at a time: 22,404 surveys of them are 23 MB of 
 _ROWS = 1024  # surveys binned at a time
 
 
-def sample_f1(predicted: Tensor, target: Tensor) -> Tensor:
+def sample_f1(predicted: Tensor, target: Tensor, found: Tensor | None = None) -> Tensor:
     """F1 of every survey (Ung et al. 2023, eq. 3), float[N]; its mean is the competition's "micro F1".
 
     TP / (TP + (FP + FN) / 2), which scikit-learn calls `average="samples"`. An empty prediction for an
     empty survey counts as right (1).
+
+    Args:
+        predicted: the sets, bool[N, K].
+        target: 1 where a species was found, [N, K].
+        found: how many species each survey found, int64[N], where these are more than the K hold; None: they
+            are not.
     """
     target = target.bool()
     hits = (predicted & target).sum(1)
-    both = predicted.sum(1) + target.sum(1)
+    both = predicted.sum(1) + (target.sum(1) if found is None else found)
     return torch.where(both > 0, 2 * hits / both.clamp_min(1), 1.0)
 
 
-def sample_recall(predicted: Tensor, target: Tensor) -> Tensor:
-    """Share of each survey's species that its set holds, float[N]; 1 for a survey without species."""
+def sample_recall(predicted: Tensor, target: Tensor, found: Tensor | None = None) -> Tensor:
+    """Share of each survey's species that its set holds, float[N]; 1 for a survey without species.
+
+    `found`: as in `sample_f1`.
+    """
     target = target.bool()
-    return torch.where(target.any(1), (predicted & target).sum(1) / target.sum(1).clamp_min(1), 1.0)
+    found = target.sum(1) if found is None else found
+    return torch.where(found > 0, (predicted & target).sum(1) / found.clamp_min(1), 1.0)
 
 
 def macro_f1(predicted: Tensor, target: Tensor) -> float:
@@ -167,9 +177,12 @@ def boyce(presence: Tensor, background: Tensor, windows: int = 101, width: float
     return float((rank * place).sum() / (rank.square().sum() * place.square().sum()).sqrt())
 
 
-def size_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """Predicted minus observed species of every survey: positive means too many. int64[N]."""
-    return predicted.sum(1) - target.bool().sum(1)
+def size_error(predicted: Tensor, target: Tensor, found: Tensor | None = None) -> Tensor:
+    """Predicted minus observed species of every survey: positive means too many. int64[N].
+
+    `found`: as in `sample_f1`.
+    """
+    return predicted.sum(1) - (target.bool().sum(1) if found is None else found)
 
 
 def summary(predicted: Tensor, scores: Tensor, target: Tensor) -> dict[str, float]:
@@ -178,11 +191,14 @@ def summary(predicted: Tensor, scores: Tensor, target: Tensor) -> dict[str, floa
     return {**set_summary(predicted, target), "auc": auc, "auc_species": species}
 
 
-def set_summary(predicted: Tensor, target: Tensor) -> dict[str, float]:
-    """What `summary` holds of the predicted sets alone, without the scores behind them."""
-    error = size_error(predicted, target).double()
+def set_summary(predicted: Tensor, target: Tensor, found: Tensor | None = None) -> dict[str, float]:
+    """What `summary` holds of the predicted sets alone, without the scores behind them.
+
+    `found`: as in `sample_f1`.
+    """
+    error = size_error(predicted, target, found).double()
     return {
-        "f1": float(sample_f1(predicted, target).mean()),
+        "f1": float(sample_f1(predicted, target, found).mean()),
         "f1_macro": macro_f1(predicted, target),
         "size": float(predicted.sum(1).double().mean()),
         "size_bias": float(error.mean()),

@@ -176,6 +176,7 @@ def test_what_a_user_can_mend_ends_in_one_line(arguments, message):
         (["evaluate", "run", "--part", "all"], "'all' is not one of"),
         (["predict", "run", "--out", "a.csv"], "give either --points CSV or --submission"),
         (["predict", "run", "--out", "a.csv", "--points", "p", "--submission"], "give either --points CSV"),
+        (["predict", "run", "--out", "a.csv", "--points", "p", "--test", "iid"], "of a --submission"),
     ],
 )
 def test_mistakes_of_usage_end_with_code_two(arguments, message, capsys):

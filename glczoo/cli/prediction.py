@@ -77,8 +77,11 @@ def evaluate(
     if first_process():
         print(
             f"{result.region}, {result.part}: {len(result.samples)} surveys, "
-            f"{result.samples.sizes().mean():.2f} species each\n"
+            f"{result.samples.richness().mean():.2f} species each\n"
         )
+        if result.samples.unknown is not None:
+            missed = result.samples.unknown.sum()
+            print(f"{missed} of them are of species that the models do not know: they count as missed\n")
         print(markdown([row.to_json() for row in result.rows], {key: key for key in EVALUATED}))
         write_json(json_file, result.to_json())
 
@@ -91,6 +94,7 @@ def evaluate(
 @click.option("--crs", help="Of the points, such as EPSG:2154; by default degrees.")
 @click.option("--encoding", help="Of the points' text; by default UTF-8, else Windows-1252.")
 @click.option("--submission", is_flag=True, help="The Kaggle file for the region's test table.")
+@click.option("--test", metavar="NAME", help="Of a submission: one of the region's `tests`.")
 @k_option
 @click.option(
     "--top",
@@ -107,6 +111,7 @@ def predict(
     crs: str | None,
     encoding: str | None,
     submission: bool,
+    test: str | None,
     k: int | None,
     top: int,
     out: Path,
@@ -116,12 +121,15 @@ def predict(
     RUN is the folder of a finished run, or hf-hub:ORG/NAME. One of --points and --submission is needed.
     """
     from glczoo.data.tables import read_points
+    from glczoo.data.truth import read_test_points, test_table
     from glczoo.decoding import Decoding, Rule
     from glczoo.prediction.points import predict_points, shown_probabilities, write_submission
     from glczoo.runs.run import Run
 
     if submission == (points is not None):
         raise click.UsageError("give either --points CSV or --submission")
+    if test and not submission:
+        raise click.UsageError("--test names the test table of a --submission")
     will_write(out, runs=runs, region=region)
     model = Run.load(list(runs))
     place = _loaded(region) or model.region
@@ -135,13 +143,12 @@ def predict(
             for reason, count in result.left_out.items():
                 print(f"left out: {count} of {len(table)} points {reason}; see {result.left_out_file}")
         return
-    described = place.table("test")
-    table = read_points(place, place.find(*described.file), described)
+    described, table = test_table(place, test), read_test_points(place, test)
     probabilities = shown_probabilities(model, table, place, batch_size).nan_to_num(0)
     decoding = Decoding(Rule.TOP_K, k) if k is not None else model.decoding
     mask = decoding(probabilities, table.datasets)
     if first_process():
-        write_submission(out, table, mask, model.species)
+        write_submission(out, table, mask, model.species, (described.id, described.predicted))
         each = float(mask.sum(1).double().mean())
         print(f"{out}: {len(table)} points, {each:.1f} species each ({decoding})")
 

@@ -106,7 +106,9 @@ part_option = click.option(
 
 def truth_option(purpose: str) -> Decorator:
     """`--truth`, which each verb uses for its own purpose."""
-    return click.option("--truth", type=PATH, help=f"Table Id;speciesId: {purpose} by it.")
+    return click.option(
+        "--truth", type=PATH, help=f"Table of true species (Id;speciesId, or a solution file): {purpose}."
+    )
 
 
 def first_process() -> bool:

@@ -270,6 +270,7 @@ class Samples(Points):
     presence_only: bool = False
     weight: np.ndarray | None = None  # float32[N]: of each sample in the loss; None: all one
     records: np.ndarray | None = None  # bool[N]: which are presence-only, in a mixture; None: all or none
+    unknown: np.ndarray | None = None  # int64[N]: further species found, which the vocabulary lacks; None: 0
 
     def presence_only_rows(self) -> np.ndarray:
         """Which samples are presence-only records, bool[N]."""
@@ -278,6 +279,10 @@ class Samples(Points):
     def sizes(self) -> np.ndarray:
         """Species of each sample, int64[N]."""
         return np.diff(self.offsets)
+
+    def richness(self) -> np.ndarray:
+        """Species that each sample found, int64[N], with those that the vocabulary lacks."""
+        return self.sizes() if self.unknown is None else self.sizes() + self.unknown
 
     def subset(self, index: np.ndarray) -> "Samples":
         """The samples at `index` (positions or a mask), in that order."""
@@ -297,6 +302,7 @@ class Samples(Points):
             weight=None if self.weight is None else self.weight[index],
             records=None if self.records is None else self.records[index],
             columns={name: column[index] for name, column in self.columns.items()},
+            unknown=None if self.unknown is None else self.unknown[index],
         )
 
     def merged(self, group: np.ndarray) -> "Samples":

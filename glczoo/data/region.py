@@ -75,6 +75,9 @@ class Region(Strict):
     )
     modalities: list[Modality] = Field(min_length=1)
     tables: dict[Literal["po", "pa", "test"], Table]
+    tests: dict[Name, Table] = Field(
+        default={}, description="further test tables by name, such as iid and ood of a benchmark"
+    )
     records: RecordFilters | None = Field(default=None, description="which presence-only records to use")
     split: SplitFile | None = Field(default=None, description="fixed folds of the surveys; null: none")
     species: SpeciesTable | None = Field(
@@ -163,7 +166,7 @@ class Region(Strict):
             yield from modality.file
             for band in modality.bands:
                 yield from (band.file, *band.more)
-        for table in self.tables.values():
+        for table in [*self.tables.values(), *self.tests.values()]:
             yield from table.file
             yield from filter(None, [table.without_species])
 

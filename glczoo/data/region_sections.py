@@ -269,6 +269,9 @@ class Table(Strict):
     citation: str = Field(default="", description="how to cite the data, repeated on cards and reports")
     doi: str = Field(default="", description="of the data, without https://doi.org/")
     id: str = Field(default="Id", description="row id of a test table, written into the submission")
+    predicted: str = Field(
+        default="Predicted", description="column of the sets in a submission for a test table"
+    )
     without_species: str | None = Field(
         default=None, description="PA only: table of surveys that found none of the species (same columns)"
     )

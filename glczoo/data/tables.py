@@ -15,7 +15,7 @@ import pandas as pd
 from glczoo.data.cache import kept_arrays
 from glczoo.data.occurrences import Points, Samples, SpeciesIndex
 from glczoo.data.places import blank, numbers
-from glczoo.data.point_tables import read_points, row_ids
+from glczoo.data.point_tables import read_points
 from glczoo.data.presence import matrix_presences, presences
 from glczoo.data.record_filters import filter_columns, keep_by_columns, keep_by_place
 from glczoo.data.region import Region, Table
@@ -45,7 +45,6 @@ __all__ = [
     "read_points",
     "read_samples",
     "read_species",
-    "read_test_samples",
 ]
 
 
@@ -270,39 +269,6 @@ def _species_ids(path: Path, table: Table) -> dict[str, np.ndarray]:
     require(frame, path, [table.species], file.names)
     column = frame[table.species]
     return {"ids": np.unique(integers(column[~blank(column)], path))}
-
-
-def read_test_samples(region: Region, truth: Path, vocabulary: SpeciesIndex) -> Samples:
-    """The region's test table with its true species, read from a table Id;speciesId.
-
-    `truth`: that table.
-
-    Raises:
-        MissingError: a table is not there.
-        GlczooError: a column is missing, or an Id is not in the test table.
-    """
-    described = region.table("test")
-    points = read_points(region, region.find(*described.file), described)
-    file = open_table(truth, described.separator, described.encoding)
-    frame = file.read([described.id, described.species])
-    require(frame, truth, [described.id, described.species], file.names)
-    row = pd.Index(points.ids).get_indexer(pd.Index(row_ids(frame, described)))
-    if (row < 0).any():
-        raise GlczooError(f"{truth}: {(row < 0).sum()} rows have an Id that is not in the test table")
-    classes = vocabulary.classes(integers(frame[described.species], truth), str(truth))
-    pairs = np.unique(np.stack([row, classes], axis=1), axis=0)
-    named = points.dataset is not None
-    return Samples(
-        points.lon,
-        points.lat,
-        points.patch_id,
-        points.ids,
-        np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=len(points)))]),
-        pairs[:, 1],
-        dataset=points.dataset if named else np.zeros(len(points), int),
-        dataset_names=points.dataset_names if named else ("test",),
-        columns=points.columns,
-    )
 
 
 def read_folds(region: Region, samples: Samples) -> tuple[np.ndarray, np.ndarray | None]:

@@ -78,7 +78,8 @@ def coverage(
     """
     if not len(target):
         raise GlczooError("coverage needs at least one survey, there are none")
-    values = {"recall": sample_recall(predicted, target).double(), "size": predicted.sum(1).double()}
+    recall = sample_recall(predicted, target, torch.from_numpy(samples.richness()))
+    values = {"recall": recall.double(), "size": predicted.sum(1).double()}
     blocks = torch.from_numpy(spatial_blocks(samples, size_km))
     rows = means_by(values, blocks)
     block_recall = np.array([row["recall"] for row in rows])

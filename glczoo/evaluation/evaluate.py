@@ -15,7 +15,7 @@ from torch import Tensor
 
 from glczoo.data.occurrences import Samples
 from glczoo.data.region import Region
-from glczoo.data.tables import read_test_samples
+from glczoo.data.truth import read_test_samples
 from glczoo.decoding import Decoding, Rule
 from glczoo.errors import GlczooError
 from glczoo.memory import announce
@@ -78,7 +78,7 @@ class Evaluation:
             "region": self.region,
             "part": self.part,
             "surveys": len(self.samples),
-            "species_per_survey": float(self.samples.sizes().mean()),
+            "species_per_survey": float(self.samples.richness().mean()),
             "rows": [row.to_json() for row in self.rows],
         }
 
@@ -100,7 +100,8 @@ def evaluate(
         part: which surveys of the split of the first run's recipe; the held-out fold if it has one, else the
             validation surveys.
         region: where the surveys are; the first run's if None.
-        truth: table Id;speciesId with the species of the region's test table, scored instead of a part.
+        truth: table of the species of one of the region's test tables, which is scored instead of a part (see
+            `truth.read_test_samples`).
         k: predict this many species; by the rule stored with each run if None.
         batch_size: points in a batch.
         accelerator: several processes share the work, all return the same.
@@ -128,6 +129,7 @@ def evaluate(
     if accelerator.is_main_process:
         _announce(model, samples, batch_size, accelerator)
     target = samples.targets(torch.arange(len(samples)), len(model.species))
+    found = torch.from_numpy(samples.richness())
     own = Decoding(Rule.TOP_K, k) if k is not None else None
     rows: list[Row] = []
 
@@ -136,13 +138,14 @@ def evaluate(
             probabilities = member.probabilities(
                 samples, first.region, batch_size=batch_size, accelerator=accelerator
             )
-            rows.extend(rows_of(member.name, probabilities, target, member.rules(own), samples.datasets))
+            rules = member.rules(own)
+            rows.extend(rows_of(member.name, probabilities, target, rules, samples.datasets, found))
             yield probabilities
 
     probabilities = mean_probabilities(members(), model.weights)
     if len(model.each) > 1:
         name = f"ensemble of {len(model.each)}"
-        rows += rows_of(name, probabilities, target, model.rules(own), samples.datasets)
+        rows += rows_of(name, probabilities, target, model.rules(own), samples.datasets, found)
     where = str(truth) if truth else part
     return Evaluation(first.region.name, where, samples, rows, probabilities)
 
@@ -172,6 +175,7 @@ def rows_of(
     target: Tensor,
     rules: Sequence[Decoding],
     sources: np.ndarray | None,
+    found: Tensor | None = None,
 ) -> list[Row]:
     """A model by each rule that it may predict by.
 
@@ -181,13 +185,14 @@ def rows_of(
         target: [N, K], 1 where a species was found.
         rules: the model's own first (see `TrainedModel.rules`).
         sources: the data set of every survey, str[N]; None: not known.
+        found: as in `metrics.sample_f1`.
     """
     auc, species = macro_auc(probabilities, target)  # of the probabilities: the same by every rule
     rows = []
     for rule in rules:
         mask = rule(probabilities, sources)
-        summary = {**set_summary(mask, target), "auc": auc, "auc_species": species}
-        rows.append(Row(name, rule, sample_f1(mask, target), summary))
+        summary = {**set_summary(mask, target, found), "auc": auc, "auc_species": species}
+        rows.append(Row(name, rule, sample_f1(mask, target, found), summary))
     return rows
 
 

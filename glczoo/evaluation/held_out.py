@@ -183,8 +183,9 @@ def part_score(
     `trained_on`: int64[K], how often the training samples name every species of the vocabulary.
     """
     target = samples.targets(torch.arange(len(samples)), probabilities.shape[1])
+    found = torch.from_numpy(samples.richness())
     masks = {str(rule): rule(probabilities, samples.datasets) for rule in rules}
-    f1 = {rule: sample_f1(mask, target) for rule, mask in masks.items()}
+    f1 = {rule: sample_f1(mask, target, found) for rule, mask in masks.items()}
     auc, auc_species = macro_auc(probabilities, target)
     low, high = bootstrap(
         lambda drawn: macro_auc(probabilities[drawn], target[drawn])[0], torch.arange(len(samples)), n=200
@@ -195,14 +196,14 @@ def part_score(
     return PartScore(
         part=part,
         surveys=len(samples),
-        species_per_survey=float(samples.sizes().mean()),
+        species_per_survey=float(samples.richness().mean()),
         rules=[
             RuleScore(
                 rule,
                 float(f1[rule].mean()),
                 *bootstrap(f1[rule]),
                 size=float(mask.sum(1).double().mean()),
-                recall=float(sample_recall(mask, target).mean()),
+                recall=float(sample_recall(mask, target, found).mean()),
             )
             for rule, mask in masks.items()
         ],

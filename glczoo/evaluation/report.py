@@ -100,7 +100,7 @@ def report(
         out: HTML file to write, replaced if it is there. Written beside and renamed: whole or not there.
         part: which surveys of the split; the held-out fold if there is one, else the validation surveys.
         region: where the surveys are; the run's if None.
-        truth: table Id;speciesId with the species of the region's test table, reported on instead of a part.
+        truth: table of the species of a test table of the region, reported on instead of a part.
         species: speciesIds or names to draw response curves of; those with most records if empty.
         sample: draw this many surveys for permutation importance and response curves; 0 leaves them out.
         batch_size: points in a batch.

@@ -130,6 +130,7 @@ def step_table(
     known = first >= 0 and not any(row.member for row in rows)
     last = history.runs[-1]
     target = samples.targets(torch.arange(len(samples)), len(last.species))
+    found = torch.from_numpy(samples.richness())
     for number, run in enumerate(history.runs, first) if known else ():
         own, expected = evaluation.own, evaluation.expected
         if run is not last:
@@ -138,7 +139,7 @@ def step_table(
                 continue
             model = here.model
             probabilities = model.probabilities(samples, batch_size=batch_size, accelerator=accelerator)
-            scored = rows_of(model.name, probabilities, target, model.rules(), samples.datasets)
+            scored = rows_of(model.name, probabilities, target, model.rules(), samples.datasets, found)
             own, expected = scored[0], _by_rule(scored, Rule.EXPECTED_F1)
         tables = tuple(table for row in rows[: number + 1] for table in row.tables)
         behind = "" if rows[number].forest else _BEHIND.get(tables, "")

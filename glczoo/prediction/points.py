@@ -337,7 +337,17 @@ def _rows(
     }
 
 
-def write_submission(path: Path, points: Points, mask: torch.Tensor, species: SpeciesIndex) -> None:
-    """Write the Kaggle file `Id,Predicted`: the speciesIds of every row's set, joined by spaces."""
+def write_submission(
+    path: Path,
+    points: Points,
+    mask: torch.Tensor,
+    species: SpeciesIndex,
+    columns: tuple[str, str] = ("Id", "Predicted"),
+) -> None:
+    """Write the Kaggle file: the speciesIds of every row's set, joined by spaces.
+
+    `columns` are `id` and `predicted` of the test table: Id,Predicted in GeoLifeCLEF 2023,
+    surveyId,predictions in 2024 and 2025.
+    """
     sets = [" ".join(map(str, species.ids[row.numpy()].tolist())) for row in mask]
-    write_csv(path, {"Id": points.ids, "Predicted": sets})
+    write_csv(path, {columns[0]: points.ids, columns[1]: sets})

@@ -16,7 +16,6 @@ from glczoo.data.tables import (
     read_points,
     read_samples,
     read_species,
-    read_test_samples,
 )
 
 HEAD = "glcID;gbifID;observer;datasetName;date;dayOfYear;year;lon;lat;speciesId;patchID;timeSerieID"
@@ -259,21 +258,6 @@ def test_points_of_anyone(tmp_path: Path) -> None:
     path.write_text("a;b\n5;45\n")
     with pytest.raises(ValueError, match=r"no column looks like longitude or latitude; it has \['a', 'b'\]"):
         read_points(None, path)
-
-
-TEST = "Id;datasetName;date;dayOfYear;year;patchID;lon;lat\n7;;;;;21;5;45\n3;;;;;22;6;46\n5.0;;;;;;6;46\n"
-
-
-def test_test_surveys_take_their_species_from_the_truth(tmp_path: Path) -> None:
-    (tmp_path / "test.csv").write_text(TEST)
-    (tmp_path / "truth.csv").write_text("Id;speciesId\n3;12\n7;40\n3;7\n3;12\n")
-    described = region(tmp_path, tables={"test": {"file": ["blind.csv", "test.csv"]}})
-    surveys = read_test_samples(described, tmp_path / "truth.csv", VOCABULARY)
-    assert surveys.ids.tolist() == [7, 3, 5] and surveys.patch_id.tolist() == [21, 22, -1]
-    assert [s for _, s in as_sets(surveys)] == [{3}, {0, 1}, set()]
-    (tmp_path / "truth.csv").write_text("Id;speciesId\n4;12\n")
-    with pytest.raises(ValueError, match=r"truth\.csv: 1 rows have an Id that is not in the test table"):
-        read_test_samples(described, tmp_path / "truth.csv", VOCABULARY)
 
 
 def test_tables_are_written_whole(tmp_path: Path) -> None:

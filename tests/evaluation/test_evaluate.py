@@ -67,6 +67,66 @@ def test_rows_by_every_rule_and_truth(runs, world, capsys, tmp_path):
     assert all(len(set(row["Predicted"].split())) == 5 for row in rows)
 
 
+def test_a_solution_file_scores_as_rows_do_and_unknown_species_count_as_missed(runs, world, tmp_path, capsys):
+    truth = world / "truth" / "test_species.csv"
+    with open(truth) as file:
+        found: dict[str, list[str]] = {}
+        for row in csv.DictReader(file, delimiter=";"):
+            found.setdefault(row["Id"], []).append(row["speciesId"])
+    lines = [f"{number},{' '.join(ids + ids[:1])},Public" for number, ids in found.items()]
+    head = "Id,target_species_ids,Usage\n"
+    (tmp_path / "solution.csv").write_text(head + "\n".join(lines) + "\n")
+    by_rows = evaluate([runs[0]], truth=truth)
+    by_sets = evaluate([runs[0]], truth=tmp_path / "solution.csv")
+    assert torch.equal(by_sets.own.f1_each, by_rows.own.f1_each)
+    (tmp_path / "more.csv").write_text(
+        head + "\n".join(line.replace(",Public", " 999,") for line in lines) + "\n"
+    )
+    main(
+        [
+            "evaluate",
+            str(runs[0]),
+            "--truth",
+            str(tmp_path / "more.csv"),
+            "--json",
+            str(tmp_path / "more.json"),
+        ]
+    )
+    assert f"{len(found)} of them are of species that the models do not know" in capsys.readouterr().out
+    sizes = torch.from_numpy(by_rows.samples.sizes())
+    expected = by_rows.own.f1_each * (5 + sizes) / (6 + sizes)  # the rule is top 5; one more was there
+    more = json.loads((tmp_path / "more.json").read_text())
+    assert more["rows"][0]["f1"] == pytest.approx(float(expected.mean()))
+    assert more["species_per_survey"] == pytest.approx(float(sizes.double().mean()) + 1)
+
+
+def test_a_submission_has_the_columns_of_its_test_table(runs, world, tmp_path):
+    """surveyId,predictions in 2024 and 2025, for any of the region's test tables."""
+    region = Region.load(world)
+    test = region.find(*region.table("test").file)
+    (tmp_path / "iid.csv").write_text(
+        "\n".join(test.read_text().replace("Id;", "surveyId;", 1).splitlines()[:4])
+    )
+    own = region.model_dump(mode="json") | {"root": str(world)}
+    own["tests"] = {"iid": {"file": str(tmp_path / "iid.csv"), "id": "surveyId", "predicted": "predictions"}}
+    (tmp_path / "region.yaml").write_text(json.dumps(own))
+    words = [
+        "predict",
+        str(runs[0]),
+        "--region",
+        str(tmp_path),
+        "--submission",
+        "--out",
+        str(tmp_path / "s.csv"),
+    ]
+    main([*words, "--test", "iid"])
+    lines = (tmp_path / "s.csv").read_text().splitlines()
+    assert lines[0] == "surveyId,predictions" and len(lines) == 4
+    main(words)
+    whole = (tmp_path / "s.csv").read_text().splitlines()
+    assert whole[0] == "Id,Predicted" and whole[1:4] == lines[1:]
+
+
 @pytest.mark.parametrize(
     "told",
     ["expected_f1", "{rule: threshold, value: auto}", "expected_f1_exact", "{rule: top_k, by_source: true}"],
