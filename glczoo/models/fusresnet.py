@@ -1,5 +1,9 @@
 """BioResNet and FusResNet: late fusion of one ResNet per group of covariates.
 
+`fusresnet18_glc24` sees the survey-wise inputs of GeoLifeCLEF 2024 and 2025 the same way: a branch for each
+cube (an image of its two axes) and for the satellite patch, and for numbers of the place a perceptron
+(`values_branch`). This zoo's own; the baselines of GeoPlant (Picek et al. 2024) have a ResNet-6 for each.
+
 Papers:
     Ung, Kojima, Wada, *Leverage Samples with Single Positive Labels to Train CNN-based Models For
     Multi-label Plant Species Prediction*, CLEF 2023 working notes, section 4 (the architectures).
@@ -10,7 +14,8 @@ What differs: the paper leaves the fusion open. Here the branches' last feature 
 and read by one linear layer (equal to concatenating the pooled features); no hidden layer, no dropout.
 
 Shapes: x[B, C, H, W] is one stack of normalised covariates, C = sum of the branches' channels (33 for
-GeoLifeCLEF 2023: bioclim 19 | soil 9 | red, green, blue, near infrared, human footprint); logits[B, K].
+GeoLifeCLEF 2023: bioclim 19 | soil 9 | red, green, blue, near infrared, human footprint; 72 for 2024: Landsat
+6 | monthly climate 4 | Sentinel-2 4 | values 58); logits[B, K].
 
 The branches are timm's ResNet (Apache-2.0); licence of this file: Apache-2.0.
 """
@@ -27,6 +32,7 @@ from torch import Tensor, nn
 
 from glczoo.errors import CheckpointError, GlczooError
 from glczoo.models.published import SAMPLE_ARCHITECTURE, from_zoo
+from glczoo.models.values_branch import ValuesBranch
 from glczoo.packaged import SAMPLE, sample
 
 __all__ = ["FusResNet"]
@@ -34,6 +40,7 @@ __all__ = ["FusResNet"]
 Branches = Mapping[str, int] | Sequence[tuple[str, int]]
 
 GLC23_BRANCHES = {"bioclim": 19, "soil": 9, "satellite": 5}
+GLC24_BRANCHES = {"landsat": 6, "climate": 4, "sentinel": 4, "tabular": 58}
 
 
 def _read_branches(branches: Branches) -> dict[str, int]:
@@ -63,6 +70,7 @@ class FusResNet(nn.Module):
         num_classes: int = 10039,
         in_chans: int | None = None,
         branches: Branches = GLC23_BRANCHES,
+        values: Sequence[str] = (),
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         stem_stride: int = 4,
@@ -76,6 +84,7 @@ class FusResNet(nn.Module):
             num_classes: Number of species K; 0 for no head.
             in_chans: Number of input channels, the sum over the branches when None.
             branches: Name and number of channels of each branch, in the order of the input's channels.
+            values: Branches of these names, where there are any, are perceptrons on the value in the middle.
             global_pool: 'avg', 'max', 'avgmax', 'catavgmax', or '' for none.
             drop_rate: Dropout before the head.
             stem_stride: Downsampling of the stem, for patches of few cells, whose side the network divides by
@@ -99,15 +108,21 @@ class FusResNet(nn.Module):
         self.grad_checkpointing = False
 
         kwargs = dict(block=block, layers=layers, num_classes=0, global_pool="", **resnet_kwargs)
-        self.branches = nn.ModuleDict({n: ResNet(in_chans=c, **kwargs) for n, c in self.branch_chans.items()})
-        for branch in self.branches.values():
+        pictures = {n: ResNet(in_chans=c, **kwargs) for n, c in self.branch_chans.items() if n not in values}
+        layout = next(iter(pictures.values()), None) or ResNet(in_chans=1, **{**kwargs, "device": "meta"})
+        widths = [info["num_chs"] for info in layout.feature_info]
+        dd = {name: resnet_kwargs.get(name) for name in ("device", "dtype")}
+        self.branches = nn.ModuleDict(
+            {n: pictures.get(n) or ValuesBranch(c, widths, **dd) for n, c in self.branch_chans.items()}
+        )
+        for branch in pictures.values():
             if stem_stride < 4:
                 branch.maxpool = nn.Identity()
             if stem_stride < 2:
                 first = branch.conv1[0] if isinstance(branch.conv1, nn.Sequential) else branch.conv1
                 first.stride = (1, 1)
 
-        self.feature_info = [dict(info) for info in branch.feature_info]
+        self.feature_info = [dict(info) for info in layout.feature_info]
         for info in self.feature_info:
             info["num_chs"] *= len(self.branches)
             info["reduction"] = info["reduction"] * stem_stride // 4
@@ -160,8 +175,8 @@ class FusResNet(nn.Module):
         Returns the last map and the list of those of `indices`, or with `intermediates_only` the list alone.
         """
         outs = [branch.forward_intermediates(part, *args, **kwargs) for branch, part in self._split(x)]
-        maps = [torch.cat(level, dim=1) for level in zip(*(levels for _, levels in outs), strict=True)]
-        return maps if intermediates_only else (torch.cat([last for last, _ in outs], dim=1), maps)
+        maps = [_joined(level) for level in zip(*(levels for _, levels in outs), strict=True)]
+        return maps if intermediates_only else (_joined([last for last, _ in outs]), maps)
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -178,7 +193,7 @@ class FusResNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """x[B, C, H, W] to the branches' last feature maps [B, num_features, h, w]."""
-        return torch.cat([branch.forward_features(part) for branch, part in self._split(x)], dim=1)
+        return _joined([branch.forward_features(part) for branch, part in self._split(x)])
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Feature maps to logits[B, K], or to pooled features [B, head_hidden_size] with `pre_logits`."""
@@ -190,6 +205,13 @@ class FusResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x[B, C, H, W] to logits[B, K]; raises ValueError for another number of channels than C."""
         return self.forward_head(self.forward_features(x))
+
+
+def _joined(maps: Sequence[Tensor]) -> Tensor:
+    """Feature maps [B, c, h, w] of the branches as one; those of values, 1 x 1, are the same everywhere."""
+    height, width = max(part.shape[2] for part in maps), max(part.shape[3] for part in maps)
+    alike = [p if p.shape[2:] == (height, width) else p.expand(-1, -1, height, width) for p in maps]
+    return torch.cat(alike, dim=1)
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -238,6 +260,10 @@ default_cfgs = generate_default_cfgs(
         "bioresnet50_glc23": _cfg(19, hf_hub_id="glczoo/bioresnet50_glc23"),
         "fusresnet34_glc23": _cfg(33, hf_hub_id="glczoo/fusresnet34_glc23"),
         "fusresnet50_glc23": _cfg(33, hf_hub_id="glczoo/fusresnet50_glc23"),
+        "fusresnet18_glc24": {
+            **_cfg(72, hf_hub_id="glczoo/fusresnet18_glc24"),
+            **dict(num_classes=11255, input_size=(72, 64, 64), pool_size=(2, 2)),
+        },
         "test_bioresnet_glc23": _cfg(19),
         f"{SAMPLE_ARCHITECTURE}.{SAMPLE}": _cfg(33, file=str(sample("model") / "model.safetensors")),
     }
@@ -284,6 +310,13 @@ def fusresnet50_glc23(pretrained: bool = False, **kwargs: Any) -> FusResNet:
     """Three ResNet-50: bioclimatic variables, soil, satellite image with human footprint."""
     defaults = dict(block=Bottleneck, layers=(3, 4, 6, 3), branches=GLC23_BRANCHES)
     return _create_fusresnet("fusresnet50_glc23", pretrained, kwargs, **defaults)
+
+
+@register_model
+def fusresnet18_glc24(pretrained: bool = False, **kwargs: Any) -> FusResNet:
+    """Three ResNet-18 and a perceptron: Landsat cube, monthly climate cube, Sentinel-2, values."""
+    defaults = dict(block=BasicBlock, layers=(2, 2, 2, 2), branches=GLC24_BRANCHES, values=("tabular",))
+    return _create_fusresnet("fusresnet18_glc24", pretrained, kwargs, **defaults)
 
 
 _TINY: dict[str, Any] = dict(  # the layout of timm's test_resnet

@@ -103,6 +103,8 @@ def init_from_imagenet(
 ) -> None:
     """Fill every branch of `model` in place with the weights of an RGB ResNet; the head stays as it is.
 
+    So do branches of values, which are no ResNets.
+
     Args:
         model: A FusResNet, or one of timm's ResNets, which counts as one branch named "model".
         tag: Name of the timm model with the weights, such as "resnet50.a1_in1k", loaded through timm.
@@ -118,7 +120,7 @@ def init_from_imagenet(
             unchanged then.
     """
     if isinstance(model, FusResNet):
-        branches: dict[str, Any] = dict(model.branches.items())
+        branches: dict[str, Any] = {n: b for n, b in model.branches.items() if isinstance(b, ResNet)}
     elif isinstance(model, ResNet):
         branches = {"model": model}
     else:

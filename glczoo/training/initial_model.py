@@ -95,7 +95,7 @@ def visible_modalities(recipe: Recipe, region: Region) -> list[str] | None:
         return _plan(recipe, region, read_config(find_run(recipe, region, recipe.init))).modalities
     if recipe.modalities is not None or "branches" in recipe.model_args or "in_chans" in recipe.model_args:
         return recipe.modalities
-    if not recipe.model.endswith("_glc23"):
+    if not recipe.model.endswith(("_glc23", "_glc24")):
         return None  # timm's own architectures take any number of channels
     with torch.device("meta"):
         wanted, names, total = _create(recipe, num_classes=0), [], 0

@@ -16,6 +16,8 @@ from glczoo.models import FusResNet
 ALL = timm.list_models(module="fusresnet")
 TINY = [name for name in ALL if name.startswith("test_")]
 PAPER = {"bioresnet50_glc23": 44_128_119, "fusresnet34_glc23": 79_359_223, "fusresnet50_glc23": 132_289_015}
+GLC24 = {"fusresnet18_glc24": 57_310_711}
+LIKE = {"fusresnet18_glc24": (11255, 64)}  # species and side of a patch; the others have 10039 and 128
 CUSTOM = {"climate": 8, "soil": 5}
 tiny = pytest.mark.parametrize("name", TINY)
 
@@ -36,9 +38,9 @@ def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> set[str]:
     return {k for k in a.keys() | b.keys() if k not in a or k not in b or not torch.equal(a[k], b[k])}
 
 
-def test_five_models_are_registered():
-    assert len(ALL) == 5 and len(TINY) == 2 and {*PAPER, *TINY} == set(ALL)
-    assert {name for name in ALL if timm.models.is_model_pretrained(name)} == set(PAPER)
+def test_six_models_are_registered():
+    assert len(ALL) == 6 and len(TINY) == 2 and {*PAPER, *GLC24, *TINY} == set(ALL)
+    assert {name for name in ALL if timm.models.is_model_pretrained(name)} == {*PAPER, *GLC24}
     assert glczoo.__version__ == "0.1.0"
 
 
@@ -47,14 +49,14 @@ def test_cfg_describes_the_model(name: str):
     with torch.device("meta"):
         model = timm.create_model(name)
         logits = model.eval()(torch.empty(2, *model.default_cfg["input_size"]))
-    cfg = model.default_cfg
-    assert logits.shape == (2, 10039)
-    assert name in TINY or sum(p.numel() for p in model.parameters()) == PAPER[name]
+    cfg, (species, side) = model.default_cfg, LIKE.get(name, (10039, 128))
+    assert logits.shape == (2, species)
+    assert name in TINY or sum(p.numel() for p in model.parameters()) == (PAPER | GLC24)[name]
     assert cfg is model.pretrained_cfg and cfg["first_conv"] is None
     assert isinstance(model.get_submodule(cfg["classifier"]), nn.Linear)
     assert cfg["classifier"] == model.get_classifier(name_only=True) and model.get_classifier() is model.fc
     config = resolve_data_config({}, model=model)
-    assert config["input_size"] == (model.in_chans, 128, 128)
+    assert config["input_size"] == (model.in_chans, side, side)
     assert config["mean"] == (0.0,) * model.in_chans and config["std"] == (1.0,) * model.in_chans
     assert (config["crop_pct"], config["interpolation"]) == (1.0, "bilinear")
 
