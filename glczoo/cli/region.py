@@ -183,12 +183,16 @@ def coordinates(region: Path, middle: tuple[float, float], out: Path) -> None:
 @click.option(
     "--grid", type=int, default=0, help="Points along a side of a regular grid with known truth, for maps."
 )
-@click.option("--patch-size", type=click.IntRange(min=1), default=128, help="patch_size of its region.yaml.")
+@click.option("--patch-size", type=click.IntRange(min=1), help="patch_size of its region.yaml.")
 @click.option("--seed", type=int, default=0, help="Another number, another world.")
 @click.option(
     "--plain", is_flag=True,
     help="Rasters in folders, gbif.csv, plots.csv and points.csv, as people have their own, and no more; "
     "--test, --grid and --patch-size do not count.",
+)  # fmt: skip
+@click.option(
+    "--layout", type=click.Choice(["glc23", "glc24"]), default="glc23",
+    help="Of which GeoLifeCLEF: rasters and JPEG patches, or cubes, patches and values of each survey.",
 )  # fmt: skip
 def make_virtual(
     folder: Path,
@@ -198,11 +202,12 @@ def make_virtual(
     test: int,
     size: int,
     grid: int,
-    patch_size: int,
+    patch_size: int | None,
     seed: int,
     plain: bool,
+    layout: Literal["glc23", "glc24"],
 ) -> None:
-    """A virtual region with known truth, in the GLC23 layout, or files to practise region init on.
+    """A virtual region with known truth, in a GeoLifeCLEF's layout, or files to practise region init on.
 
     FOLDER does not exist yet or is empty.
     """
@@ -227,6 +232,7 @@ def make_virtual(
         grid=grid,
         patch_size=patch_size,
         seed=seed,
+        layout=layout,
     )
     print(
         f"{made.folder}: {made.num_species} species; {made.num_po} presence-only records at "

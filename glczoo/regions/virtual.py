@@ -1,4 +1,4 @@
-"""A virtual region: a made-up landscape in the files of GeoLifeCLEF 2023, with the truth beside it.
+"""A virtual region: a made-up landscape in the files of GeoLifeCLEF 2023 or 2024, with the truth beside it.
 
 Shapes: axes[A, H, W] · lonlat[N, 2] · z[N, A] · probability[N, K], with A axes, N places, K species.
 
@@ -8,9 +8,11 @@ people like.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,10 +31,20 @@ from glczoo.regions.virtual_files import (
     write_soil_and_footprint,
     write_table,
 )
+from glczoo.regions.virtual_glc24 import (
+    SOLUTION,
+    Survey,
+    region_text,
+    write_inputs,
+    write_solution,
+    write_tables,
+)
 from glczoo.regions.virtual_world import AXES, NORTH, SIDE, STEP, WEST, Flora, Landscape
 
-__all__ = ["AXES", "VirtualRegion", "make_virtual"]
+__all__ = ["AXES", "Layout", "VirtualRegion", "make_virtual"]
 
+Layout = Literal["glc23", "glc24"]
+"""Of which GeoLifeCLEF the files of a virtual region are."""
 
 _PO = "Presence_only_occurrences/Presences_only_train.csv"
 _PA = "Presence_Absence_surveys/Presences_Absences_train.csv"
@@ -115,9 +127,10 @@ def make_virtual(
     test: int = 500,
     size: int = 256,
     grid: int = 0,
-    patch_size: int = 128,
+    patch_size: int | None = None,
     seed: int = 0,
     warming: float = 0.0,
+    layout: Layout = "glc23",
     progress: bool = True,
 ) -> VirtualRegion:
     """Make a virtual region: 29 GeoTIFFs, JPEG patches, three tables, `region.yaml` and `truth/`.
@@ -144,9 +157,11 @@ def make_virtual(
         test: rows of the test table.
         size: cells of 30 arc seconds along one side of the landscape; places keep off the outer eighth.
         grid: points along one side of a regular grid of known truth; 0 for none.
-        patch_size: written into `region.yaml`; the other files do not depend on it.
+        patch_size: written into `region.yaml`; the other files do not depend on it. None: 128, in glc24 64.
         seed: of the whole world.
-        warming: kelvins of another climate, -20 to 20; 0: none.
+        warming: kelvins of another climate, -20 to 20; 0: none, as glc24 must have.
+        layout: glc23, or glc24: the same species, surveys and records in the files of GeoLifeCLEF 2024 (see
+            `virtual_glc24`), each survey with a surveyId; `truth/GLC24_SOLUTION_FILE.csv` is the solution.
         progress: show a bar while patches are written.
 
     Raises:
@@ -154,7 +169,8 @@ def make_virtual(
         GlczooError: an argument is out of range; all such are named.
     """
     numbers = {"species": species, "po": po, "pa": pa, "test": test, "size": size, "grid": grid}
-    numbers |= {"patch_size": patch_size, "seed": seed}
+    side = {"glc23": 128, "glc24": 64}[layout]
+    numbers |= {"patch_size": side if patch_size is None else patch_size, "seed": seed}
     limits = {"species": (2, 10**4), "po": (species + 1, 10**6), "pa": (1, 10**6), "test": (1, 10**6)}
     limits |= {"size": (32, 1000), "grid": (0, 1000), "patch_size": (1, SIDE), "seed": (0, 2**63)}
     wrong = [
@@ -162,6 +178,8 @@ def make_virtual(
     ]
     if not -20 <= warming <= 20:
         wrong.append(f"warming = {warming}, not in [-20, 20]")
+    if warming and layout == "glc24":
+        wrong.append(f"warming = {warming}, which needs the rasters of layout glc23")
     if wrong:
         raise GlczooError(f"no such virtual region: {'; '.join(wrong)} (po holds a record of every species)")
     folder = Path(folder).resolve()
@@ -170,35 +188,66 @@ def make_virtual(
             raise ExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with whole(folder) as partial:
-            made = _make(partial, numbers, warming, progress)
+            made = _make(partial, numbers, layout, warming, progress)
     return VirtualRegion(folder, *made)
 
 
-def _make(folder: Path, numbers: Mapping[str, int], warming: float, progress: bool) -> tuple:
+@dataclass(frozen=True)
+class _Places:
+    """Where surveys, records and the grid of known truth are; the last are positions in the first three."""
+
+    lonlat: np.ndarray  # float64[N, 2]
+    z: np.ndarray  # float64[N, A]
+    patch_id: np.ndarray  # int64[N]
+    site: np.ndarray
+    test: np.ndarray
+    visited: np.ndarray
+    on_grid: np.ndarray
+
+    @classmethod
+    def draw(
+        cls, numbers: Mapping[str, int], land: Landscape, even: np.random.Generator, rng: np.random.Generator
+    ) -> "_Places":
+        """Draw them: `even` those of surveys, `rng` those of records, and all ids."""
+        num_sites = numbers["pa"] - numbers["pa"] // 20
+        num_visited = (numbers["po"] - numbers["species"] + 1) // 2
+        spread = land.even_places(num_sites + numbers["test"], even)
+        visited = land.visited_places(num_visited, rng)
+        lonlat = np.concatenate([spread, visited, land.regular_places(numbers["grid"])])
+        z, patch_id = land.at(lonlat), 3_000_000 + rng.choice(4_000_000, len(lonlat), replace=False)
+        edges = np.cumsum([num_sites, numbers["test"], num_visited])
+        return cls(lonlat, z, patch_id, *np.split(np.arange(len(lonlat)), edges))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A patch is too small to share: on a busy machine threads take six times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _make(folder: Path, numbers: Mapping[str, int], layout: Layout, warming: float, progress: bool) -> tuple:
     """Draw and write everything; return the fields of `VirtualRegion` after the folder."""
     streams = np.random.default_rng(numbers["seed"]).spawn(6)  # so that one part does not shift the others
     land = Landscape(numbers["size"], streams[0])
     flora = Flora(numbers["species"], land, streams[1])
     same_noise = copy.deepcopy(streams[2])
-    write_climate(folder / CLIMATE, land, streams[2])
-    write_soil_and_footprint(folder, land, streams[2])
+    if layout == "glc23":
+        write_climate(folder / CLIMATE, land, streams[2])
+        write_soil_and_footprint(folder, land, streams[2])
 
     num_pa, num_test, rng = numbers["pa"], numbers["test"], streams[4]
-    num_sites, num_visited = num_pa - num_pa // 20, (numbers["po"] - numbers["species"] + 1) // 2
-    even, visited = land.even_places(num_sites + num_test, streams[3]), land.visited_places(num_visited, rng)
-    lonlat = np.concatenate([even, visited, land.regular_places(numbers["grid"])])
-    z, patch_id = land.at(lonlat), 3_000_000 + rng.choice(4_000_000, len(lonlat), replace=False)
-    site, test, visited, on_grid = np.split(
-        np.arange(len(lonlat)), np.cumsum([num_sites, num_test, num_visited])
-    )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # a patch is too small to share: on a busy machine threads take six times as long
-    try:
-        write_patches(folder / "SatelliteImages", land, lonlat, z, patch_id, streams[5], progress)
-    finally:
-        torch.set_num_threads(threads)
+    places = _Places.draw(numbers, land, streams[3], rng)
+    lonlat, z, patch_id = places.lonlat, places.z, places.patch_id
+    site, test, visited, on_grid = places.site, places.test, places.visited, places.on_grid
+    num_sites, num_visited = len(site), len(visited)
+    if layout == "glc23":
+        with _one_thread():
+            write_patches(folder / "SatelliteImages", land, lonlat, z, patch_id, streams[5], progress)
 
     site = np.concatenate([site, site[: num_pa - num_sites]])  # the last surveys are second visits
     day = rng.integers(60, 300, num_sites)[site] + 30 * (np.arange(num_pa) >= num_sites)
@@ -207,29 +256,43 @@ def _make(folder: Path, numbers: Mapping[str, int], warming: float, progress: bo
     survey, kind = survey[row], kind[row]
     pa_visits = visits(lonlat, patch_id, site, day, ["inventory", "monitoring", "conservatory"], rng)
     pa = {name: column[survey] for name, column in pa_visits.items()} | credits(flora.ids[kind], rng)
-    write_table(folder / _PA, ";" + _RECORD, pa | {"": row})
-
     place, kind = flora.records(z[visited], numbers["po"], rng)
     day = rng.integers(40, 330, len(place))
     po = visits(lonlat, patch_id, visited[place], day, ["herbarium", "app", "portal"], rng)
-    write_table(folder / _PO, _RECORD, po | credits(flora.ids[kind], rng))
-
+    po |= credits(flora.ids[kind], rng)
     test_id, day = 1 + rng.permutation(num_test), rng.integers(60, 300, num_test)
-    blind = visits(lonlat, patch_id, test, day, ["inventory", "monitoring"], rng)
-    write_table(folder / _TEST, _BLIND, blind | {"Id": test_id})
+    blind = visits(lonlat, patch_id, test, day, ["inventory", "monitoring"], rng) | {"Id": test_id}
+    if layout == "glc23":
+        write_table(folder / _PA, ";" + _RECORD, pa | {"": row})
+        write_table(folder / _PO, _RECORD, po)
+        write_table(folder / _TEST, _BLIND, blind)
+    else:
+        # A survey is a surveyId there: that of a second visit is another one.
+        survey_id = patch_id[site] + 10_000_000 * (np.arange(num_pa) >= num_sites)
+        write_tables(folder, pa | {"surveyId": survey_id[survey]}, po, blind)
+        groups = [
+            Survey("PA-train", survey_id, lonlat[site], z[site]),
+            Survey("PA-test", patch_id[test], lonlat[test], z[test]),
+            Survey("PO-train", patch_id[visited], lonlat[visited], z[visited]),
+        ]
+        with _one_thread():
+            write_inputs(folder, land, groups, streams[2], progress)
+        test_id = patch_id[test]
 
     truth = folder / "truth"
     row, kind = np.nonzero(flora.survey(z[test], rng))
     table = {"Id": test_id[row], "speciesId": flora.ids[kind]}
     write_table(truth / "test_species.csv", "Id;speciesId", table)
+    if layout == "glc24":
+        write_solution(truth / SOLUTION, test_id[row], flora.ids[kind])
     if numbers["grid"]:
         table = {"patchID": patch_id[on_grid], "lon": lonlat[on_grid, 0], "lat": lonlat[on_grid, 1]}
         write_table(truth / "grid.csv", "patchID;lon;lat", table)
     write_table(truth / "responses.csv", *flora.table())
     surveys = site[np.argsort(np.unique(survey, return_index=True)[1])]  # in order of first appearance
-    places = {"pa": z[surveys], "test": z[test], "grid": z[on_grid]}
-    arrays = {name: flora.probability(at) for name, at in places.items()}
-    arrays |= {f"{name}_axes": at for name, at in places.items()}
+    at = {"pa": z[surveys], "test": z[test], "grid": z[on_grid]}
+    arrays = {name: flora.probability(axes) for name, axes in at.items()}
+    arrays |= {f"{name}_axes": axes for name, axes in at.items()}
     if warming:
         shift = np.array([warming / KELVIN, 0, 0, 0, 0, 0])
         warmer = copy.copy(land)
@@ -239,21 +302,28 @@ def _make(folder: Path, numbers: Mapping[str, int], warming: float, progress: bo
         arrays["grid_warmer"] = flora.probability(z[on_grid] + shift)
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     np.savez(truth / "probabilities.npz", allow_pickle=False, species_ids=flora.ids, **arrays)
-    (folder / "region.yaml").write_text(_region_yaml(numbers), "utf-8")
+    text = _region_yaml(numbers) if layout == "glc23" else region_text(numbers, _extent(numbers))
+    (folder / "region.yaml").write_text(text, "utf-8")
     counts = (numbers["po"], num_visited, num_pa, num_test, numbers["grid"] ** 2, len(lonlat))
     return numbers["species"], *counts, len(survey) / num_pa
 
 
+def _extent(numbers: Mapping[str, int]) -> list[float]:
+    """West, south, east, north in degrees."""
+    extent = numbers["size"] * STEP
+    return [round(degree, 6) for degree in (WEST, NORTH - extent, WEST + extent, NORTH)]
+
+
 def _region_yaml(numbers: Mapping[str, int], climate: str = CLIMATE) -> str:
     """`region.yaml`: the channels of GeoLifeCLEF 2023 in its order, the climate's from a folder."""
-    extent, band = numbers["size"] * STEP, "      - {{name: {}, file: {}, unit: {}}}".format
+    band = "      - {{name: {}, file: {}, unit: {}}}".format
     bioclim = [band(f"bio{i}", f"bio{i}.tif", unit) for i, unit in enumerate(_BIO_UNITS, 1)]
     soil = [band(n, f"crop_proj_{n}_5-15cm_mean_1000.tif", unit) for n, unit in _SOIL_UNITS.items()]
     files = {"climate": climate, "soil": SOIL, "footprint": FOOTPRINT}
     tables = {"po_table": _PO, "pa_table": _PA, "test_table": _TEST}
     return _REGION.format(
         arguments=", ".join(f"{name}={value}" for name, value in numbers.items()),
-        bounds=[round(degree, 6) for degree in (WEST, NORTH - extent, WEST + extent, NORTH)],
+        bounds=_extent(numbers),
         climate_bands="\n".join(bioclim),
         soil_bands="\n".join(soil),
         **files,
