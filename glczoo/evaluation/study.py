@@ -14,7 +14,8 @@ Finished runs are skipped and interrupted ones continued: the same command goes 
     pairs: [[step 1+2, step 1]]     # differences to report, survey by survey, over blocks of `block_km`
     rows:                           # what the table holds: a run, or several as an ensemble
       step 1: [s1]
-    anchors: [random_forest]        # a forest on the values at the points, fitted as `glczoo forest` does
+    anchors: [random_forest]        # a forest on the values at the points, fitted as `glczoo forest` does;
+                                    # commonest: everywhere the 25 species that most training surveys found
 
 On the command line `recipes=…`, `seeds=…`, `models.NAME=…` and `block_km=…` replace the study's own, so that
 one file serves other regions; any other `key=value` goes to every recipe.
@@ -36,11 +37,13 @@ from torch import Tensor
 from glczoo.data.schema import Strict, parse, read_yaml
 from glczoo.data.splits import spatial_blocks
 from glczoo.errors import GlczooError
-from glczoo.evaluation.evaluate import Evaluation, evaluate, markdown
+from glczoo.evaluation.commonest import commonest_rows
+from glczoo.evaluation.evaluate import Evaluation, Row, evaluate, markdown
 from glczoo.files import whole, will_write
 from glczoo.metrics import bootstrap
 from glczoo.packaged import locate
 from glczoo.recipe import Recipe, override, read_recipe
+from glczoo.runs.run import Run
 from glczoo.train import train
 from glczoo.training.fit_forest import fit_forest
 
@@ -71,6 +74,7 @@ COLUMNS = {
 _OWN = ("recipes", "seeds", "models", "block_km")  # what overrides may replace in a study
 _FOREST = "random forest on PA, values at the point"
 _FOREST_RUN = "random_forest"
+_COMMONEST = "the 25 commonest species"
 
 
 class PlannedRun(Strict):
@@ -99,8 +103,10 @@ class Study(Strict):
     )
     pairs: list[tuple[str, str]] = Field(default=[], description="rows (a, b): a - b, paired by survey")
     block_km: float = Field(default=50.0, gt=0, description="side of the blocks that intervals resample")
-    anchors: list[Literal["random_forest"]] = Field(
-        default=[], description="models that stand beside the rows: a forest of the values at the points"
+    anchors: list[Literal["random_forest", "commonest"]] = Field(
+        default=[],
+        description="models that stand beside the rows: a forest of the values at the points, and everywhere "
+        "the 25 species that most training surveys found",
     )
 
     def recipe(self, name: str, seed: int, overrides: Sequence[str] = ()) -> Recipe:
@@ -130,8 +136,12 @@ class Study(Strict):
 
     def members(self) -> dict[str, list[str]]:
         """Every row of the table and the runs that it is the ensemble of, the anchors last."""
-        anchors = {_FOREST: [_FOREST_RUN]} if self.anchors else {}
-        return self.rows | anchors
+        return self.rows | ({_FOREST: [_FOREST_RUN]} if "random_forest" in self.anchors else {})
+
+    @property
+    def lines(self) -> list[str]:
+        """Every row of the table: the study's own, then the anchors."""
+        return [*self.members(), *([_COMMONEST] if "commonest" in self.anchors else [])]
 
 
 class Interval(NamedTuple):
@@ -284,11 +294,11 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     for rule, names, known in (
         ("rows name the runs", {run for row in study.rows.values() for run in row}, list(study.runs)),
         ("runs name the models", {p.model for p in study.runs.values() if p.model}, list(study.models)),
-        ("pairs name the rows", {row for pair in study.pairs for row in pair}, list(study.members())),
+        ("pairs name the rows", {row for pair in study.pairs for row in pair}, study.lines),
     ):
         if unknown := sorted(names - set(known)):
             raise GlczooError(f"{path}: {rule} {unknown}, there are {known}")
-    if study.anchors and _FOREST_RUN in study.runs:
+    if "random_forest" in study.anchors and _FOREST_RUN in study.runs:
         raise GlczooError(f"{path}: the anchor {_FOREST_RUN} needs this name; call the run otherwise")
     return study
 
@@ -301,7 +311,7 @@ def run_study(
     Args:
         path: the study's file.
         overrides: `key=value` for every recipe, or for the study (see above); they win over its own `set`.
-        truth: table Id;speciesId of the region's test table, to evaluate on; else the held-out part.
+        truth: table of the species of a test table, to evaluate on; else the held-out part.
         jobs: processes that train, each a run at a time.
     """
     own = [change for change in overrides if change.split("=")[0].split(".")[0] in _OWN]
@@ -310,7 +320,7 @@ def run_study(
     recipes: dict[tuple[str, int], Recipe] = {}
     for seed in study.seeds:
         recipes |= {(name, seed): study.recipe(name, seed, others) for name in study.runs}
-        if study.anchors:
+        if "random_forest" in study.anchors:
             recipes[_FOREST_RUN, seed] = study.forest(seed, others)
     folder = Path(next(iter(recipes.values())).runs).parent
     will_write(folder, folder=True)
@@ -320,14 +330,18 @@ def run_study(
         for row, names in study.members().items():
             found = evaluate([folders[name, seed] for name in names], truth=truth)
             scores.append(_score(row, seed, len(names), found))
+        if "commonest" in study.anchors:
+            first = folders[next(iter(study.runs)), seed]
+            by_number, by_f1 = commonest_rows(Run(first), found.samples, _COMMONEST)
+            scores.append(_score_of(_COMMONEST, seed, 1, by_number, by_f1))
     blocks = torch.from_numpy(spatial_blocks(found.samples, study.block_km))
     table = StudyTable(
         name=study.name,
         part=found.part,
         surveys=len(found.samples),
-        species_per_survey=float(found.samples.sizes().mean()),
+        species_per_survey=float(found.samples.richness().mean()),
         seeds=study.seeds,
-        rows=[MeanRow.of([score for score in scores if score.row == row]) for row in study.members()],
+        rows=[MeanRow.of([score for score in scores if score.row == row]) for row in study.lines],
         each=scores,
         differences=[Difference.of(pair, scores, blocks) for pair in study.pairs],
         block_km=study.block_km,
@@ -340,8 +354,11 @@ def run_study(
 
 def _score(row: str, seed: int, members: int, found: Evaluation) -> Score:
     """The last model of an evaluation by its own rule, and by expected F1."""
-    own = found.own
-    return Score(row, seed, members, str(own.decoding), own.summary, own.f1_each, found.expected.f1_each)
+    return _score_of(row, seed, members, found.own, found.expected)
+
+
+def _score_of(row: str, seed: int, members: int, own: Row, expected: Row) -> Score:
+    return Score(row, seed, members, str(own.decoding), own.summary, own.f1_each, expected.f1_each)
 
 
 def _train(recipe: Recipe) -> Path:

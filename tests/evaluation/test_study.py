@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,7 +15,7 @@ from glczoo.evaluation.evaluate import evaluate
 from glczoo.evaluation.study import Interval, StudyTable, read_study, run_study
 from glczoo.losses import LOSSES
 from glczoo.recipe import read_run_recipe
-from glczoo.runs.run import load_model
+from glczoo.runs.run import Run, load_model
 from glczoo.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -24,8 +25,9 @@ def test_studies_are_whole():
     studies = sorted((ROOT / "recipes" / "studies").glob("*.yaml"))
     studies.remove(ROOT / "recipes" / "studies" / "nceas.yaml")  # of another form: see test_nceas.py
     assert [path.stem for path in studies] == [
-        "ablations", "finetune", "losses", "swiss_best", "swiss_trees", "table3", "table4",
+        "ablations", "finetune", "glc24_virtual", "losses", "swiss_best", "swiss_trees", "table3", "table4",
     ]  # fmt: skip
+    by_name = {path.stem: path for path in studies}
     for path in studies:
         study = read_study(path)
         recipes = {name: study.recipe(name, seed=1) for name in study.runs}
@@ -35,11 +37,11 @@ def test_studies_are_whole():
                 before = recipes.get(sibling)
                 assert before is None or before.model == recipe.model
                 assert before is None or list(recipes).index(sibling) < list(recipes).index(name)
-    assert read_study(studies[0]).recipe("pseudo", 0).predecessors == ["s12", "s123"]
-    forest = read_study(studies[3]).recipe("forest_all", 0)
+    assert read_study(by_name["ablations"]).recipe("pseudo", 0).predecessors == ["s12", "s123"]
+    forest = read_study(by_name["swiss_best"]).recipe("forest_all", 0)
     assert (forest.model, forest.init) == ("forest_glc23", "../quadratic_glc23/records")
-    assert set(read_study(studies[2]).rows) == set(LOSSES) - {"bce"}
-    table3, table4 = studies[5:]
+    assert set(read_study(by_name["losses"]).rows) == set(LOSSES) - {"bce"}
+    table3, table4 = by_name["table3"], by_name["table4"]
     models = {name: read_study(table3).recipe(name, 0) for name in ("early3", "late34_3", "late50_3")}
     assert [r.model for r in models.values()] == [
         "bioresnet50_glc23",
@@ -114,7 +116,7 @@ def write_study(folder: Path, runs: str = "a") -> Path:
     path = folder / "study.yaml"
     path.write_text(
         f"name: small\nrecipes: {ROOT / 'recipes'}\nruns: {{{runs}: {{recipe: step1.yaml}}}}\n"
-        f"rows: {{one: [{runs}]}}\nanchors: [random_forest]\n"
+        f"rows: {{one: [{runs}]}}\nanchors: [random_forest, commonest]\n"
         'pairs: [[one, "random forest on PA, values at the point"]]\n'
     )
     return path
@@ -144,6 +146,21 @@ def test_the_anchors_trees_are_grown_on_the_runs_surveys(anchored):
         read_run_recipe(runs / name)[0] for name in ("forest_glc23/random_forest", "test_fusresnet_glc23/a")
     )
     assert forest.data.model_dump() == other.data.model_dump() and forest.modalities == other.modalities
+
+
+def test_the_commonest_species_are_a_row(anchored):
+    """The slow way, from counts of the training surveys."""
+    table, folder = anchored
+    run = Run(folder / "seed0/virtual/test_fusresnet_glc23/a")
+    training, judged = run.samples("train"), run.samples("validation")
+    counts = np.bincount(training.species, minlength=len(run.species))
+    commonest = set(np.argsort(-counts, kind="stable")[:25].tolist())
+    f1 = []
+    for start, stop in zip(judged.offsets[:-1], judged.offsets[1:], strict=True):
+        found = set(judged.species[start:stop].tolist())
+        f1.append(2 * len(found & commonest) / (len(found) + len(commonest)))
+    assert table.f1("the 25 commonest species") == pytest.approx(np.mean(f1))
+    assert table.rows[-1].row == "the 25 commonest species"
 
 
 def test_the_table_keeps_its_keys(anchored):
