@@ -44,6 +44,7 @@ from glczoo.regions.virtual_world import AXES, NORTH, SIDE, STEP, WEST, Flora, L
 __all__ = ["AXES", "Layout", "VirtualRegion", "make_virtual"]
 
 Layout = Literal["glc23", "glc24"]
+"""Of which GeoLifeCLEF the files of a virtual region are."""
 
 _PO = "Presence_only_occurrences/Presences_only_train.csv"
 _PA = "Presence_Absence_surveys/Presences_Absences_train.csv"

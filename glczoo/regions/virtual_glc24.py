@@ -36,9 +36,13 @@ __all__ = [
 ]
 
 SURVEYS = "GLC24_PA_metadata_train.csv"
-RECORDS = "GLC24_P0_metadata_train.csv"  # Kaggle's spelling, with a zero
+"""Presence-absence surveys, a row for each species of one."""
+RECORDS = "GLC24_P0_metadata_train.csv"
+"""Presence-only records; Kaggle's spelling, with a zero."""
 BLIND = "GLC24_PA_metadata_test.csv"
+"""The surveys to be predicted."""
 SOLUTION = "GLC24_SOLUTION_FILE.csv"
+"""What they found: surveyId,target_species_ids."""
 _VALUES = "EnvironmentalRasters/EnvironmentalRasters"
 _CUBES = "TimeSeries-Cubes/TimeSeries-Cubes"
 _PLACE = "lon,lat,year,geoUncertaintyInM,areaInM2,region,country"
