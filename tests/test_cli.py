@@ -292,6 +292,7 @@ def test_a_model_that_is_not_there_is_told_with_those_of_names_like_it(tmp_path)
                 "step1",
                 f"region={folder}",
                 "model=fusresnet34_glc32",
+                "top_k=2",
                 f"runs={tmp_path}",
                 "init=random",
             ]

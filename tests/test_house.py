@@ -137,8 +137,6 @@ OTHER_ERRORS = {
         "data.cache",
         "OSError",
     ): "a full disk, foreseen: the errno of one that is met while writing",
-    ("prediction.cartography", "OSError"): "a full disk that GDAL met: the errno that says so",
-    ("regions.densities", "OSError"): "a full disk that GDAL met: the errno that says so",
     ("models.stem", "TypeError"): "a mistake in a program: no recipe and no word of a command leads there",
 }
 """Errors of Python that are raised by purpose, and why; `errors.of_system` explains those of the system."""

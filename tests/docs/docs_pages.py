@@ -20,6 +20,7 @@ from glob import glob
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import click
 import yaml
@@ -32,6 +33,7 @@ from glczoo.data.schema import read_yaml
 from glczoo.evaluation.nceas import Benchmark
 from glczoo.evaluation.study import Study
 from glczoo.fit.settings import read_settings
+from glczoo.losses import LOSSES, NEEDS
 from glczoo.packaged import locate
 from glczoo.recipe import RENAMED, Recipe, override
 
@@ -201,7 +203,8 @@ class Scratch:
             if block.parse or block.language == "yaml":
                 continue
             if block.language == "python":
-                exec(compile(block.text, str(page), "exec"), vars(module))
+                with patch.dict(LOSSES), patch.dict(NEEDS):  # a page may register a loss
+                    exec(compile(block.text, str(page), "exec"), vars(module))
                 continue
             for words in map(block.shortened, block.commands()):
                 if words[0] == "glczoo" and shlex.join(words) not in self._commands:

@@ -279,7 +279,7 @@ def test_members_that_differ_are_told_apart(runs, tmp_path, change, message):
     if change == ["mean"]:
         config["pretrained_cfg"]["mean"][0] += 1
     elif change == ["patch_size"]:
-        config["glczoo"]["patch_size"] = 8
+        config["glczoo"]["patch_size"] -= 1
     else:
         config["glczoo"]["bands"].reverse()
     (other / "config.json").write_text(json.dumps(config))

@@ -231,11 +231,11 @@ def test_a_damaged_leaderboard_is_refused(run, tmp_path):
 
 def test_glczoo_fit_takes_a_region_without_surveys(records, tmp_path, capsys):
     out = tmp_path / "fit"
-    main(["fit", str(records), "--out", str(out), "--minutes", "0"])
+    main(["fit", str(records), "--out", str(out), "--minutes", "0.001"])
     text = capsys.readouterr().out
     assert "Answers are ranks of suitability" in text and RecordsLeaderboard.load(out)
     ages = (out / "model.safetensors").stat().st_mtime_ns
-    main(["fit", str(records), "--out", str(out), "--minutes", "0"])
+    main(["fit", str(records), "--out", str(out), "--minutes", "0.001"])
     assert (out / "model.safetensors").stat().st_mtime_ns == ages
 
 
