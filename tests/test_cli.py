@@ -284,7 +284,9 @@ def test_a_file_name_says_the_format_of_an_export_or_is_refused(tmp_path):
 
 def test_a_model_that_is_not_there_is_told_with_those_of_names_like_it(tmp_path):
     folder = tmp_path / "region"
-    main(["region", "make-virtual", str(folder), "--species", "5", "--po", "9", "--pa", "40", "--size", "48"])
+    main(
+        ["region", "make-virtual", str(folder), "--species", "30", "--po", "90", "--pa", "40", "--size", "48"]
+    )
     with pytest.raises(SystemExit, match="no model 'fusresnet34_glc32': did you mean .*fusresnet34_glc23"):
         main(
             [
