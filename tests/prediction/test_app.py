@@ -284,7 +284,7 @@ def use(page, address: str, run: Path, world: Path, folder: Path) -> None:
         "want => document.querySelector('#species').innerText.includes(want)",
         arg=f"at lon {middle:.5f}",
         timeout=60_000,
-    )  # before anybody has clicked; fmt: skip
+    )  # before anybody has clicked
     end = time.monotonic() + 60
     while f"at lon {lon:.5f}" not in answer.inner_text() and time.monotonic() < end:  # not ready: no click
         picture.click(position={"x": x, "y": y})
