@@ -280,7 +280,11 @@ def use(page, address: str, run: Path, world: Path, folder: Path) -> None:
     lon, lat = guide.places.lon[5], guide.places.lat[5]
     x, y = (v * box["width"] / drawn for v in guide.map.pixel(lon, lat))
     answer, (middle, _) = page.locator("#species"), guide.middle
-    assert f"at lon {middle:.5f}" in answer.inner_text()  # before anybody has clicked
+    page.wait_for_function(
+        "want => document.querySelector('#species').innerText.includes(want)",
+        arg=f"at lon {middle:.5f}",
+        timeout=60_000,
+    )  # before anybody has clicked
     end = time.monotonic() + 60
     while f"at lon {lon:.5f}" not in answer.inner_text() and time.monotonic() < end:  # not ready: no click
         picture.click(position={"x": x, "y": y})
