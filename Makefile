@@ -38,10 +38,10 @@ docs: .venv/installed   ## the documentation as site/: broken links and unexplai
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 faults: .venv/installed ## the tests of hostile days alone: kills, full disks, broken and hostile files
-	GLCZOO_KILLS=all GLCZOO_FUZZ=200 $(BIN)/python -m pytest tests/faults
+	GLCZOO_KILLS=all GLCZOO_FUZZ=200 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal tests/faults
 
 fuzz: .venv/installed   ## 10,000 mutated examples of every file that is read, in the place of 20 (make faults: 200)
-	GLCZOO_FUZZ=10000 $(BIN)/python -m pytest tests/faults -k fuzzed
+	GLCZOO_FUZZ=10000 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal tests/faults -k fuzzed
 
 bench: .venv/installed  ## what reading the data costs beside the usual ways, on 9 GB of files under bench/
 	$(BIN)/python tests/benchmarks/full_size.py bench $(if $(GLCZOO_TEST_DATA),--jpegs $(GLCZOO_TEST_DATA)/glc23-sample/SatelliteImages)
