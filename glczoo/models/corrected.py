@@ -22,7 +22,7 @@ from glczoo.errors import GlczooError
 from glczoo.models.covariates import Covariates
 from glczoo.models.fusresnet import checkpoint_filter_fn
 from glczoo.models.pointwise import FAR, trunk
-from glczoo.models.published import fit_cfg, from_zoo
+from glczoo.models.pretrained import fit_cfg, from_zoo
 
 __all__ = ["Corrected"]
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from glczoo.errors import GlczooError
 from glczoo.models.fusresnet import checkpoint_filter_fn
-from glczoo.models.published import fit_cfg, from_zoo, refuse_unsafe
+from glczoo.models.pretrained import fit_cfg, from_zoo
+from glczoo.models.published import refuse_unsafe
 from glczoo.models.ranks import LEVELS, place_scores
 
 __all__ = ["Ensemble", "activate", "mean_probabilities", "middle"]

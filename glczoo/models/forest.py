@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from glczoo.errors import GlczooError
 from glczoo.models.covariates import Covariates
+from glczoo.models.pretrained import fit_cfg, from_zoo
 from glczoo.models.prior import Prior
-from glczoo.models.published import fit_cfg, from_zoo
 
 __all__ = ["Forest"]
 

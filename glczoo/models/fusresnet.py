@@ -31,7 +31,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
 from glczoo.errors import CheckpointError, GlczooError
-from glczoo.models.published import SAMPLE_ARCHITECTURE, from_zoo
+from glczoo.models.pretrained import SAMPLE_ARCHITECTURE, from_zoo
 from glczoo.models.values_branch import ValuesBranch
 from glczoo.packaged import SAMPLE, sample
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from glczoo.errors import GlczooError
 from glczoo.models.fusresnet import checkpoint_filter_fn
-from glczoo.models.published import fit_cfg, from_zoo
+from glczoo.models.pretrained import fit_cfg, from_zoo
 from glczoo.models.ranks import interpolate
 
 __all__ = ["LogLinear"]

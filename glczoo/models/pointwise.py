@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from glczoo.models.covariates import window_means
 from glczoo.models.fusresnet import checkpoint_filter_fn
-from glczoo.models.published import fit_cfg, from_zoo
+from glczoo.models.pretrained import fit_cfg, from_zoo
 
 __all__ = ["Pointwise", "trunk"]
 

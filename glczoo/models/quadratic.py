@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from glczoo.errors import GlczooError
 from glczoo.models.fusresnet import checkpoint_filter_fn
+from glczoo.models.pretrained import fit_cfg, from_zoo
 from glczoo.models.prior import Correction, Prior
-from glczoo.models.published import fit_cfg, from_zoo
 
 __all__ = ["Quadratic"]
 
