@@ -261,11 +261,13 @@ def report(
     """One HTML page about a run: scores, curves, errors, and the bands that it uses.
 
     RUN is the folder of a finished run, or hf-hub:ORG/NAME. Where the region has no surveys, the page is
-    about the presence-only records that were held out.
+    about the presence-only records that were held out; of a fit that has seen every survey, about its scores
+    out of fold.
     """
     from glczoo.evaluation.odmap import odmap as protocol
     from glczoo.evaluation.records_report import report_records
     from glczoo.evaluation.report import report as write_report
+    from glczoo.fit.report import report_fit, seen_whole
     from glczoo.runs.run import Run
 
     will_write(out, odmap, runs=[model], region=region)
@@ -280,6 +282,13 @@ def report(
         if odmap:
             run = Run.find(model).on(where)
             _write_protocol(odmap, protocol(run, about.score, about.responses))
+        return
+    if truth is None and part is None and (board := seen_whole(Run.find(model).on(where))):
+        if odmap:
+            raise click.UsageError(f"--odmap needs held-out surveys, {model} was fitted on all of them")
+        report_fit(model, out, region=where, species=named, sample=sample, command=command)
+        if first_process():
+            print(f"{out}: {board.samples} surveys of {board.folds} folds, F1 {board.together.f1:.3f}")
         return
     page = write_report(
         model,

@@ -28,7 +28,7 @@ class Fitted:
 
     def text(self) -> str:
         """The result for people."""
-        verbs = "evaluate, report, map and push take it like any run"
+        verbs = "report, map and push take it like any run"
         return f"{self.leaderboard.text()}\n\n{self.folder}: glczoo {verbs}"
 
 

@@ -10,6 +10,7 @@ import timm
 import torch
 
 import glczoo
+from glczoo.cli import main
 from glczoo.data.region import Region
 from glczoo.evaluation.evaluate import evaluate
 from glczoo.fit.candidate import Verdict
@@ -17,6 +18,7 @@ from glczoo.fit.candidates import candidates_of
 from glczoo.fit.fit import Fitted, fit
 from glczoo.fit.inputs import SurveyInputs, prepare
 from glczoo.fit.leaderboard import Leaderboard
+from glczoo.fit.report import seen_whole
 from glczoo.fit.settings import read_settings
 from glczoo.fit.surveys import claim
 from glczoo.hub.publish import save, verify
@@ -197,3 +199,23 @@ def test_a_mistake_in_a_setting_names_the_nearest_key(world, tmp_path):
     with pytest.raises(ValueError, match="did you mean 'forest.trees'"):
         small(world, tmp_path / "run", "forest.tree=3")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_fit_that_has_seen_every_survey_is_reported_out_of_fold(fitted, tmp_path, capsys):
+    main(["report", str(fitted.folder), "--out", str(tmp_path / "r.html"), "--sample", "20"])
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert "forest at the points" in page and fitted.leaderboard.verdict().splitlines()[-1][:30] in page
+    assert page.count("<img") >= 1 and "120 surveys of 2 folds" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(
+            [
+                "report",
+                str(fitted.folder),
+                "--odmap",
+                str(tmp_path / "o.csv"),
+                "--out",
+                str(tmp_path / "r.html"),
+            ]
+        )
+    assert stop.value.code == 2
+    assert seen_whole(Run.find(fitted.folder)) == fitted.leaderboard
