@@ -150,8 +150,8 @@ def fit(
     """
     from glczoo.fit.fit import fit as run_fit
 
-    will_write(out or Path("runs"), folder=True, region=region)
     will_write(json_file)
+    will_write(out or Path("runs"), folder=True, region=region)
     fitted = run_fit(region, out, minutes, jobs, list(overrides))
     print(f"\n{fitted.text()}")
     write_json(json_file, fitted.leaderboard.to_json())

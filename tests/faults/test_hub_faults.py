@@ -40,9 +40,9 @@ def hurried(monkeypatch):
     """Nobody waits between attempts, and not long for an answer."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr(hub_client, "_AGAIN", 0.0)
-    monkeypatch.setattr(hub_client, "_SILENCE", 0.2)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.2)
+    monkeypatch.setattr(hub_client, "_SILENCE", 0.8)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.8)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.8)
 
 
 @pytest.fixture
