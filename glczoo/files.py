@@ -276,8 +276,13 @@ def _locked(name: Path, path: Path, wait: bool) -> int:
             break
         os.close(descriptor)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {platform.node()}, since {since},".encode())
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}, since {since},".encode())
+    except OSError:  # the disk is full
+        name.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise
     return descriptor
 
 

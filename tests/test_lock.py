@@ -1,5 +1,6 @@
 """A lock says who works on a file or folder, and a process that has died holds none."""
 
+import errno
 import os
 import platform
 import signal
@@ -82,3 +83,13 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(GlczooError, match="file/step1: (Not a directory|File exists)"):
         with lock(tmp_path / "file" / "step1"):
             pass
+
+
+def test_a_disk_that_is_full_for_the_lock_is_left_without_it(tmp_path, monkeypatch):
+    def full(descriptor: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("glczoo.files.os.write", full)
+    with pytest.raises(GlczooError, match="No space left"), lock(tmp_path / "new" / "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
