@@ -387,7 +387,7 @@ def test_excel_without_its_library_is_named(tmp_path: Path, monkeypatch: pytest.
         (b"\x00\x00\x27\x0a\x00\x00", "a Shapefile: save it as GeoPackage"),
         (b"<!DOCTYPE html><html>", "a web page"),
         (b"%PDF-1.7", "a PDF document"),
-        (gzip.compress(b"RDX3\n"), "R data: write.csv"),
+        (gzip.compress(b"RDX3\n", mtime=0), "R data: write.csv"),
         (b'{"a": 1}', "JSON without `features`"),
         (b"\x01\x02\x00\xff" * 50, "is no text"),
         (b"PK\3\4damaged", "a damaged zip archive"),
