@@ -18,8 +18,8 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from glczoo.errors import GlczooError
 from glczoo.models.covariates import Covariates
+from glczoo.models.fixed_species import FixedSpecies
 from glczoo.models.fusresnet import checkpoint_filter_fn
 from glczoo.models.pointwise import FAR, trunk
 from glczoo.models.pretrained import fit_cfg, from_zoo
@@ -29,9 +29,10 @@ __all__ = ["Corrected"]
 _FAR_SQUARED = 4.0  # standard deviations: beyond, a square would claim more than any survey supports
 
 
-class Corrected(nn.Module):
+class Corrected(FixedSpecies):
     """Own slopes of every species and a correction by all covariates."""
 
+    called, made_by = "a corrected model", "glczoo fit"
     _pairs: Tensor
     _far: Tensor
     own_shift: Tensor
@@ -106,25 +107,6 @@ class Corrected(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Patterns of timm's layer groups."""
         return dict(stem=r"^covariates|^own_|^shift|^scale", blocks=r"^trunks\.\d+\.(\d+)|^fc|^slope|^bias")
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """There is nothing worth recomputing."""
-
-    def get_classifier(self, name_only: bool = False) -> Any:
-        """Return a head without weights, or no name: slopes are of these species alone."""
-        return "" if name_only else nn.Identity()
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Refuse another number of species.
-
-        Raises:
-            GlczooError: always, unless nothing changes.
-        """
-        if num_classes != self.num_classes:
-            raise GlczooError(
-                f"a corrected model predicts the {self.num_classes} species that it was fitted on, not "
-                f"{num_classes}; fit another with `glczoo fit`"
-            )
 
     def inputs(self, values: Tensor) -> Tensor:
         """values[B, V] to those that the correction reads, [B, F], not yet standardised."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from torch import Tensor, nn
+from torch import Tensor
 
-from glczoo.errors import GlczooError
 from glczoo.models.covariates import Covariates
+from glczoo.models.fixed_species import FixedSpecies
 from glczoo.models.pretrained import fit_cfg, from_zoo
 from glczoo.models.prior import Prior
 
@@ -25,9 +25,10 @@ __all__ = ["Forest"]
 _SURE = 1e-4  # a share of 0 or 1 would be an infinite logit
 
 
-class Forest(nn.Module):
+class Forest(FixedSpecies):
     """The mean of the trees' leaves at the patch's centre, as logits of a sigmoid."""
 
+    called, made_by = "a forest", "glczoo forest"
     feature: Tensor
     threshold: Tensor
     child: Tensor
@@ -73,25 +74,6 @@ class Forest(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Patterns of timm's layer groups: nothing is learnt by gradients."""
         return dict(stem=r"^feature", blocks=r"^value")
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """There is nothing to recompute."""
-
-    def get_classifier(self, name_only: bool = False) -> Any:
-        """Return a head without weights, or no name: the leaves hold the output."""
-        return "" if name_only else nn.Identity()
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Refuse another number of species.
-
-        Raises:
-            GlczooError: always, unless nothing changes.
-        """
-        if num_classes != self.num_classes:
-            raise GlczooError(
-                f"a forest predicts the {self.num_classes} species that it was fitted on, not "
-                f"{num_classes}; fit another with `glczoo forest`"
-            )
 
     def values(self, x: Tensor) -> Tensor:
         """x[B, C, H, W] to what the trees split by: the centre and the prior's [B, K], or covariates."""
