@@ -9,13 +9,13 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from glczoo.errors import GlczooError, of_system
+from glczoo.errors import ExistsError, GlczooError, of_system
 
 try:
     import fcntl
@@ -24,8 +24,10 @@ except ImportError:  # Windows: nothing is locked there
 
 __all__ = [
     "disk_errors",
+    "first_process",
     "lock",
     "lock_file",
+    "new_folder",
     "require_room",
     "require_same",
     "require_writable",
@@ -191,24 +193,34 @@ def require_same(path: Path, same: bool) -> None:
         raise OSError(errno.EIO, "what was written is not what is read back", str(path))
 
 
-def will_write(*paths: Path | None, folder: bool = False) -> None:
-    """Print where a verb will write, and refuse a place that cannot be written, before the work.
+def first_process() -> bool:
+    """Whether this process is the one that prints and writes, of those that a launcher started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def will_write(
+    *paths: Path | None, folder: bool = False, inputs: Callable[[], object] = lambda: None
+) -> None:
+    """Print where a verb will write, before the work, once it is known that it can.
 
     Of several processes that work together the first does.
 
     Args:
         paths: of files, those that are None are not wanted.
         folder: whether these are folders.
+        inputs: looks at what the verb reads, before anything is printed.
 
     Raises:
-        GlczooError: it cannot be written.
+        GlczooError: a path cannot be written.
     """
-    if int(os.environ.get("RANK", 0)):
+    if not first_process():
         return
-    for path in paths:
-        if path is not None:
-            require_writable(path, folder=folder)
-            print(f"glczoo: writes {path}", file=sys.stderr)
+    wanted = [path for path in paths if path is not None]
+    for path in wanted:
+        require_writable(path, folder=folder)
+    inputs()
+    for path in wanted:
+        print(f"glczoo: writes {path}", file=sys.stderr)
 
 
 @contextmanager
@@ -245,6 +257,22 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
         for folder in made:
             with suppress(OSError):  # something lies in it
                 folder.rmdir()
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Fill a folder that is not there, or empty, alone: it is whole or as it was (see `lock` and `whole`).
+
+    Raises:
+        ExistsError: something is in it.
+        GlczooError: another process fills it.
+    """
+    with lock(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with whole(folder) as partial:
+            yield partial
 
 
 def lock_file(path: Path) -> Path:

@@ -5,7 +5,6 @@ region of an invented world and a model trained on it: where a run or a region i
 """
 
 import difflib
-import os
 import re
 import shutil
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from glczoo.errors import GlczooError
-from glczoo.files import lock, whole
+from glczoo.files import first_process, lock, whole
 
 __all__ = ["SAMPLE", "copy_recipes", "folder", "locate", "locate_model", "recipes", "sample"]
 
@@ -62,7 +61,7 @@ def locate(path: str | Path) -> Path:
     packaged = folder("recipes") / (name if name.suffix == ".yaml" else f"{name}.yaml")
     if not packaged.is_file():
         return path
-    if int(os.environ.get("RANK", 0)) == 0:
+    if first_process():
         print(f"glczoo: {path} is not here, the packaged {packaged} is taken", file=sys.stderr)
     return packaged
 

@@ -1,15 +1,14 @@
 """What the verbs share: how they parse and list themselves, the options of several, and their output."""
 
 import json
-import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from glczoo.files import require_writable, whole
+from glczoo import files
+from glczoo.files import first_process, whole
 
 __all__ = [
     "CONTEXT",
@@ -111,11 +110,6 @@ def truth_option(purpose: str) -> Decorator:
     )
 
 
-def first_process() -> bool:
-    """Whether this process is the one that prints and writes, of those that a launcher started."""
-    return int(os.environ.get("RANK", 0)) == 0
-
-
 def will_write(
     *paths: Path | None, folder: bool = False, runs: Sequence[str | Path] = (), region: Path | None = None
 ) -> None:
@@ -131,24 +125,21 @@ def will_write(
         GlczooError: a path cannot be written.
         MissingError, GlczooError: an input cannot be read.
     """
-    if not first_process():
-        return
-    wanted = [path for path in paths if path is not None]
-    for path in wanted:
-        require_writable(path, folder=folder)
-    if runs:
-        from glczoo.hub_client import PREFIX
-        from glczoo.runs.run import Run
 
-        for run in runs:
-            if not str(run).startswith(PREFIX):  # the Hub is asked once, by the verb itself
-                Run.find(run)
-    if region is not None:
-        from glczoo.data.region import Region
+    def inputs() -> None:
+        if runs:
+            from glczoo.hub_client import PREFIX
+            from glczoo.runs.run import Run
 
-        Region.load(region)
-    for path in wanted:
-        print(f"glczoo: writes {path}", file=sys.stderr)
+            for run in runs:
+                if not str(run).startswith(PREFIX):  # the Hub is asked once, by the verb itself
+                    Run.find(run)
+        if region is not None:
+            from glczoo.data.region import Region
+
+            Region.load(region)
+
+    files.will_write(*paths, folder=folder, inputs=inputs)
 
 
 def write_json(path: Path | None, result: Any) -> None:

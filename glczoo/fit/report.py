@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from glczoo.data.region import Region
+from glczoo.errors import GlczooError
 from glczoo.evaluation.held_out import training_counts
 from glczoo.evaluation.report import refuse_unwritable, rendered
 from glczoo.evaluation.sections import Made, Responses, made, responses
@@ -79,8 +80,11 @@ def report_fit(
     refuse_unwritable(out)
     opened = Run.find(run).on(region)
     board, model = seen_whole(opened), opened.model
+    if board is None:
+        raise GlczooError(
+            f"{opened.name} is no fit that has seen every survey", remedy="Report it by evaluation.report."
+        )
     chosen = model.species.find(species)
-    assert board is not None, "asked of every run before"
     records = opened.records()
     order = np.argsort(-training_counts(records, len(model.species)), kind="stable")
     if not len(chosen):

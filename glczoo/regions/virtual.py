@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from glczoo.errors import ExistsError, GlczooError
-from glczoo.files import lock, whole
+from glczoo.errors import GlczooError
+from glczoo.files import new_folder
 from glczoo.regions.virtual_files import (
     CLIMATE,
     FOOTPRINT,
@@ -183,12 +183,8 @@ def make_virtual(
     if wrong:
         raise GlczooError(f"no such virtual region: {'; '.join(wrong)} (po holds a record of every species)")
     folder = Path(folder).resolve()
-    with lock(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with whole(folder) as partial:
-            made = _make(partial, numbers, layout, warming, progress)
+    with new_folder(folder) as partial:
+        made = _make(partial, numbers, layout, warming, progress)
     return VirtualRegion(folder, *made)
 
 

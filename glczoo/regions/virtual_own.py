@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from glczoo.errors import ExistsError, GlczooError
-from glczoo.files import whole
+from glczoo.errors import GlczooError
+from glczoo.files import new_folder
 from glczoo.regions.virtual_files import CLIMATE, SOIL, write_climate, write_soil_and_footprint
 from glczoo.regions.virtual_world import Flora, Landscape
 
@@ -82,11 +82,8 @@ def make_own_files(
     if wrong:
         raise GlczooError(f"no such place: {'; '.join(wrong)}")
     folder = Path(folder).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExistsError(f"{folder} is there and not empty: name another folder, or delete it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     names = [f"{genus} {epithet}" for epithet in _EPITHETS for genus in _GENERA][:species]
-    with whole(folder) as partial:
+    with new_folder(folder) as partial:
         _write(partial, names, records, plots, size, seed)
     return OwnFiles(folder, names, records, plots)
 
