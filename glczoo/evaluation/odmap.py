@@ -16,8 +16,7 @@ import numpy as np
 from glczoo.data.occurrences import Samples
 from glczoo.data.region import RecordFilters
 from glczoo.data.sensitive import shown_places
-from glczoo.data.spreadsheet import texts
-from glczoo.data.table_writer import write_csv
+from glczoo.data.table_files.writing import texts, write_csv
 from glczoo.evaluation.held_out import PartScore
 from glczoo.evaluation.records import RecordsScore
 from glczoo.evaluation.sections import Responses, versions

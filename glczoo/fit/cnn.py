@@ -28,10 +28,10 @@ import torch
 
 from glczoo.data.patch_source import PatchSource, Statistics
 from glczoo.data.region import Region, SpeciesTable, Table
-from glczoo.data.table_writer import write_csv
+from glczoo.data.table_files.writing import write_csv
 from glczoo.data.tables import read_samples
 from glczoo.decoding import Decoding, Rule
-from glczoo.files import whole
+from glczoo.files import disk_errors, whole
 from glczoo.fit.candidate import Verdict, environment_of, write_member
 from glczoo.fit.inputs import SurveyInputs
 from glczoo.recipe import Recipe
@@ -270,5 +270,6 @@ def _without_tests(region: Region) -> dict[str, Table]:
 @contextmanager
 def _log(path: Path) -> Iterator[None]:
     """What training prints, in a file: a fit has lines of its own."""
-    with open(path, "a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
-        yield
+    with disk_errors(path), open(path, "a", encoding="utf-8") as file:
+        with redirect_stdout(file), redirect_stderr(file):
+            yield

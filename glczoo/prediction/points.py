@@ -13,8 +13,7 @@ from accelerate import Accelerator
 from glczoo.data.occurrences import Points, SpeciesIndex
 from glczoo.data.region import Region
 from glczoo.data.sensitive import shown_coarsely
-from glczoo.data.spreadsheet import texts
-from glczoo.data.table_writer import table_writer, write_csv
+from glczoo.data.table_files.writing import table_writer, texts, write_csv
 from glczoo.decoding import Decoding, Rule
 from glczoo.errors import GlczooError
 from glczoo.runs.run import Run

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from glczoo.data.occurrences import Samples, SpeciesIndex
 from glczoo.data.region import Region
-from glczoo.data.table_writer import write_csv
+from glczoo.data.table_files.writing import write_csv
 from glczoo.data.tables import (
     read_points,
     read_samples,

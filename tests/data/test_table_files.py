@@ -277,14 +277,14 @@ def test_a_zip_bomb_is_refused_by_its_own_size(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_compressed_bomb_stops_on_its_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glczoo.data.table_limits._FREE", 2**22)
+    monkeypatch.setattr("glczoo.data.table_files.limits._FREE", 2**22)
     path = write(tmp_path / "t.csv.gz", gzip.compress(b"".join(bomb(12))))
     with pytest.raises(GlczooError, match="t.csv.gz is packed very small and unpacks to 8.4 MB or more"):
         open_table(path)
 
 
 def test_a_line_without_end_is_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glczoo.data.text_tables.LONGEST_LINE", 2**20)
+    monkeypatch.setattr("glczoo.data.table_files.text.LONGEST_LINE", 2**20)
     with pytest.raises(
         GlczooError, match="a line has more than 1048576 bytes|a line has more than 1,048,576"
     ):
@@ -304,7 +304,7 @@ def test_a_workbook_of_one_cell_in_the_last_row_and_column(tmp_path: Path) -> No
 def test_parquet_of_more_rows_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
     pd.DataFrame({"lon": np.zeros(100_000), "lat": np.zeros(100_000)}).to_parquet(tmp_path / "t.parquet")
-    monkeypatch.setattr("glczoo.data.table_limits.available_memory", lambda: 10**6)
+    monkeypatch.setattr("glczoo.data.table_files.limits.available_memory", lambda: 10**6)
     table = open_table(tmp_path / "t.parquet")
     assert len(table.read(["lon"])) == 100_000
     with pytest.raises(GlczooError, match="100,000 rows take at least 1.6 MB of memory, and 1.0 MB are left"):

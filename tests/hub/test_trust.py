@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from glczoo import hub_client
 from glczoo.cli import main
 from glczoo.data.occurrences import SpeciesIndex
-from glczoo.data.spreadsheet import as_text
+from glczoo.data.table_files.writing import as_text
 from glczoo.hub.card import _code, markdown_text
 from glczoo.hub.publish import push, save, verify
 from glczoo.hub_client import DamagedError, HubError, pull

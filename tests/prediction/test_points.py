@@ -14,7 +14,7 @@ from glczoo.cli import main
 from glczoo.data.occurrences import Points
 from glczoo.data.patch_source import PatchSource
 from glczoo.data.region import Region
-from glczoo.data.table_writer import table_writer
+from glczoo.data.table_files.writing import table_writer
 from glczoo.data.tables import read_points
 from glczoo.decoding import Decoding
 from glczoo.prediction import points as predict

@@ -12,9 +12,9 @@ from typing import IO
 
 import pandas as pd
 
-from glczoo.data.archives import DAMAGED
-from glczoo.data.darwin_core import TableDescription
-from glczoo.data.table_limits import LONGEST_LINE
+from glczoo.data.table_files.archives import DAMAGED
+from glczoo.data.table_files.darwin_core import TableDescription
+from glczoo.data.table_files.limits import LONGEST_LINE
 from glczoo.errors import GlczooError
 
 __all__ = ["SEPARATORS", "TextTable", "open_text_table"]

@@ -1,7 +1,7 @@
 """Files of tables as people have them, read in one place: what a file is, is seen in its bytes, not its name.
 
 Text (any separator, encoding and quoting; compressed or the one table of a zip archive), Darwin Core Archives
-(see `archives`), GeoJSON and GeoPackage points (see `geo_files`), and, by libraries of extras, Excel and
+(see `archives`), GeoJSON and GeoPackage points (see `geo`), and, by libraries of extras, Excel and
 Parquet. What else somebody may try is refused by its own name, with the way out.
 
 A column is asked for by its name, letter case ignored; rows are labelled by their line in the file.
@@ -19,11 +19,11 @@ from typing import IO, Any
 
 import pandas as pd
 
-from glczoo.data.archives import DAMAGED, Archive, open_archive
-from glczoo.data.darwin_core import TableDescription
-from glczoo.data.geo_files import read_geojson, read_geopackage
-from glczoo.data.table_limits import counted, refuse_bomb, refuse_more_than_memory
-from glczoo.data.text_tables import open_text_table
+from glczoo.data.table_files.archives import DAMAGED, Archive, open_archive
+from glczoo.data.table_files.darwin_core import TableDescription
+from glczoo.data.table_files.geo import read_geojson, read_geopackage
+from glczoo.data.table_files.limits import counted, refuse_bomb, refuse_more_than_memory
+from glczoo.data.table_files.text import open_text_table
 from glczoo.errors import GlczooError, MissingError
 
 __all__ = ["TableFile", "open_table"]

@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING
 
 import pandas as pd
 
-from glczoo.data.darwin_core import TableDescription, read_meta
-from glczoo.data.table_limits import counted, refuse_bomb
+from glczoo.data.table_files.darwin_core import TableDescription, read_meta
+from glczoo.data.table_files.limits import counted, refuse_bomb
 
 if TYPE_CHECKING:
     from glczoo.data.table_files import TableFile
