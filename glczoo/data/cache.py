@@ -12,13 +12,14 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from glczoo.errors import GlczooError
-from glczoo.files import lock, whole
+from glczoo.files import lock, lock_file, whole
 
 __all__ = ["fingerprint", "kept", "kept_arrays", "mapped"]
 
@@ -48,10 +49,14 @@ def kept(kind: str, key: object, make: Callable[[Path], None], suffix: str = "",
     folder = Path(os.environ.get("GLCZOO_CACHE", Path.home() / ".cache" / "glczoo")) / kind
     target = folder / name
     if target.exists():
+        with suppress(OSError):  # of a process that was killed when all was done, or is about to delete it
+            lock_file(target).unlink(missing_ok=True)
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
         remedy = "Name another folder with GLCZOO_CACHE"
         raise GlczooError(
             f"the cache cannot be written: {error.strerror}", where=folder, remedy=remedy

@@ -10,11 +10,12 @@ import math
 import re
 import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -25,6 +26,7 @@ from rasterio.io import DatasetReader
 
 from glczoo.data.region import Band, Modality, Region
 from glczoo.errors import GlczooError, MissingError
+from glczoo.files import require_room, require_same
 
 __all__ = [
     "BandFile",
@@ -35,6 +37,7 @@ __all__ = [
     "is_geographic",
     "open_raster",
     "read_planes",
+    "write_geotiff",
 ]
 
 # Drivers that read a file and those beside it of the same name, nothing else.
@@ -197,6 +200,46 @@ def read_planes(path: Path, largest: int) -> tuple[np.ndarray, float | None]:
                 return source.read(), source.nodata
             except RasterioIOError as error:
                 raise GlczooError(f"{path} is damaged: {error}") from None
+
+
+def write_geotiff(
+    path: Path,
+    values: np.ndarray,
+    crs: str,
+    transform: rasterio.Affine,
+    *,
+    names: Sequence[str] = (),
+    scale: float | None = None,
+    **profile: Any,
+) -> None:
+    """Write a GeoTIFF and read it back: GDAL does not always say that the disk was full.
+
+    Args:
+        path: to write, in a folder that is there.
+        values: of the cells, [bands, height, width].
+        crs: such as EPSG:4326.
+        transform: from column and row to coordinates.
+        names: of the bands.
+        scale: what the numbers are multiplied by, of every band.
+        profile: further options of the format, such as nodata and compress.
+
+    Raises:
+        OSError: there is no room, or it cannot be written; names `path`.
+    """
+    count, height, width = values.shape
+    require_room(path, values.nbytes + 2**16)
+    profile |= {"count": count, "height": height, "width": width, "dtype": values.dtype.name}
+    place = {"crs": CRS.from_string(crs), "transform": transform}
+    with rasterio.open(path, "w", driver="GTiff", **place, **profile) as file:
+        file.write(values)
+        if names:
+            file.descriptions = tuple(names)
+        if scale is not None:
+            file.scales = (scale,) * count
+    with rasterio.open(path) as file:
+        found = (file.read(band) for band in file.indexes)
+        same = all(map(partial(np.array_equal, equal_nan=True), found, values))
+    require_same(path, same)
 
 
 def has_mask(source: rasterio.DatasetReader, index: int) -> bool:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.crs import CRS
 
 from glczoo.data.occurrences import Points
 from glczoo.data.patch_source import PatchSource
+from glczoo.data.raster_files import write_geotiff
 from glczoo.data.rasters import project
 from glczoo.data.region import Band, Region
 from glczoo.data.sphere import east_north
@@ -57,12 +57,12 @@ def write_coordinates(region: Region, source: PatchSource, middle: tuple[float, 
     plain = region.model_copy(update={"modalities": others})
     with lock(out / "region.yaml"):
         out.mkdir(parents=True, exist_ok=True)
-        with whole(file) as partial, rasterio.open(
-            partial, "w", driver="GTiff", height=rows, width=cols, count=2, dtype="float32", nodata=np.nan,
-            crs=CRS.from_string(stack.crs), transform=transform, compress="deflate", predictor=3,
-        ) as target:  # fmt: skip
-            plane[~np.isfinite(plane)] = np.nan
-            target.write(plane.T.reshape(2, rows, cols).astype(np.float32))
+        plane[~np.isfinite(plane)] = np.nan
+        values = plane.T.reshape(2, rows, cols).astype(np.float32)
+        with whole(file) as partial:
+            write_geotiff(
+                partial, values, stack.crs, transform, nodata=np.nan, compress="deflate", predictor=3
+            )
         return add_modality(plain, out, COORDINATES, bands, how)
 
 

@@ -13,14 +13,14 @@ import numpy as np
 import rasterio
 import torch
 import torch.nn.functional as F
-from rasterio.crs import CRS
 
 from glczoo.data.patch_source import PatchSource
+from glczoo.data.raster_files import write_geotiff
 from glczoo.data.region import Band, Modality, Region
 from glczoo.data.sensitive import shown_places
 from glczoo.data.tables import read_samples, read_species
 from glczoo.errors import ExistsError, GlczooError
-from glczoo.files import lock, require_room, require_same, whole
+from glczoo.files import lock, whole
 
 __all__ = ["DENSITIES", "add_modality", "write_densities"]
 
@@ -109,7 +109,11 @@ def _write_densities(region: Region, out: Path, cells: Sequence[float], coarser:
         near = _blur(counts, width_in_cells)
         shares = (near + prior).clamp_min_(1e-6).log_() - (near.sum(0) + _PRIOR).log_()
         file = f"density_{width_in_cells:g}.tif"
-        _write(out / file, shares.numpy(), stack.crs, grid, names)
+        with whole(out / file) as partial:
+            write_geotiff(
+                partial, shares.numpy(), stack.crs, grid, names=names,
+                compress="deflate", predictor=3, bigtiff="if_safer",
+            )  # fmt: skip
         bands += [
             Band(
                 name=f"density_{width_in_cells:g}_{name}",
@@ -123,21 +127,6 @@ def _write_densities(region: Region, out: Path, cells: Sequence[float], coarser:
     others = [modality for modality in region.modalities if modality.name != DENSITIES]
     plain = region.model_copy(update={"modalities": others})
     return add_modality(plain, out, DENSITIES, bands, f"presence-only records of {region.name}")
-
-
-def _write(path: Path, shares: np.ndarray, crs: str, transform: rasterio.Affine, names: list[str]) -> None:
-    number, height, width = shares.shape
-    require_room(path, shares.nbytes + 2**16)
-    with whole(path) as partial:
-        with rasterio.open(
-            partial, "w", driver="GTiff", height=height, width=width, count=number, dtype="float32",
-            crs=CRS.from_string(crs), transform=transform, compress="deflate", predictor=3,
-            bigtiff="if_safer",
-        ) as target:  # fmt: skip
-            target.write(shares)
-            target.descriptions = tuple(names)
-        with rasterio.open(partial) as file:  # GDAL does not always say that the disk was full
-            require_same(path, all((file.read(each) == shares[each - 1]).all() for each in file.indexes))
 
 
 def add_modality(region: Region, out: Path, name: str, bands: list[Band], provenance: str) -> Region:

@@ -50,20 +50,20 @@ species:                          # written by init as well: the ids of species 
 class InitResult:
     """What `glczoo region init` wrote, guessed and left open."""
 
-    files: list[Path]
+    files: list[Path]  # that were not there, the region's first
+    recipe: Path  # to start with
     guesses: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """For people."""
         folder = self.files[0].parent
-        first = next(path for path in self.files if path.parent.name == "recipes")
         lines = ["guessed", *(f"  {line}" for line in self.guesses)]
         lines += ["look at these", *(f"  {line}" for line in self.doubts)] if self.doubts else []
         lines += ["wrote", *(f"  {path}" for path in self.files)]
         lines += [
             f"now\n  glczoo region check {folder}\n  glczoo fit {folder}",
-            f"or, a model step by step\n  glczoo train {first}",
+            f"or, a model step by step\n  glczoo train {self.recipe}",
         ]
         return "\n".join(lines)
 
@@ -85,8 +85,8 @@ def init_region(
 
     Args:
         folder: holds GeoTIFFs (and JPEG trees) in any depth; `region.yaml` is written there.
-        po: presence-only records, a row each.
-        pa: presence-absence surveys, a row for each species of a survey.
+        po: presence-only records, a row each; a path from here or from the folder.
+        pa: presence-absence surveys, a row for each species of a survey, or a column for each; likewise.
         name: of the region; the folder's if None.
         columns: key → column where the guess would be wrong or impossible (see `guess_table`).
         crs: of the tables' coordinates; degrees if None.
@@ -100,8 +100,16 @@ def init_region(
     """
     if not folder.is_dir():
         raise MissingError(f"there is no folder {folder}")
+    po, pa = _found(folder, po), _found(folder, pa)
     with lock(folder / "region.yaml"):
         return _described(folder, po, pa, name, columns or {}, crs, encoding)
+
+
+def _found(folder: Path, table: Path | None) -> Path | None:
+    """A table as it is named from here or, if there is none, from the folder."""
+    if table is None or table.exists() or not (folder / table).is_file():
+        return table
+    return folder / table
 
 
 def _described(
@@ -156,7 +164,9 @@ def _described(
     texts |= {f"recipes/{recipe}.yaml": text for recipe, text in recipes.items()}
     texts |= {file: text for modality in modalities for file, text in modality.mosaics.items()}
     doubts += [f"{table.path.name}: {doubt}" for table in tables for doubt in table.doubts]
-    return InitResult(_write(folder, texts), guesses, [*doubts, *species.doubts, *_unknown(modalities)])
+    first = folder / "recipes" / f"{next(iter(recipes))}.yaml"
+    doubts += [*species.doubts, *_unknown(modalities)]
+    return InitResult(_write(folder, texts), first, guesses, doubts)
 
 
 def _species_file(folder: Path, text: str | None) -> str:
@@ -339,7 +349,7 @@ def _few(names: list[str]) -> str:
 
 
 def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
-    """Write all files or none; the region's is the last to get its name."""
+    """Write all files or none, but for those that are the same; the region's is the last to get its name."""
     texts = {file: text for file, text in texts.items() if not _same_text(folder / file, text)}
     existing = [str(folder / file) for file in texts if (folder / file).exists()]
     if existing:

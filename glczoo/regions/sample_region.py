@@ -11,10 +11,12 @@ Shapes: lonlat[N, 2] · z[N, A] · probability[N, K], with A axes, N places, K s
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 
+from glczoo.data.raster_files import write_geotiff
 from glczoo.errors import GlczooError
 from glczoo.files import whole
 from glczoo.regions.virtual_files import (
@@ -35,6 +37,7 @@ _SPECIES, _RECORDS, _SURVEYS, _SIZE, _SEED = 120, 8000, 1600, 96, 14
 _STEP = 1 / 400  # degrees, a cell of the satellite raster: 278 m from north to south
 _TRUTH = 60  # cells along a side of the map of true probabilities
 _BLOCKS, _FOLDS = 6, 5  # squares along a side of the region, whose surveys are held out together
+_PACKED: dict[str, Any] = {"compress": "deflate", "zlevel": 9, "interleave": "band"}  # of rasters
 
 _BIO_UNITS = [*["0.1 K"] * 2, "0.1 %", "0.001 K", *["0.1 K"] * 7, *["0.1 kg m-2"] * 8]
 _SOIL_UNITS = {
@@ -200,7 +203,9 @@ def _write_satellite(path: Path, land: Landscape, rng: np.random.Generator) -> N
     plants = canopy + openness[:, None] * (ground - canopy)
     colours = (1 - share) * plants + share * built.mean(axis=0) + rng.normal(0, 2, plants.shape)
     values = colours.clip(0, 255).astype(np.uint8).T.reshape(4, grid.side, grid.side)
-    _write_geotiff(path, values, rasterio.Affine(grid.step, 0, WEST, 0, -grid.step, NORTH))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    corner = rasterio.Affine(grid.step, 0, WEST, 0, -grid.step, NORTH)
+    write_geotiff(path, values, "EPSG:4326", corner, **_PACKED)
 
 
 def _write_truth(path: Path, land: Landscape, flora: Flora, names: np.ndarray) -> None:
@@ -210,21 +215,9 @@ def _write_truth(path: Path, land: Landscape, flora: Flora, names: np.ndarray) -
     step = np.ptp(lonlat[:, 0]) / (_TRUTH - 1)
     west, north = lonlat[0] + [-step / 2, step / 2]
     transform = rasterio.Affine(step, 0, west, 0, -step, north)
-    _write_geotiff(path, values.T.reshape(-1, _TRUTH, _TRUTH), transform, names)
-
-
-def _write_geotiff(
-    path: Path, values: np.ndarray, transform: rasterio.Affine, names: np.ndarray | None = None
-) -> None:
-    """Bytes[bands, H, W]; those of named bands are parts of 255."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    count, height, width = values.shape
-    profile = {"count": count, "height": height, "width": width, "dtype": "uint8", "transform": transform}
-    profile |= {"crs": "EPSG:4326", "compress": "deflate", "zlevel": 9, "interleave": "band"}
-    with rasterio.open(path, "w", driver="GTiff", **profile) as file:
-        file.write(values)
-        if names is not None:
-            file.descriptions, file.scales = tuple(names.tolist()), (1 / 255,) * count
+    planes = values.T.reshape(-1, _TRUTH, _TRUTH)
+    write_geotiff(path, planes, "EPSG:4326", transform, names=names.tolist(), scale=1 / 255, **_PACKED)
 
 
 def _folds(lonlat: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ file shows some of the axes, with noise: monthly climate temperature and moistur
 Landsat light, temperature and moisture dimly, Sentinel-2 light well.
 """
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from rasterio.warp import transform
 
 from glczoo import packaged
+from glczoo.data.raster_files import write_geotiff
 from glczoo.data.region import Region
 from glczoo.progress import Track
 from glczoo.regions.virtual_files import Climate, pictures, soil_fields, write_jpeg, write_table
@@ -275,7 +277,9 @@ def _write_cube(folder: Path, group: str, kind: str, survey: int, cube: np.ndarr
     spelt = "landsat-time-series" if (kind, group[-5:]) == ("landsat_time_series", "train") else kind
     path = folder / _CUBES / f"GLC24-{group}-{kind}" / f"GLC24-{group}-{spelt}_{survey}_cube.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(torch.from_numpy(np.ascontiguousarray(cube.transpose(0, 2, 1))).transpose(1, 2), path)
+    file = io.BytesIO()  # on a full disk torch's writer may end the process
+    torch.save(torch.from_numpy(np.ascontiguousarray(cube.transpose(0, 2, 1))).transpose(1, 2), file)
+    path.write_bytes(file.getvalue())
 
 
 def _write_tiff(tree: Path, survey: int, image: torch.Tensor, place: tuple[float, float]) -> None:
@@ -285,8 +289,4 @@ def _write_tiff(tree: Path, survey: int, image: torch.Tensor, place: tuple[float
     path.parent.mkdir(parents=True, exist_ok=True)
     values = (image[:, 32:96, 32:96].to(torch.int16) * 24).numpy()
     corner = rasterio.Affine(10, 0, round(place[0], -1) - 320, 0, -10, round(place[1], -1) + 320)
-    profile = {"width": 64, "height": 64, "count": 4, "dtype": "int16", "nodata": -1, "compress": "lzw"}
-    with rasterio.open(
-        path, "w", driver="GTiff", crs="EPSG:3035", transform=corner, interleave="pixel", **profile
-    ) as file:
-        file.write(values)
+    write_geotiff(path, values, "EPSG:3035", corner, nodata=-1, compress="lzw", interleave="pixel")

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
+from glczoo.data.raster_files import write_geotiff
+
 __all__ = ["AXES", "Flora", "Grid", "Landscape", "Tile", "bilinear", "noise_field", "standard"]
 
 AXES = ("temperature", "moisture", "reaction", "nutrients", "disturbance", "light")
@@ -46,10 +48,7 @@ class Grid:
         """Write a GeoTIFF of one band. `nodata`: the value that means no data."""
         path.parent.mkdir(parents=True, exist_ok=True)
         transform = rasterio.Affine(self.step, 0, self.west, 0, -self.step, self.north)
-        profile = {"width": self.side, "height": self.side, "count": 1, "dtype": values.dtype.name}
-        profile |= {"crs": "EPSG:4326", "transform": transform, "nodata": nodata, "compress": "deflate"}
-        with rasterio.open(path, "w", driver="GTiff", **profile) as file:
-            file.write(values, 1)
+        write_geotiff(path, values[None], "EPSG:4326", transform, nodata=nodata, compress="deflate")
 
 
 class Tile:

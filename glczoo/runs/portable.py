@@ -6,6 +6,7 @@ float32[B, K] is in the order of `species`. What both are stands in the file: to
 (`torch.export.load(FILE, extra_files={"glczoo.json": ""})`), ONNX's as the metadata entry `glczoo`.
 """
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -88,15 +89,16 @@ def export_portable(run: str | Path | Run, out: Path, kind: Format = "torch") ->
         _require_onnx()
     model, trained = Portable(found.model).eval(), found.model
     example = _example(trained)
-    write, predict = {"torch": (_write_torch, _predict_torch), "onnx": (_write_onnx, _predict_onnx)}[kind]
+    serialised, predict = {"torch": (_as_torch, _predict_torch), "onnx": (_as_onnx, _predict_onnx)}[kind]
     with torch.inference_mode():
         expected = model(example)
     with whole(out) as partial:
         try:
-            write(model, example, partial, json.dumps(_described(found), ensure_ascii=False))
+            written = serialised(model, example, json.dumps(_described(found), ensure_ascii=False))
         except Exception as error:  # whatever a tracer raises for an architecture that it does not know
             reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
             raise GlczooError(f"{found.config.architecture} cannot be written as {kind}: {reason}") from error
+        partial.write_bytes(written)
         difference = _compared(predict(partial), example, expected)
         if not difference <= _TOLERANCE:
             raise GlczooError(
@@ -135,11 +137,12 @@ def _compared(predict: Callable[[Tensor], Tensor], example: Tensor, expected: Te
     return difference if together.isfinite().all() and alone.isfinite().all() else float("inf")
 
 
-def _write_torch(model: Portable, example: Tensor, path: Path, described: str) -> None:
+def _as_torch(model: Portable, example: Tensor, described: str) -> bytes:
     batch = torch.export.Dim("batch", min=1, max=4096)
     program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
-    with open(path, "wb") as file:
-        torch.export.save(program, file, extra_files={_DESCRIBED: described})
+    file = io.BytesIO()  # on a full disk torch's writer ends the process
+    torch.export.save(program, file, extra_files={_DESCRIBED: described})
+    return file.getvalue()
 
 
 def _predict_torch(path: Path) -> Callable[[Tensor], Tensor]:
@@ -163,7 +166,7 @@ def _require_onnx() -> None:
     assert onnx and onnxruntime and onnxscript
 
 
-def _write_onnx(model: Portable, example: Tensor, path: Path, described: str) -> None:
+def _as_onnx(model: Portable, example: Tensor, described: str) -> bytes:
     import onnx
 
     batch = torch.export.Dim("batch", min=1, max=4096)
@@ -179,7 +182,7 @@ def _write_onnx(model: Portable, example: Tensor, path: Path, described: str) ->
     assert program is not None
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {"glczoo": described})
-    path.write_bytes(proto.SerializeToString())
+    return proto.SerializeToString()
 
 
 def _predict_onnx(path: Path) -> Callable[[Tensor], Tensor]:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rasterio import Affine
 
 from glczoo import files
 from glczoo.cli import main
+from glczoo.data import raster_files
 from glczoo.data.cache import kept
 from glczoo.errors import GlczooError
-from glczoo.files import disk_errors, require_room, require_writable, whole
+from glczoo.files import disk_errors, lock_file, require_room, require_writable, whole
 from glczoo.prediction import cartography
 from glczoo.prediction.grids import Grid
 
@@ -97,6 +99,13 @@ def test_a_cache_that_cannot_be_made_is_named_with_what_sets_it(tmp_path, monkey
         kept("stacks", "key", Path.touch)
 
 
+def test_the_lock_of_a_process_that_was_killed_when_all_was_done_is_deleted(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLCZOO_CACHE", str(tmp_path))
+    target = kept("stacks", "key", Path.touch)
+    lock_file(target).write_text("process 1")
+    assert kept("stacks", "key", Path.touch) == target and not lock_file(target).exists()
+
+
 def test_room_that_is_not_there_is_refused_before_gdal_writes(tmp_path):
     with pytest.raises(OSError, match="No space left") as failed:
         require_room(tmp_path / "map.tif", 2**60)
@@ -128,6 +137,26 @@ def test_a_map_that_gdal_cut_short_in_silence_is_not_kept(tmp_path, monkeypatch,
             dict,
         )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("cut", [1, 60])
+def test_a_raster_that_gdal_cut_short_in_silence_is_an_error(tmp_path, monkeypatch, cut):
+    values = np.random.default_rng(0).random((2, 30, 40)).astype(np.float32)
+    values[0, 0, 0] = np.nan
+    path = tmp_path / "raster.tif"
+    raster_files.write_geotiff(path, values, "EPSG:4326", Affine.scale(0.01), names=["a", "b"])
+    opened = raster_files.rasterio.open
+    with opened(path) as file:
+        assert file.descriptions == ("a", "b") and np.array_equal(file.read(), values, equal_nan=True)
+
+    def cutting(path, mode="r", **settings):
+        if mode == "r":
+            os.truncate(path, os.path.getsize(path) - cut)
+        return opened(path, mode, **settings)
+
+    monkeypatch.setattr(raster_files.rasterio, "open", cutting)
+    with pytest.raises(OSError):
+        raster_files.write_geotiff(path, values, "EPSG:4326", Affine.scale(0.01))
 
 
 # On a small disk of its own, where the machine allows one to be made.
@@ -171,6 +200,7 @@ VERBS = {
     "report": (["--sample", "0", "--out", "OUT.html"], 40),
     "save": (["--out", "OUT"], 100),
     "ensemble": (["OTHER", "--out", "OUT"], 100),
+    "export": (["--out", "OUT.pt2"], 40),
 }
 """Verbs that take a run, and the kB that are free when they begin."""
 
@@ -181,7 +211,7 @@ def test_a_verb_on_a_full_disk(verb, run, other_run, world, small_disk, capsys):
     names = {
         "POINTS": str(world / "Presence_Absence_surveys/Presences_Absences_train.csv"),
         "OTHER": str(other_run),
-        **{f"OUT{end}": str(small_disk / f"out{end}") for end in ("", ".csv", ".json", ".html")},
+        **{f"OUT{end}": str(small_disk / f"out{end}") for end in ("", ".csv", ".json", ".html", ".pt2")},
     }
     command = [verb, str(run), *(names.get(word, word) for word in words)]
     filler = fill(small_disk, 1000 * kilobytes)

@@ -33,7 +33,7 @@ class Kill:
     fewest_calls: int  # that write: fewer, and something is not counted
     few: int = 1  # kills of the short form
     most: int = 0  # of the long form; 0: at every call
-    full: int = 12  # so often the disk is full in the long form
+    full: int = 40  # so often the disk is full in the long form
     full_at: tuple[str, ...] = ()  # kinds of calls where it is full; none: all
     template: str | None = None
     processes: int = 1
@@ -70,6 +70,11 @@ FOREST = "forest RECIPES/step1.yaml region=WORLD runs=runs modalities=[soil] top
 POINTS = "WORLD/Presence_Absence_surveys/Presences_Absences_train.csv"
 VIRTUAL = "region make-virtual virtual --species 3 --po 4 --pa 2 --test 1 --size 32 --patch-size 8"
 INIT = "region init mine --po mine/po.csv --pa mine/pa.csv"
+FIT = (
+    "fit WORLD --out fit --jobs 1 folds=2 blocks=10 patch_size=3 windows=[1,3] records.copies=1 "
+    "records.epochs_species=2 records.epochs_sites=2 records.windows=[1] network.epochs=2 forest.trees=5 "
+    "cnn.patch_sizes=[3] cnn.epochs=1 cnn.epochs_records=1 cnn.channels=[8,8,8,8]"
+)
 DENSITIES = "region densities ADDRESS/address --out densities"
 KILLS = {
     "train": Kill(TRAIN, 150, few=2),
@@ -93,7 +98,7 @@ KILLS = {
     "report": Kill("report RUN --sample 0 --out report.html", 4, few=0),
     "export": Kill("export RUN --out model.pt2", 4, few=0),
     "recipes copy": Kill("recipes copy --to recipes", 80, most=60, finished="are there already"),
-    "fit": Kill("fit WORLD --out fit", 50, few=0, most=12),
+    "fit": Kill(FIT, 200, few=0, most=24, full=8),
 }
 
 
@@ -179,4 +184,5 @@ def test_a_command_given_again_ends_as_one_that_was_left_alone(name: str, found:
     counts = f"{result['kills']} kills, {result['full']} full disks, {calls} calls that write"
     print(f"{name}: {counts}, {result['seconds']:.0f} s of processors")
     most = kill.most if ALL else kill.few
-    assert calls >= kill.fewest_calls and result["kills"] >= min(most or calls, calls) * 0.9
+    reached = 0.9 if kill.processes == 1 else 0.7  # how often the second looks for the first differs
+    assert calls >= kill.fewest_calls and result["kills"] >= min(most or calls, calls) * reached

@@ -72,6 +72,11 @@ def test_dollars_in_a_name_do_not_break_a_picture(draw: Callable[[str], Figure])
     assert svg_uri(draw(DOLLARS)).startswith("data:image/svg+xml;base64,")
 
 
+@pytest.mark.parametrize("draw", [line, curves, blocks])
+def test_the_same_figure_is_the_same_bytes(draw: Callable[[str], Figure]) -> None:
+    assert svg_uri(draw("a")) == svg_uri(draw("a"))
+
+
 def test_a_name_is_drawn_as_it_stands() -> None:
     def pixels(text: str, **how: bool) -> np.ndarray:
         figure = Figure(figsize=(3, 1), dpi=50)

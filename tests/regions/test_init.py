@@ -175,6 +175,17 @@ def test_nothing_is_overwritten_and_nothing_is_left_half(folder: Path) -> None:
         init_region(folder, folder / "0012345-gbif.csv")
 
 
+def test_a_killed_init_goes_on_and_tables_are_looked_for_in_the_folder_too(folder: Path) -> None:
+    written = init_region(folder, pa=Path("plots.csv"))
+    texts = {path: path.read_text() for path in written.files}
+    (folder / "region.yaml").unlink()  # the last to be written
+    again = init_region(folder, pa=Path("plots.csv"))
+    assert again.files == [folder / "region.yaml"] and again.text().endswith(f"glczoo train {written.recipe}")
+    assert {path: path.read_text() for path in texts} == texts
+    with pytest.raises(FileNotFoundError, match=r"elsewhere\.csv"):
+        init_region(folder / "recipes", pa=Path("elsewhere.csv"))
+
+
 def test_a_species_table_that_is_there_is_used_or_left_alone(folder: Path) -> None:
     written = init_region(folder, pa=folder / "plots.csv").files
     (species,) = [path for path in written if path.name == "species.csv"]
