@@ -3,9 +3,15 @@
 Importing it registers the models with timm, which has no plug-in discovery of its own.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+# Threads of one tensor's work wait for each other by spinning: beside another process, for one that does not
+# run. After libgomp's own 300,000 rounds a small network is up to 25 times slower beside a second one, after
+# 2,000 not, and as fast alone within a tenth (tests/benchmarks/shared_cores.py). Read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from glczoo import models as models
 
