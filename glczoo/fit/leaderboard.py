@@ -48,8 +48,8 @@ class Gain:
 
     def text(self) -> str:
         """The differences for people."""
-        log_loss = "log loss lower by {:.4f} [{:.4f}, {:.4f}]".format(*self.log_loss)
-        return log_loss + ", F1 higher by {:.3f} [{:.3f}, {:.3f}]".format(*self.f1)
+        log_loss = "log loss lower by {:z.4f} [{:z.4f}, {:z.4f}]".format(*self.log_loss)
+        return log_loss + ", F1 higher by {:z.3f} [{:z.3f}, {:z.3f}]".format(*self.f1)
 
 
 @dataclass(frozen=True)
