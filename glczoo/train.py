@@ -44,7 +44,7 @@ from glczoo.training.checkpoints import (
 )
 from glczoo.training.divergence import refuse_diverged, require_finite
 from glczoo.training.prepare import Prepared, prepare
-from glczoo.training.trackers import finish_trackers, start_accelerator
+from glczoo.training.trackers import finish_trackers, leave_processes, start_accelerator
 from glczoo.training.tuning import level_ranks, sites_of, tune_run, validation_f1
 
 __all__ = ["main", "train"]
@@ -117,6 +117,7 @@ def train(recipe: Recipe) -> Path:
             _train_alone(recipe, region, run, accelerator)
     else:
         accelerator.print(f"{run} is finished already; delete it to train again, or give it another name=…")
+        accelerator.wait_for_everyone()
     return run
 
 
@@ -331,6 +332,7 @@ def main(recipe: str, overrides: tuple[str, ...]) -> None:
     """
     try:
         train(read_recipe(recipe, list(overrides)))
+        leave_processes()
     except GlczooError as error:
         sys.exit(f"glczoo.train: {error}")
     except OSError as error:

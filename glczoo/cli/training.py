@@ -55,10 +55,12 @@ def train(recipe: str, overrides: tuple[str, ...]) -> None:
     """
     from glczoo.recipe import read_recipe
     from glczoo.train import train as run_recipe
+    from glczoo.training.trackers import leave_processes
 
     settings = read_recipe(recipe, list(overrides))
     will_write(Path(settings.runs), folder=True, region=Path(settings.region))
     run_recipe(settings)
+    leave_processes()
 
 
 @click.command("list", cls=Verb)

@@ -43,6 +43,7 @@ __all__ = [
 # Drivers that read a file and those beside it of the same name, nothing else.
 _PLAIN = ["GTiff", "AAIGrid", "JP2OpenJPEG", "EHdr", "RRASTER", "SAGA", "PCRaster", "SRTMHGT"]
 _OWN = [*_PLAIN, "HFA", "ENVI", "GSAG", "GSBG", "GS7BG", "netCDF", "VRT"]
+_UNREADABLE = (RasterioIOError, UnicodeDecodeError)  # GDAL may cut its message within a letter
 _CLOSED = {
     "GDAL_CACHEMAX": 128,  # MB of decoded blocks; of itself GDAL takes a twentieth of the machine
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
@@ -119,7 +120,7 @@ def open_raster(
                 source = DatasetReader(
                     str(path.absolute()), driver=_PLAIN if published else _OWN
                 )  # no others
-        except RasterioIOError as error:
+        except _UNREADABLE as error:
             raise GlczooError(f"{path} cannot be read as a raster: {error}") from None
         with source:
             yield source
@@ -186,7 +187,7 @@ def read_planes(path: Path, largest: int) -> tuple[np.ndarray, float | None]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 source = DatasetReader(str(path.absolute()), driver=["GTiff"])
-        except RasterioIOError as error:
+        except _UNREADABLE as error:
             raise GlczooError(f"{path} cannot be read as a TIFF: {error}") from None
         with source:
             height, width = source.shape
@@ -198,7 +199,7 @@ def read_planes(path: Path, largest: int) -> tuple[np.ndarray, float | None]:
             _believe(source)
             try:
                 return source.read(), source.nodata
-            except RasterioIOError as error:
+            except _UNREADABLE as error:
                 raise GlczooError(f"{path} is damaged: {error}") from None
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 
 from glczoo.errors import GlczooError
 from glczoo.recipe import Recipe
 
-__all__ = ["finish_trackers", "start_accelerator", "start_trackers", "track"]
+__all__ = ["finish_trackers", "leave_processes", "start_accelerator", "start_trackers", "track"]
 
 
 def start_accelerator(recipe: Recipe, run: Path) -> Accelerator:
@@ -34,6 +34,14 @@ def start_accelerator(recipe: Recipe, run: Path) -> Accelerator:
         log_with=list(recipe.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run / "tensorboard")),
     )
+
+
+def leave_processes() -> None:
+    """End a process's part in those that train together, after its last run.
+
+    Without it one may end while another still talks to it, which then is ended by the system now and then.
+    """
+    PartialState().destroy_process_group()
 
 
 def start_trackers(

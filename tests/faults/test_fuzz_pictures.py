@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mutations import changed_bytes, changed_text, fuzzed, refused_or_read, written
 from rasterio.io import MemoryFile
@@ -92,7 +92,11 @@ def test_fuzzed_text_rasters(text, tmp_path):
     read_raster(written(tmp_path / "rasters/a.asc", text))
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # rasterio's log of such a message
 @fuzzed
+@example(text='<VRTDataset ÀrasterXSize="20" rasterYSize="12"><SRS>EPSG:4326</SRS></VRTDataset>')
 @given(text=changed_text(VRT))
 def test_fuzzed_virtual_rasters(text, tmp_path):
     written(tmp_path / "rasters/whole.tif", TIFFS[0])
