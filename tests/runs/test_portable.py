@@ -106,7 +106,7 @@ def test_what_cannot_be_traced_is_named_and_leaves_nothing(run, tmp_path, monkey
     def fail(*_):
         raise RuntimeError("no such operator\nand more")
 
-    monkeypatch.setattr(portable, "_write_torch", fail)
+    monkeypatch.setattr(portable, "_as_torch", fail)
     with pytest.raises(GlczooError, match="bioresnet_glc23 cannot be written as torch: no such operator$"):
         export_portable(run, tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []
