@@ -23,6 +23,7 @@ except ImportError:  # Windows: nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "FULL",
     "disk_errors",
     "first_process",
     "lock",
@@ -42,7 +43,8 @@ _PARTIAL = re.compile(r"\..*\.glczoo-(\w*)-(\d+)-(\d+)-\d+(\.[^.]*)?", re.ASCII)
 _NUMBER = itertools.count()
 _FORGOTTEN = 86400  # seconds without a change after which another machine's are taken for left behind
 _BLOCK = 4096  # bytes that any output needs
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, or a quota, that has no room."""
 _MANY = 100  # files of a folder: from there on one flush of the system is faster than one for each file
 
 
@@ -117,10 +119,10 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        is_full = number in _FULL or os.strerror(errno.ENOSPC) in str(error)
+        is_full = number in FULL or os.strerror(errno.ENOSPC) in str(error)
         if not is_full and not _is_full(path):
             raise
-        number = number if number in _FULL else errno.ENOSPC
+        number = number if number in FULL else errno.ENOSPC
         raise OSError(number, os.strerror(number or errno.ENOSPC), str(path)) from error
 
 
@@ -132,7 +134,7 @@ def _is_full(path: Path) -> bool:
             file.write(bytes(_BLOCK))
             file.flush()
     except OSError as error:
-        return error.errno in _FULL
+        return error.errno in FULL
     return False
 
 
@@ -179,7 +181,7 @@ def require_room(path: Path, size: int) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, max(size, 1))
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 raise OSError(error.errno, error.strerror, str(path)) from None
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from glczoo.errors import GlczooError
-from glczoo.files import lock, lock_file, whole
+from glczoo.files import FULL, lock, lock_file, whole
 
 __all__ = ["fingerprint", "kept", "kept_arrays", "mapped"]
 
@@ -55,7 +55,7 @@ def kept(kind: str, key: object, make: Callable[[Path], None], suffix: str = "",
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in FULL:
             raise
         remedy = "Name another folder with GLCZOO_CACHE"
         raise GlczooError(

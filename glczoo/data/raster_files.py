@@ -216,7 +216,7 @@ def write_geotiff(
     """Write a GeoTIFF and read it back: GDAL does not always say that the disk was full.
 
     Args:
-        path: to write, in a folder that is there.
+        path: to write; its folder is made if need be.
         values: of the cells, [bands, height, width].
         crs: such as EPSG:4326.
         transform: from column and row to coordinates.
@@ -228,6 +228,7 @@ def write_geotiff(
         OSError: there is no room, or it cannot be written; names `path`.
     """
     count, height, width = values.shape
+    path.parent.mkdir(parents=True, exist_ok=True)
     require_room(path, values.nbytes + 2**16)
     profile |= {"count": count, "height": height, "width": width, "dtype": values.dtype.name}
     place = {"crs": CRS.from_string(crs), "transform": transform}

@@ -203,7 +203,6 @@ def _write_satellite(path: Path, land: Landscape, rng: np.random.Generator) -> N
     plants = canopy + openness[:, None] * (ground - canopy)
     colours = (1 - share) * plants + share * built.mean(axis=0) + rng.normal(0, 2, plants.shape)
     values = colours.clip(0, 255).astype(np.uint8).T.reshape(4, grid.side, grid.side)
-    path.parent.mkdir(parents=True, exist_ok=True)
     corner = rasterio.Affine(grid.step, 0, WEST, 0, -grid.step, NORTH)
     write_geotiff(path, values, "EPSG:4326", corner, **_PACKED)
 
@@ -215,7 +214,6 @@ def _write_truth(path: Path, land: Landscape, flora: Flora, names: np.ndarray) -
     step = np.ptp(lonlat[:, 0]) / (_TRUTH - 1)
     west, north = lonlat[0] + [-step / 2, step / 2]
     transform = rasterio.Affine(step, 0, west, 0, -step, north)
-    path.parent.mkdir(parents=True, exist_ok=True)
     planes = values.T.reshape(-1, _TRUTH, _TRUTH)
     write_geotiff(path, planes, "EPSG:4326", transform, names=names.tolist(), scale=1 / 255, **_PACKED)
 

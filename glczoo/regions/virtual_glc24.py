@@ -286,7 +286,6 @@ def _write_tiff(tree: Path, survey: int, image: torch.Tensor, place: tuple[float
     """Write the middle of a patch as reflectances, 64 x 64 of 10 m in LAEA Europe."""
     name = str(survey)
     path = tree / name[-2:] / name[-4:-2] / f"{name}.tiff"
-    path.parent.mkdir(parents=True, exist_ok=True)
     values = (image[:, 32:96, 32:96].to(torch.int16) * 24).numpy()
     corner = rasterio.Affine(10, 0, round(place[0], -1) - 320, 0, -10, round(place[1], -1) + 320)
     write_geotiff(path, values, "EPSG:3035", corner, nodata=-1, compress="lzw", interleave="pixel")

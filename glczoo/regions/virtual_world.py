@@ -46,7 +46,6 @@ class Grid:
 
     def write(self, path: Path, values: np.ndarray, nodata: float | None = None) -> None:
         """Write a GeoTIFF of one band. `nodata`: the value that means no data."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         transform = rasterio.Affine(self.step, 0, self.west, 0, -self.step, self.north)
         write_geotiff(path, values[None], "EPSG:4326", transform, nodata=nodata, compress="deflate")
 

@@ -92,12 +92,12 @@ def export_portable(run: str | Path | Run, out: Path, kind: Format = "torch") ->
     serialised, predict = {"torch": (_as_torch, _predict_torch), "onnx": (_as_onnx, _predict_onnx)}[kind]
     with torch.inference_mode():
         expected = model(example)
+    try:
+        written = serialised(model, example, json.dumps(_described(found), ensure_ascii=False))
+    except Exception as error:  # whatever a tracer raises for an architecture that it does not know
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise GlczooError(f"{found.config.architecture} cannot be written as {kind}: {reason}") from error
     with whole(out) as partial:
-        try:
-            written = serialised(model, example, json.dumps(_described(found), ensure_ascii=False))
-        except Exception as error:  # whatever a tracer raises for an architecture that it does not know
-            reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-            raise GlczooError(f"{found.config.architecture} cannot be written as {kind}: {reason}") from error
         partial.write_bytes(written)
         difference = _compared(predict(partial), example, expected)
         if not difference <= _TOLERANCE:
